@@ -1,0 +1,58 @@
+"""MetaFormer: any token mixer in one general block, from a paper's table row to a model in production."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaformer.core.count import Count as Count
+    from metaformer.core.count import count as count
+    from metaformer.core.layers import GELU as GELU
+    from metaformer.core.layers import MLN as MLN
+    from metaformer.core.layers import BatchNorm as BatchNorm
+    from metaformer.core.layers import LayerNorm as LayerNorm
+    from metaformer.core.layers import LinearHead as LinearHead
+    from metaformer.core.layers import MLPHead as MLPHead
+    from metaformer.core.layers import NoNorm as NoNorm
+    from metaformer.core.layers import ReLU as ReLU
+    from metaformer.core.layers import Scale as Scale
+    from metaformer.core.layers import SiLU as SiLU
+    from metaformer.core.layers import SquaredReLU as SquaredReLU
+    from metaformer.core.layers import StarReLU as StarReLU
+    from metaformer.core.mixers import Attention as Attention
+    from metaformer.core.mixers import DepthwiseConv as DepthwiseConv
+    from metaformer.core.mixers import Fourier as Fourier
+    from metaformer.core.mixers import Identity as Identity
+    from metaformer.core.mixers import MaxPooling as MaxPooling
+    from metaformer.core.mixers import Pooling as Pooling
+    from metaformer.core.mixers import Random as Random
+    from metaformer.core.mixers import SepConv as SepConv
+    from metaformer.core.mixers import SpatialFC as SpatialFC
+    from metaformer.core.model import MetaFormer as MetaFormer
+    from metaformer.core.model import MetaFormerConfig as MetaFormerConfig
+    from metaformer.weights.create import create_model as create_model
+    from metaformer.weights.load import load_weights as load_weights
+    from metaformer.zoo import list_models as list_models
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "core.count": "Count count",
+    "core.layers": "BatchNorm GELU LayerNorm LinearHead MLN MLPHead NoNorm ReLU Scale SiLU SquaredReLU StarReLU",
+    "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
+    "core.model": "MetaFormer MetaFormerConfig",
+    "weights.create": "create_model",
+    "weights.load": "load_weights",
+    "zoo": "list_models",
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'metaformer' has no attribute {name!r}")
+    return getattr(import_module(f"metaformer.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""python -m metaformer"""
+
+from metaformer.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The ground floor: layers, mixers, the model and its counter. Needs torch and nothing else."""

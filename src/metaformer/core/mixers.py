@@ -1,0 +1,240 @@
+"""Every token mixer and its spec: THE place to add one. A mixer maps (B, C, H, W) to (B, C, H, W) and nothing else.
+
+Memory is channels-last, so that going to tokens (B, N, C) and back costs nothing.
+v1 is arXiv 2111.11418, v2 is arXiv 2210.13452.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaformer.core.layers import Activation, StarReLU, conv
+
+Mixer = Callable[[int], nn.Module]
+"""Given the channel count, makes a module that maps (B, C, H, W) to (B, C, H, W). A module class will do, or a lambda."""
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, H·W, C); a view when memory is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(B, H·W, C) → (B, C, H, W), channels-last."""
+    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Mixes nothing: the floor of both papers."""
+
+    def __call__(self, dim: int) -> nn.Module:
+        return nn.Identity()
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Average pooling minus its input, section 3.2 of v1: the block's shortcut already carries the input."""
+
+    window: int = 3
+
+    def __post_init__(self) -> None:
+        _check_odd("Pooling", "window", self.window)
+
+    def __call__(self, dim: int) -> nn.Module:
+        pool = nn.AvgPool2d(self.window, stride=1, padding=self.window // 2, count_include_pad=False)
+        return PoolingMixer(pool)
+
+
+@dataclass(frozen=True)
+class MaxPooling:
+    """Max pooling minus its input."""
+
+    window: int = 3
+
+    def __post_init__(self) -> None:
+        _check_odd("MaxPooling", "window", self.window)
+
+    def __call__(self, dim: int) -> nn.Module:
+        return PoolingMixer(nn.MaxPool2d(self.window, stride=1, padding=self.window // 2))
+
+
+class PoolingMixer(nn.Module):
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x) - x
+
+
+# --- convolution ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DepthwiseConv:
+    """Depthwise convolution, v1's ablation (table 5)."""
+
+    kernel: int = 3
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        _check_odd("DepthwiseConv", "kernel", self.kernel)
+
+    def __call__(self, dim: int) -> nn.Module:
+        return conv(dim, dim, self.kernel, groups=dim, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class SepConv:
+    """C → ratio·C, activation, depthwise convolution, ratio·C → C: section 2.3 of v2, after MobileNetV2."""
+
+    kernel: int = 7
+    ratio: float = 2.0
+    activation: Activation = StarReLU()
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        _check_odd("SepConv", "kernel", self.kernel)
+
+    def __call__(self, dim: int) -> nn.Module:
+        return SepConvMixer(dim, self)
+
+
+class SepConvMixer(nn.Module):
+    def __init__(self, dim: int, spec: SepConv) -> None:
+        super().__init__()
+        hidden = int(dim * spec.ratio)
+        self.pw1 = conv(dim, hidden, bias=spec.bias)
+        self.act = spec.activation()
+        self.dw = conv(hidden, hidden, spec.kernel, groups=hidden, bias=spec.bias)
+        self.pw2 = conv(hidden, dim, bias=spec.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pw2(self.dw(self.act(self.pw1(x))))
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmax self-attention over all H·W tokens, section 2.3 of v2. Heads: max(1, C // head_dim)."""
+
+    head_dim: int = 32
+    qkv_bias: bool = False
+    proj_bias: bool = False
+
+    def __call__(self, dim: int) -> nn.Module:
+        return AttentionMixer(dim, self)
+
+
+class AttentionMixer(nn.Module):
+    def __init__(self, dim: int, spec: Attention) -> None:
+        super().__init__()
+        self.head_dim = spec.head_dim
+        width = max(1, dim // spec.head_dim) * spec.head_dim
+        self.qkv = conv(dim, 3 * width, bias=spec.qkv_bias)
+        self.proj = conv(width, dim, bias=spec.proj_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = to_tokens(self.qkv(x)).unflatten(2, (3, -1, self.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.proj(to_map(mixed, *x.shape[2:]))
+
+
+# --- matrices over tokens, and what follows the resolution ------------------------------------------------------------
+
+
+def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) → (B, C, *size) by bilinear interpolation, corners not aligned; the same tensor if it has that size."""
+    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Tensor:
+    """(g², g²) → (H·W, H·W): a matrix from places to places, interpolated over its input places and its output places.
+
+    Each new row interpolates the rows of the nearest old places; what it gives to a constant map stays: the entries are
+    scaled by the ratio of the areas, the remainder at the borders is spread evenly, and a row that sums to 1 still does.
+    """
+    if size == (grid, grid):
+        return matrix
+    wide = resize_map(matrix.unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0)  # (g², H·W)
+    tall = resize_map(wide.t().unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0).t()  # (H·W, H·W)
+    tall = tall * (grid * grid / tall.shape[1])
+    kept = resize_map(matrix.sum(1).view(1, 1, grid, grid), size).flatten().unsqueeze(1)
+    return tall + (kept - tall.sum(1, keepdim=True)) / tall.shape[1]
+
+
+@dataclass(frozen=True)
+class Random:
+    """X' = W X over tokens, W = softmax(uniform[0, 1)) by rows, frozen: section 2.2 of v2.
+
+    `grid` is the side of the square grid of tokens for which W is drawn; on other grids W is interpolated.
+    """
+
+    grid: int
+
+    def __call__(self, dim: int) -> nn.Module:
+        tokens = self.grid**2
+        weight = nn.Parameter(torch.softmax(torch.rand(tokens, tokens), dim=-1), requires_grad=False)
+        return TokenMatrixMixer(self.grid, weight)
+
+
+@dataclass(frozen=True)
+class SpatialFC:
+    """Linear N → N over tokens without bias, v1's hybrids, after ResMLP. On grids other than `grid` it is interpolated."""
+
+    grid: int
+
+    def __call__(self, dim: int) -> nn.Module:
+        tokens = self.grid**2
+        return TokenMatrixMixer(self.grid, nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, tokens), std=0.02)))
+
+
+class TokenMatrixMixer(nn.Module):
+    def __init__(self, grid: int, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.grid = grid
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        return to_map(resize_token_matrix(self.weight, self.grid, (height, width)) @ to_tokens(x), height, width)
+
+
+class PositionEmbedding(nn.Module):
+    """Adds one learned value per channel and place, zero at the start; interpolated on grids other than (grid, grid)."""
+
+    def __init__(self, dim: int, grid: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, dim, grid, grid))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        return x + resize_map(self.weight, (height, width))
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """Real part of the orthonormal discrete Fourier transform over H, W: FNet's mixing (arXiv 2105.03824), of tokens only."""
+
+    def __call__(self, dim: int) -> nn.Module:
+        return FourierMixer()
+
+
+class FourierMixer(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x.float(), norm="ortho").real.to(x.dtype)
+
+
+def _check_odd(spec: str, option: str, value: int) -> None:
+    if value < 1 or value % 2 == 0:
+        raise ValueError(f"{spec}({option}={value}): {option} must be odd and positive, such as {option}={value | 1}")

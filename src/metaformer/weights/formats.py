@@ -1,0 +1,109 @@
+"""How others name the same weights. A table per format renames our keys to theirs; reading uses the same table backwards."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from metaformer.core.model import MetaFormerConfig
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+# fmt: off
+V2: list[Rule] = [  # the second paper's code
+    (r"^stages\.0\.embed\.norm",            r"downsample_layers.0.post_norm"),
+    (r"^stages\.(\d)\.embed\.norm",         r"downsample_layers.\1.pre_norm"),
+    (r"^stages\.(\d)\.embed\.conv",         r"downsample_layers.\1.conv"),
+    (r"\.blocks\.",                         r"."),
+    (r"\.mixer\.norm",                      r".norm1"),
+    (r"\.mlp\.norm",                        r".norm2"),
+    (r"\.mixer\.shortcut_scale",            r".res_scale1.scale"),
+    (r"\.mlp\.shortcut_scale",              r".res_scale2.scale"),
+    (r"\.mixer\.scale",                     r".layer_scale1.scale"),
+    (r"\.mlp\.scale",                       r".layer_scale2.scale"),
+    (r"\.mixer\.branch\.pw(\d)",            r".token_mixer.pwconv\1"),
+    (r"\.mixer\.branch\.dw",                r".token_mixer.dwconv"),
+    (r"\.mixer\.branch\.act",               r".token_mixer.act1"),
+    (r"\.mixer\.branch\.weight",            r".token_mixer.random_matrix"),
+    (r"\.mixer\.branch",                    r".token_mixer"),
+    (r"\.mlp\.branch",                      r".mlp"),
+    (r"^head\.norm",                        r"norm"),
+    (r"^head\.classifier\.fc\.",            r"head.LAST"),
+    (r"^head\.classifier",                  r"head"),
+]
+
+V1: list[Rule] = [  # the first paper's code: stages, downsampling and position embeddings share one list, `network`
+    (r"^stages\.0\.embed\.conv",            r"patch_embed.proj"),
+    (r"^stages\.(\d)\.pos_embed\.weight",   r"network.\1-1.pos_embed"),
+    (r"^stages\.(\d)\.embed\.conv",         r"network.\1-0.proj"),
+    (r"^stages\.(\d)\.blocks",              r"network.\1-2"),
+    (r"\.mixer\.norm",                      r".norm1"),
+    (r"\.mlp\.norm",                        r".norm2"),
+    (r"\.mixer\.scale",                     r".layer_scale_1"),
+    (r"\.mlp\.scale",                       r".layer_scale_2"),
+    (r"\.mixer\.branch\.weight",            r".token_mixer.fc.weight"),
+    (r"\.mixer\.branch",                    r".token_mixer"),
+    (r"\.mlp\.branch",                      r".mlp"),
+    (r"^head\.norm",                        r"norm"),
+    (r"^head\.classifier\.fc\.",            r"head."),
+]
+
+TIMM: list[Rule] = [
+    (r"^stages\.0\.embed",                  r"stem"),
+    (r"^stages\.(\d)\.embed",               r"stages.\1.downsample"),
+    (r"\.mixer\.norm",                      r".norm1"),
+    (r"\.mlp\.norm",                        r".norm2"),
+    (r"\.mixer\.shortcut_scale",            r".res_scale1.scale"),
+    (r"\.mlp\.shortcut_scale",              r".res_scale2.scale"),
+    (r"\.mixer\.scale",                     r".layer_scale1.scale"),
+    (r"\.mlp\.scale",                       r".layer_scale2.scale"),
+    (r"\.mixer\.branch\.pw(\d)",            r".token_mixer.pwconv\1"),
+    (r"\.mixer\.branch\.dw",                r".token_mixer.dwconv"),
+    (r"\.mixer\.branch\.act",               r".token_mixer.act1"),
+    (r"\.mixer\.branch",                    r".token_mixer"),
+    (r"\.mlp\.branch",                      r".mlp"),
+    (r"^head\.classifier\.fc\.",            r"head.fc.LAST"),
+    (r"^head\.classifier",                  r"head.fc"),
+]
+
+TRANSFORMERS: list[Rule] = [  # PoolFormer v1 only
+    (r"^stages\.(\d)\.embed\.conv",         r"poolformer.encoder.patch_embeddings.\1.projection"),
+    (r"^stages\.(\d)\.blocks",              r"poolformer.encoder.block.\1"),
+    (r"\.mixer\.norm",                      r".before_norm"),
+    (r"\.mlp\.norm",                        r".after_norm"),
+    (r"\.mixer\.scale",                     r".layer_scale_1"),
+    (r"\.mlp\.scale",                       r".layer_scale_2"),
+    (r"\.mlp\.branch\.fc(\d)",              r".output.conv\1"),
+    (r"^head\.norm",                        r"norm"),
+    (r"^head\.classifier\.fc\.",            r"classifier."),
+]
+# fmt: on
+
+FORMATS: dict[str, list[Rule]] = {"ours": [], "v2": V2, "v1": V1, "timm": TIMM, "transformers": TRANSFORMERS}
+
+
+def rename(key: str, format: str, config: MetaFormerConfig) -> str:
+    """The name that `format` gives to our parameter `key`."""
+    for pattern, replacement in FORMATS[format]:
+        key = re.sub(pattern, replacement, key)
+    deep = type(config.head).__name__ == "MLPHead"
+    key = key.replace("LAST", "fc2." if deep else "")
+    return re.sub(r"network\.(\d)-(\d)", lambda m: f"network.{_place(int(m[1]), int(m[2]), config)}", key)
+
+
+def _place(stage: int, part: int, config: MetaFormerConfig) -> int:
+    """Index in v1's `network` of a stage's downsampling (part 0), position embedding (1) or blocks (2)."""
+    embeddings = [bool(grid) for grid in config.pos_embed]
+    before = 2 * stage - 1 + sum(embeddings[:stage])
+    return before + (0, 1, 1 + embeddings[stage])[part]
+
+
+def to_format(state: Mapping[str, Tensor], format: str, config: MetaFormerConfig) -> dict[str, Tensor]:
+    """Our state dict under another's names, in our order; 1×1 convolutions as matrices where theirs is a Linear."""
+    return {rename(key, format, config): _shape(key, tensor, format) for key, tensor in state.items()}
+
+
+def _shape(key: str, tensor: Tensor, format: str) -> Tensor:
+    """Published v2 has matrices everywhere, v1 in its token mixers; other 1×1 convolutions stay four-dimensional."""
+    matrix = format == "v2" or (format == "v1" and ".mixer." in key)
+    return tensor.flatten(1) if matrix and tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
