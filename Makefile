@@ -1,0 +1,58 @@
+# Needs git, make and Python ≥ 3.11 with venv; everything else is installed into .venv, at the versions of requirements.lock.
+
+PYTHON ?= python3
+UV     := uv==0.13.8
+BIN    := .venv/bin
+
+# An environment that the caller has activated must not leak into ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+.PHONY: help demo test slow lint lock bench-gpu clean environment
+
+help:  ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: environment  ## train a small CAFormer on real digits, evaluate it, classify images with it
+	@$(BIN)/metaformer demo
+
+test: lint  ## lint, types, architecture, and every test that is not slow
+	@$(BIN)/pytest -m "not slow"
+
+slow: environment  ## the tests that need minutes
+	@$(BIN)/pytest -m slow
+
+lint: environment  ## ruff, pyrefly, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyrefly check
+	@$(BIN)/lint-imports
+
+lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the newest versions
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev $(UPGRADE) \
+		--no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		--python $(BIN)/python pyproject.toml --output-file requirements.lock
+
+bench-gpu:  ## measure with the torch of PYTHON, without installing anything
+	@PYTHONPATH=src $(PYTHON) -m metaformer.lab.bench
+
+clean:  ## remove the environment, builds and caches; runs/ stays
+	@rm -rf .venv build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .venv/ready holds what the environment was made from: Python, uv and place, then a checksum of what was installed.
+# Another base, or no such file because making it was cut short: made anew. Another checksum: brought up to date.
+environment:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "metaformer needs Python 3.11 or newer, which $(PYTHON) is not. Name another one: make demo PYTHON=python3.12" >&2; \
+		exit 1; }
+	@base="$$($(PYTHON) -V) $(UV) $(CURDIR)"; all="$$base $$(cat pyproject.toml requirements.lock | cksum)"; \
+	have="$$(cat .venv/ready 2>/dev/null || :)"; \
+	if [ "$$have" = "$$all" ]; then exit 0; fi; set -e; \
+	case "$$have" in "$$base "*) echo "Bringing .venv up to date ...";; \
+		*) echo "Making .venv with $$($(PYTHON) -V) ..."; \
+		$(PYTHON) -m venv --clear .venv || { echo "Making .venv failed: does this Python have venv and pip?" \
+			"(On Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)";; esac; \
+	rm -f .venv/ready; \
+	echo "--editable ." | $(BIN)/uv pip sync --python $(BIN)/python requirements.lock -; \
+	printf '%s\n' "$$all" > .venv/ready
