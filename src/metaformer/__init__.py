@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from metaformer.core.mixers import SpatialFC as SpatialFC
     from metaformer.core.model import MetaFormer as MetaFormer
     from metaformer.core.model import MetaFormerConfig as MetaFormerConfig
+    from metaformer.infer.predictor import Prediction as Prediction
+    from metaformer.infer.predictor import Predictor as Predictor
+    from metaformer.infer.predictor import evaluate as evaluate
+    from metaformer.lab.jobs import train as train
+    from metaformer.runs import Run as Run
     from metaformer.weights.create import create_model as create_model
     from metaformer.weights.load import load_weights as load_weights
     from metaformer.zoo import list_models as list_models
@@ -40,6 +45,9 @@ _HOME = {
     "core.layers": "BatchNorm GELU LayerNorm LinearHead MLN MLPHead NoNorm ReLU Scale SiLU SquaredReLU StarReLU",
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
     "core.model": "MetaFormer MetaFormerConfig",
+    "infer.predictor": "Prediction Predictor evaluate",
+    "lab.jobs": "train",
+    "runs": "Run",
     "weights.create": "create_model",
     "weights.load": "load_weights",
     "zoo": "list_models",

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from metaformer.core.mixers import Attention
 from metaformer.core.model import MetaFormerConfig
+from metaformer.core.spec import nearest
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -100,10 +102,15 @@ def _place(stage: int, part: int, config: MetaFormerConfig) -> int:
 
 def to_format(state: Mapping[str, Tensor], format: str, config: MetaFormerConfig) -> dict[str, Tensor]:
     """Our state dict under another's names, in our order; 1×1 convolutions as matrices where theirs is a Linear."""
-    return {rename(key, format, config): _shape(key, tensor, format) for key, tensor in state.items()}
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}{nearest(format, FORMATS)}")
+    return {rename(key, format, config): _shape(key, tensor, format, config) for key, tensor in state.items()}
 
 
-def _shape(key: str, tensor: Tensor, format: str) -> Tensor:
-    """Published v2 has matrices everywhere, v1 in its token mixers; other 1×1 convolutions stay four-dimensional."""
+def _shape(key: str, tensor: Tensor, format: str, config: MetaFormerConfig) -> Tensor:
+    """Published v2 has matrices everywhere, v1 in its token mixers, timm in stages of attention."""
     matrix = format == "v2" or (format == "v1" and ".mixer." in key)
+    if format == "timm" and ".blocks." in key:
+        first = sum(config.depths[: int(key.split(".")[1])])
+        matrix = isinstance(config.block_mixers()[first], Attention)
     return tensor.flatten(1) if matrix and tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor

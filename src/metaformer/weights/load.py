@@ -23,6 +23,8 @@ def load_weights(model: Model, source: str | Path | Mapping[str, Tensor]) -> Mod
     The format is recognised by its names: ours, the two papers' published code, timm, transformers. Matrices become 1×1
     convolutions. Raises ValueError that lists what is missing, unexpected or of another shape; then nothing was changed.
     """
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ValueError('a model on the meta device holds no weights: model.to_empty(device="cpu") gives it room for them')
     given = dict(source) if isinstance(source, Mapping) else read_file(Path(source))
     state = unwrap(given)
     own = model.state_dict()
@@ -70,16 +72,19 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no weights that can be read safely ({reason})") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
+    return dict(state)
 
 
 def unwrap(state: dict[str, Any]) -> dict[str, Tensor]:
     """The state dict inside a checkpoint, without the prefix that a parallel wrapper adds."""
-    for name in WRAPPERS:
-        if isinstance(state.get(name), Mapping):
-            return unwrap(dict(state[name]))
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for _ in WRAPPERS:
+        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), state)
+        state = dict(inner)
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
     return {key.removeprefix("module."): value for key, value in tensors.items()}

@@ -1,0 +1,157 @@
+"""The command line: each verb parses, imports what it needs, makes one call. No torch for --help."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metaformer import __version__
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
+
+
+def main() -> None:
+    """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is exit code 130."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        print(f"metaformer: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"metaformer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+) -> None:
+    """MetaFormer: any token mixer in one general block. Train it, judge it, use it."""
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A published name, an unfinished run to go on with, or a recipe.json.")],
+    settings: Pairs = None,
+) -> None:
+    """Train MODEL: metaformer train caformer_t6 data=digits epochs=5 name=mine"""
+    from metaformer.config import parse
+    from metaformer.lab.jobs import train as job
+
+    pairs = settings or []
+    place = dict(pair.split("=", 1) for pair in pairs if pair.startswith(("name=", "root=")))
+    rest = parse(pair for pair in pairs if not pair.startswith(("name=", "root=")))
+    run = job(model, name=place.get("name"), root=place.get("root", "runs"), **rest)
+    _say_where(run.path)
+
+
+@app.command(name="eval")
+def evaluate(
+    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Judge a run's best weights on held-out images; JSON."""
+    from metaformer.infer.predictor import evaluate as judge
+
+    print(json.dumps(judge(source, data=data, device=device).summary(), indent=2))
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Image files, or folders of them.")],
+    json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Say what is on images."""
+    from metaformer.data.decode import find_images
+    from metaformer.infer.predictor import Predictor
+
+    failed = False
+    for answer in Predictor(source, device=device).stream(find_images(paths)):
+        failed |= answer.error is not None
+        if json_lines:
+            print(json.dumps(answer.to_dict()))
+        elif answer.error is not None:
+            print(answer.error, file=sys.stderr)
+        else:
+            print(f"{answer.path}  " + "  ".join(f"{name} {value:.1%}" for name, value in answer.top[:3]))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*".')] = "*") -> None:
+    """List models: parameters, multiply-accumulates, published top-1."""
+    from metaformer.lab.tables import model_table
+
+    print(model_table(pattern))
+
+
+@app.command()
+def settings() -> None:
+    """List the settings that train takes, with their defaults."""
+    from metaformer.lab.tables import settings_table
+
+    print(settings_table())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine and installation have: versions, devices, instruction sets, extras."""
+    from metaformer.lab.doctor import examine
+
+    for name, value in examine().items():
+        print(f"{name:16s} {value}")
+
+
+@app.command()
+def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = "runs") -> None:
+    """Train caformer_t6 on real digits, judge it, predict a few images; under a minute or two on a laptop."""
+    from metaformer.infer.predictor import Predictor, evaluate
+    from metaformer.lab.demo import sample_digits
+    from metaformer.lab.jobs import train as job
+
+    run = job("caformer_t6", data="digits", root=root, name=_free(Path(root), "demo"))
+    print(f"\n$ metaformer eval {run.path}")
+    print(json.dumps(evaluate(run.path).summary(), indent=2))
+    samples = sample_digits(run.path / "samples")
+    print(f"\n$ metaformer predict {run.path} {run.path / 'samples'}")
+    for answer in Predictor(run.path)(samples):
+        print(f"{answer.path}  " + "  ".join(f"{name} {value:.1%}" for name, value in answer.top[:3]))
+    _say_where(run.path)
+
+
+def _free(root: Path, stem: str) -> str:
+    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 10**6))
+    return next(name for name in names if not (root / name).exists())
+
+
+def _say_where(path: Path) -> None:
+    print(f"\nEverything is in {path}:")
+    for name, what in FILES.items():
+        if (path / name).exists():
+            print(f"  {name:18s} {what}")
+    print(f"Next: metaformer predict {path} IMAGE...")
+
+
+FILES = {
+    "recipe.json": "every setting; metaformer train on it repeats the run",
+    "metrics.jsonl": "a line per epoch",
+    "best": "the best weights, with classes and preprocessing",
+    "last": "the newest weights, and what is needed to go on",
+    "curves.png": "losses, top-1, learning rate",
+    "confusion.png": "which class is called which",
+    "predictions.png": "held-out images: the surest mistakes, then right answers",
+    "samples": "the digits predicted above",
+    "log.txt": "what was said",
+}

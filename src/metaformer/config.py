@@ -1,0 +1,149 @@
+"""A run as data: the frozen Recipe, strict `key=value` overrides, JSON both ways. Standard library only."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from math import inf
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+SCHEMA = 1
+"""Version of `recipe.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides how a run turns out. Flat, so that a key is one word and a table of recipes is a table."""
+
+    # what
+    model: str
+    """A name of the zoo, or "custom" for a model that was handed over built."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
+    data: str = "digits"
+    """`digits` or `fashion-mnist:PATH`."""
+    image_size: int | None = None
+    """Side in pixels that images are resized to; the data's own choice if not given."""
+
+    # how long
+    epochs: int = 20
+    batch: int = 64
+    """Images per optimizer step, whatever they are spread over."""
+    accumulate: int = 1
+    """Micro-batches that a batch is cut into, to save memory; the result is the same."""
+    seed: int = 0
+
+    # AdamW, linear warm-up, cosine; both per step
+    lr: float = 2e-3
+    warmup_epochs: float = 2.0
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+    weight_decay: float = 0.05
+    """Not applied to biases, norms and other one-dimensional parameters."""
+    clip: float | None = 1.0
+    """Greatest global norm of the gradient; `none` for no limit."""
+
+    # regularisation
+    drop_path: float = 0.05
+    head_dropout: float = 0.0
+    label_smoothing: float = 0.1
+    flip: float | None = None
+    """Probability of a horizontal flip; by default 0.5 where the data keeps its meaning in a mirror, else 0."""
+    pad: float = 0.125
+    """Images move by up to this part of their side, in from a black border."""
+
+    # where
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for key, kinds in KINDS.items():
+            value = getattr(self, key)
+            if type(value) not in kinds and not (type(value) is int and float in kinds):
+                raise ValueError(f"{key}={value!r} is not {_wanted(kinds)}")
+            low, high = LIMITS.get(key, (-inf, inf))
+            if isinstance(value, (int, float)) and not low <= value <= high:
+                raise ValueError(f"{key}={value} is not {f'between {low} and {high}' if high < inf else f'at least {low}'}")
+        if self.device.partition(":")[0] not in DEVICES:
+            raise ValueError(f"device={self.device} is not one of {', '.join(DEVICES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the schema's version first."""
+        return {"schema": SCHEMA} | asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
+        """What `to_dict` wrote. Raises ValueError for another schema or an unknown key."""
+        data = dict(data)
+        if data.pop("schema", None) != SCHEMA:
+            raise ValueError(f"this recipe is not of schema {SCHEMA}, the one this version reads and writes")
+        for key in data:
+            check_key(key)
+        return cls(**data)
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
+KEYS = tuple(key for key in KINDS if key != "model")
+# fmt: off
+LIMITS: dict[str, tuple[float, float]] = {
+    "epochs": (1, inf), "batch": (1, inf), "accumulate": (1, inf), "image_size": (1, inf), "seed": (0, inf),
+    "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
+    "clip": (0, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
+    "flip": (0, 1), "pad": (0, 1),
+}
+# fmt: on
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError that names the nearest right key."""
+    if key not in (*KEYS, "model", "changes"):
+        close = get_close_matches(key, KEYS, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(KEYS)}, model.<field>"
+        raise ValueError(f"no setting {key!r}; {hint}")
+
+
+def parse(pairs: Iterable[str]) -> dict[str, Any]:
+    """Typed settings from `key=value` texts; `model.key=value` changes the model's config.
+
+    Raises ValueError that says what is wrong and what is allowed.
+    """
+    settings: dict[str, Any] = {}
+    changes: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair!r} is not key=value, such as epochs=5")
+        if key.startswith("model."):
+            changes[key.removeprefix("model.")] = text
+        else:
+            check_key(key)
+            settings[key] = _parse(key, text)
+    return settings | ({"changes": changes} if changes else {})
+
+
+def revise(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with settings replaced. Raises ValueError for an unknown key or a wrong value."""
+    for key in settings:
+        check_key(key)
+    return replace(recipe, **settings)
+
+
+def _wanted(kinds: tuple[type, ...]) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none"}
+    return " or ".join(words[kind] for kind in kinds)
+
+
+def _parse(key: str, text: str) -> Any:
+    """The value that a command line's text stands for. Raises ValueError that says what is allowed."""
+    kinds = KINDS[key]
+    if NoneType in kinds and text.lower() == "none":
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float, str):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    raise ValueError(f"{key}={text} is not {_wanted(kinds)}")

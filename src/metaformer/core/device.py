@@ -1,0 +1,14 @@
+"""Which device to run on."""
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes cuda, then mps, then cpu. Raises ValueError with a sentence where the named one is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    kind = name.partition(":")[0]
+    if not there.get(kind, False):
+        raise ValueError(f"device={name} is not to be had here; there is: {', '.join(k for k in there if there[k])}")
+    return torch.device(name)

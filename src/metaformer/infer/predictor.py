@@ -1,0 +1,125 @@
+"""`Predictor`: load, decode, batch, run, decode the answer. `evaluate`: the same model judged on a data set."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaformer.core.device import choose_device
+from metaformer.core.model import MetaFormer
+from metaformer.data.decode import decode
+from metaformer.data.sources import open_data
+from metaformer.data.transforms import Preprocess, batches
+from metaformer.runs import is_run, open_run
+from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.weights.pretrained import from_pretrained
+from metaformer.zoo import ZOO
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: classes with probabilities, best first; or why there is none."""
+
+    path: str
+    top: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class."""
+        return self.top[0][0] if self.top else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        if self.error is not None:
+            return {"path": self.path, "error": self.error}
+        top = [{"label": name, "probability": round(value, 6)} for name, value in self.top]
+        return {"path": self.path, "label": self.label, "probability": top[0]["probability"], "top": top}
+
+
+class Predictor:
+    """A trained classifier: `Predictor("runs/demo")(["a.png", "b.jpg"])` gives a Prediction for each image.
+
+    `source` is a run directory (its best weights) or a folder that `save_pretrained` wrote. `engine` is "auto" or
+    "torch". `model` is needed where its mixers are code of your own. Raises ValueError or FileNotFoundError with a sentence.
+    """
+
+    def __init__(
+        self, source: str | Path, engine: str = "auto", *, device: str = "auto", model: MetaFormer | None = None
+    ) -> None:
+        if engine not in ("auto", "torch"):
+            raise ValueError(f"no engine {engine!r}; allowed: auto, torch")
+        self.source = Path(source)
+        self.device = choose_device(device)
+        model, about = from_pretrained(_folder(source), model)
+        self.model = model.eval().to(self.device)
+        self.task = Classification(tuple(about["classes"]))
+        self.preprocess = Preprocess.from_dict(about["preprocess"])
+
+    def __call__(self, images: Sequence[str | Path | Tensor], *, batch: int = 32) -> list[Prediction]:
+        """Predictions in the order of `images`: files, or pixels (C, H, W) as uint8. An unreadable file gives its reason."""
+        return list(self.stream(images, batch=batch))
+
+    def stream(self, images: Sequence[str | Path | Tensor], *, batch: int = 32) -> Iterator[Prediction]:
+        """The same, one by one, with no more than a batch in memory."""
+        for start in range(0, len(images), batch):
+            yield from self._predict(images[start : start + batch])
+
+    def _predict(self, images: Sequence[str | Path | Tensor]) -> Iterator[Prediction]:
+        fed: dict[int, Tensor] = {}
+        errors: dict[int, str] = {}
+        for i, image in enumerate(images):
+            try:
+                pixels = image[None] if isinstance(image, Tensor) else decode(image, self.model.config.in_chans)
+                fed[i] = self.preprocess(pixels.to(self.device))
+            except ValueError as error:
+                errors[i] = str(error)
+        answers: dict[int, list[tuple[str, float]]] = {}
+        if fed:
+            with torch.inference_mode():
+                logits = self.model(torch.cat(list(fed.values())))
+            answers = dict(zip(fed, self.task.decode(logits), strict=True))
+        for i, image in enumerate(images):
+            path = "" if isinstance(image, Tensor) else str(image)
+            yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))
+
+
+def evaluate(
+    source: str | Path,
+    *,
+    data: str | None = None,
+    batch: int = 64,
+    device: str = "auto",
+    model: MetaFormer | None = None,
+) -> Evaluation:
+    """Judges a run's best weights on the held-out part of its own data, or of `data`; `model` as in Predictor.
+
+    Raises ValueError with a sentence if the classes are not those that the model knows.
+    """
+    predictor = Predictor(source, device=device, model=model)
+    if data is None and not is_run(source):
+        raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
+    opened = open_data(data if data is not None else open_run(source).recipe.data)
+    if opened.classes != predictor.task.classes:
+        raise ValueError(f"the data's classes {opened.classes} are not the model's {predictor.task.classes}")
+    val = opened.val
+    return predictor.task.evaluate(
+        predictor.model, batches(val, torch.arange(len(val)), batch, predictor.preprocess, predictor.device)
+    )
+
+
+def _folder(source: str | Path) -> Path:
+    """Where the weights of a run or folder lie."""
+    if is_run(source):
+        best = open_run(source).best
+        if not best.is_dir():
+            raise ValueError(f"{source} has no weights yet: go on with it, metaformer train {source}")
+        return best
+    if not Path(source).exists() and str(source) in ZOO:
+        raise ValueError(f"{source} has no weights here: train it, metaformer train {source}, and name the run")
+    if not Path(source).exists():
+        raise FileNotFoundError(f"no run or folder {source}")
+    return Path(source)

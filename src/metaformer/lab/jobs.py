@@ -1,0 +1,49 @@
+"""`train`: the whole job, from a name to a run directory with its pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from metaformer.config import Recipe, revise
+from metaformer.core.model import MetaFormer
+from metaformer.lab.report import report
+from metaformer.recipes import DEFAULT
+from metaformer.runs import Run, is_run, open_run
+from metaformer.train.train import CUSTOM, go_on, start
+
+
+def train(
+    model: str | Path | MetaFormer,
+    *,
+    name: str | None = None,
+    root: str | Path = "runs",
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> Run:
+    """Trains a classifier and returns its run directory `root/name`, pictures included.
+
+    `model` is a published name, a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
+    run, which then goes on (where the model is your own, give it, and the directory as `resume`). `settings` are the
+    keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError, FileNotFoundError or FileExistsError with a sentence;
+    KeyboardInterrupt after Ctrl-C, with all work saved.
+    """
+    own = model if isinstance(model, MetaFormer) else None
+    if own is None and is_run(str(model)):
+        resume = str(model)
+    if resume is None:
+        base = DEFAULT if own is not None else _recipe(str(model))
+        recipe = revise(base, settings | ({"model": CUSTOM} if own is not None else {}))
+        run = start(recipe, own, name=name, root=root, quiet=quiet)
+    elif settings or name is not None:
+        raise ValueError(f"a run goes on with its own recipe: train {resume} without other settings, or start a new run")
+    else:
+        run = go_on(open_run(resume), own, quiet=quiet)
+    report(run, own)
+    return run
+
+
+def _recipe(model: str) -> Recipe:
+    if model.endswith(".json"):
+        return Recipe.from_dict(json.loads(Path(model).read_text()))
+    return revise(DEFAULT, {"model": model})

@@ -1,0 +1,89 @@
+"""Pictures of a run: curves, confusion matrix, predictions. Matplotlib without a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8a8f98"
+
+
+def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure in inches with its axes, drawn without any window."""
+    made = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    return made, axes
+
+
+def write(made: Figure, path: Path) -> None:
+    """Writes a PNG under a temporary name, then renames it."""
+    temporary = path.with_name(path.name + ".tmp")
+    made.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
+def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Losses, top-1 and learning rate by epoch."""
+    made, axes = figure(9, 2.8, 1, 3)
+    epochs = [line["epoch"] for line in metrics]
+    loss, top1, lr = axes[0]
+    loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, label="training (augmented)")
+    loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, label="held out")
+    loss.set_title("loss", fontsize=10)
+    loss.legend(fontsize=8, frameon=False)
+    values = [line["top1"] for line in metrics]
+    top1.plot(epochs, values, color=BLUE)
+    best = int(np.argmax(values))
+    top1.plot(epochs[best], values[best], "o", color=GREEN)
+    top1.annotate(
+        f"{values[best]:.2f} %", (epochs[best], values[best]), (-6, -14), textcoords="offset points", ha="right", fontsize=9
+    )
+    top1.set_title("top-1 on held-out images, %", fontsize=10)
+    lr.plot(epochs, [line["lr"] for line in metrics], color=GREY)
+    lr.set_title("learning rate", fontsize=10)
+    for axis in axes[0]:
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    write(made, path)
+
+
+def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
+    """Rows are the true classes; shade is the part of the row, numbers are images."""
+    side = min(12.0, 2.2 + 0.42 * len(classes))
+    made, axes = figure(side + 0.6, side)
+    axis = axes[0, 0]
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0, fontsize=8)
+    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    axis.set_xlabel("called", fontsize=9)
+    axis.set_ylabel("is", fontsize=9)
+    if len(classes) <= 30:
+        for (row, column), value in np.ndenumerate(counts.numpy()):
+            if value:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, str(value), ha="center", va="center", fontsize=7, color=color)
+    write(made, path)
+
+
+def predictions(
+    pixels: Tensor, truth: Sequence[str], called: Sequence[tuple[str, float]], path: Path, columns: int = 8
+) -> None:
+    """A grid of images (N, C, H, W, uint8), each with what the model called it; wrong ones in red with the truth."""
+    rows = -(-len(truth) // columns)
+    made, axes = figure(1.2 * columns, 1.45 * rows, rows, columns)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, right, (name, probability) in zip(axes.flat, pixels, truth, called, strict=False):
+        axis.imshow(image.permute(1, 2, 0).squeeze(2) if len(image) == 1 else image.permute(1, 2, 0), cmap="gray")
+        text = f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}"
+        axis.set_title(text, fontsize=8, color=GREEN if name == right else RED)
+    write(made, path)

@@ -1,0 +1,52 @@
+"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere, and the same in log.txt."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """Use as a context manager. `step` moves the live bar; `say` writes a line that stays."""
+
+    def __init__(self, log: Path, total_steps: int, done: int, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.log = log
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("starting", total=total_steps, completed=done, facts="")
+        self.shown = 0.0
+
+    def __enter__(self) -> "Display":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def due(self) -> bool:
+        """Whether the live line wants new facts: ten times a second at most, so that no step waits for the device."""
+        return not self.bar.disable and time.monotonic() - self.shown > 0.1
+
+    def step(self, done: int, name: str, facts: str) -> None:
+        self.shown = time.monotonic()
+        self.bar.update(self.task, completed=done, description=name, facts=facts)
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+        with self.log.open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def say(line: str, *, quiet: bool = False) -> None:
+    """A line outside of any run."""
+    Console(quiet=quiet, highlight=False, soft_wrap=True).print(line, markup=False)
