@@ -29,26 +29,29 @@ class Count:
     activation_flops: int | None
     """FLOPs of activation functions by the papers' count; None where one is used that they do not count."""
     activation_bytes: int
-    """What autograd keeps for the backward pass in training, parameters and input not included, each storage once."""
+    """What autograd keeps for the backward pass, each storage once, without parameters, input and the masks of dropout."""
     macs_by_name: dict[str, int]
     """Multiply-accumulates of each module that has any, its children's included; "" is the model."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def count(model: nn.Module, image_size: int | tuple[int, int]) -> Count:
     """Counts `model` on one image of `image_size` (side, or height and width). Nothing is computed, only shapes.
 
-    The channels of the image are those of the model's first convolution.
+    The image has the channels and the precision of the model's first convolution. The model is counted as in evaluation,
+    whatever its mode, and is left as it was.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in _tensors(model)}
-    chans = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-    image = torch.empty(1, chans, height, width, device="meta")
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    image = torch.empty(1, first.in_channels, height, width, device="meta", dtype=first.weight.dtype)
 
     acts: list[int | None] = []
     hooks = [
         module.register_forward_hook(lambda module, _, out: acts.append(_activation_flops(module, out)))
-        for module in model.modules()
-        if type(module).__module__.startswith("torch.nn.modules.activation") or type(module) in FLOPS_PER_UNIT
+        for name, module in model.named_modules()
+        if _is_activation(name, module)
     ]
     saved: dict[int, int] = {}
     ours = {tensor.untyped_storage()._cdata for tensor in [*state.values(), image]}
@@ -62,12 +65,16 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Count:
 
     alive: list[Tensor] = []
     counter = FlopCounterMode(display=False)
+    training = [module for module in model.modules() if module.training]
     try:
+        model.eval()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), counter:
             functional_call(model, state, (image,))
     finally:
         for hook in hooks:
             hook.remove()
+        for module in training:
+            module.training = True
     macs = counter.get_total_flops() // 2
     return Count(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -82,6 +89,11 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Count:
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _is_activation(name: str, module: nn.Module) -> bool:
+    torchs = type(module).__module__.startswith("torch.nn.modules.activation")
+    return torchs or type(module) in FLOPS_PER_UNIT or name.rpartition(".")[2] == "act"
 
 
 def _activation_flops(module: nn.Module, out: Tensor) -> int | None:

@@ -49,8 +49,8 @@ class StarReLU:
 class StarReLUAct(nn.Module):
     def __init__(self, scale: float, bias: float, *, learn_scale: bool, learn_bias: bool) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor([scale]), requires_grad=learn_scale)
-        self.bias = nn.Parameter(torch.tensor([bias]), requires_grad=learn_bias)
+        self.scale = nn.Parameter(torch.tensor([float(scale)]), requires_grad=learn_scale)
+        self.bias = nn.Parameter(torch.tensor([float(bias)]), requires_grad=learn_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float16:
@@ -221,7 +221,8 @@ class LinearHead:
 
     def __call__(self, dim: int, num_classes: int, dropout: float) -> nn.Module:
         fc = init_weights(nn.Linear(dim, num_classes))
-        return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), fc=fc))
+        parts: OrderedDict[str, nn.Module] = OrderedDict(dropout=nn.Dropout(dropout), fc=fc)
+        return nn.Sequential(parts)
 
 
 @dataclass(frozen=True)
@@ -232,15 +233,14 @@ class MLPHead:
 
     def __call__(self, dim: int, num_classes: int, dropout: float) -> nn.Module:
         hidden = int(dim * self.ratio)
-        return nn.Sequential(
-            OrderedDict(
-                fc1=init_weights(nn.Linear(dim, hidden)),
-                act=SquaredReLUAct(),
-                norm=nn.LayerNorm(hidden, eps=1e-5),
-                dropout=nn.Dropout(dropout),
-                fc=init_weights(nn.Linear(hidden, num_classes)),
-            )
+        parts: OrderedDict[str, nn.Module] = OrderedDict(
+            fc1=init_weights(nn.Linear(dim, hidden)),
+            act=SquaredReLUAct(),
+            norm=nn.LayerNorm(hidden, eps=1e-5),
+            dropout=nn.Dropout(dropout),
+            fc=init_weights(nn.Linear(hidden, num_classes)),
         )
+        return nn.Sequential(parts)
 
 
 class Head(nn.Module):

@@ -131,6 +131,9 @@ class Attention:
     qkv_bias: bool = False
     proj_bias: bool = False
 
+    def __post_init__(self) -> None:
+        _check_side("Attention", "head_dim", self.head_dim)
+
     def __call__(self, dim: int) -> nn.Module:
         return AttentionMixer(dim, self)
 
@@ -162,7 +165,8 @@ def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Ten
     """(g², g²) → (H·W, H·W): a matrix from places to places, interpolated over its input places and its output places.
 
     Each new row interpolates the rows of the nearest old places; what it gives to a constant map stays: the entries are
-    scaled by the ratio of the areas, the remainder at the borders is spread evenly, and a row that sums to 1 still does.
+    scaled by the ratio of the areas, and the remainder is shared out in proportion to their size. So a row that sums to 1
+    still does, and one without negative entries gets none.
     """
     if size == (grid, grid):
         return matrix
@@ -170,7 +174,8 @@ def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Ten
     tall = resize_map(wide.t().unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0).t()  # (H·W, H·W)
     tall = tall * (grid * grid / tall.shape[1])
     kept = resize_map(matrix.sum(1).view(1, 1, grid, grid), size).flatten().unsqueeze(1)
-    return tall + (kept - tall.sum(1, keepdim=True)) / tall.shape[1]
+    share = tall.abs() + torch.finfo(tall.dtype).tiny  # even where a row is empty
+    return tall + (kept - tall.sum(1, keepdim=True)) * share / share.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,9 @@ class Random:
     """
 
     grid: int
+
+    def __post_init__(self) -> None:
+        _check_side("Random", "grid", self.grid)
 
     def __call__(self, dim: int) -> nn.Module:
         tokens = self.grid**2
@@ -193,6 +201,9 @@ class SpatialFC:
     """Linear N → N over tokens without bias, v1's hybrids, after ResMLP. On grids other than `grid` it is interpolated."""
 
     grid: int
+
+    def __post_init__(self) -> None:
+        _check_side("SpatialFC", "grid", self.grid)
 
     def __call__(self, dim: int) -> nn.Module:
         tokens = self.grid**2
@@ -232,9 +243,16 @@ class Fourier:
 
 class FourierMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.fft2(x.float(), norm="ortho").real.to(x.dtype)
+        wide = x if x.dtype == torch.float64 else x.float()
+        return torch.fft.fft2(wide, norm="ortho").real.to(x.dtype)
 
 
 def _check_odd(spec: str, option: str, value: int) -> None:
-    if value < 1 or value % 2 == 0:
-        raise ValueError(f"{spec}({option}={value}): {option} must be odd and positive, such as {option}={value | 1}")
+    if not isinstance(value, int) or value < 1 or value % 2 == 0:
+        near = max(1, int(value) | 1) if isinstance(value, (int, float)) else 3
+        raise ValueError(f"{spec}({option}={value!r}): {option} must be odd and positive, such as {option}={near}")
+
+
+def _check_side(spec: str, option: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{spec}({option}={value!r}): {option} must be a whole number of at least 1")

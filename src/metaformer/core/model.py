@@ -4,8 +4,10 @@ v1 is arXiv 2111.11418 (PoolFormer), v2 is arXiv 2210.13452 (MetaFormer Baseline
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from itertools import islice
+from math import inf
+from numbers import Integral, Real
 from typing import Any, cast
 
 import torch
@@ -17,17 +19,32 @@ from metaformer.core.layers import MLP, Activation, DropPath, Head, HeadSpec, La
 from metaformer.core.mixers import Mixer, PositionEmbedding
 
 # fmt: off
-SPECS: dict[str, type] = {
-    cls.__name__: cls for cls in (
+NORMS = (layers.MLN, layers.LayerNorm, layers.BatchNorm, layers.NoNorm)
+SLOTS: dict[str, tuple[type, ...]] = {
+    "mixers": (
         mixers.Identity, mixers.Pooling, mixers.MaxPooling, mixers.Random, mixers.DepthwiseConv, mixers.SepConv,
         mixers.Attention, mixers.SpatialFC, mixers.Fourier,
-        layers.MLN, layers.LayerNorm, layers.BatchNorm, layers.NoNorm,
-        layers.StarReLU, layers.SquaredReLU, layers.ReLU, layers.GELU, layers.SiLU,
-        layers.Scale, layers.LinearHead, layers.MLPHead,
-    )
+    ),
+    "norm": NORMS, "patch_norm": NORMS, "head_norm": NORMS,
+    "activation": (layers.StarReLU, layers.SquaredReLU, layers.ReLU, layers.GELU, layers.SiLU),
+    "scales": (layers.Scale,),
+    "head": (layers.LinearHead, layers.MLPHead),
 }
 # fmt: on
+"""The specs that each field of a config takes, beside code of the user's own."""
+
+SPECS: dict[str, type] = {cls.__name__: cls for slot in SLOTS.values() for cls in slot}
 """The specs that a config's text form can name."""
+
+NUMBERS: dict[str, type] = {
+    **dict.fromkeys(("depths", "dims", "pos_embed", "stem_stride", "in_chans", "num_classes"), int),
+    **dict.fromkeys(("mlp_ratio", "head_dropout", "drop_path"), float),
+    **dict.fromkeys(("mlp_bias", "residual", "pool_first"), bool),
+}
+"""The fields that are numbers or switches."""
+
+ROWS = ("depths", "dims", "mixers", "scales", "pos_embed")
+"""The fields with an entry per stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +86,9 @@ class MetaFormerConfig:
     """0 gives pooled, normalised features instead of logits."""
 
     def __post_init__(self) -> None:
-        stages = len(self.depths)
-        read = {f.name: _read(getattr(self, f.name)) for f in fields(self) if f.name != "patch_init"}
-        read |= {name: _tuple(read[name], stages) for name in ("depths", "dims", "mixers", "scales", "pos_embed")}
+        read = {f.name: _read(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "patch_init"}
+        stages = len(_tuple(read["depths"], 1))
+        read |= {name: _tuple(read[name], stages) for name in ROWS}
         read["pos_embed"] = read["pos_embed"] or (0,) * stages
         for name, value in read.items():
             object.__setattr__(self, name, value)
@@ -94,27 +111,49 @@ class MetaFormerConfig:
         for name in data:
             if name not in known:
                 raise ValueError(f"a model has no {name!r}{spec.nearest(name, known)}")
+        for f in fields(cls):
+            if f.default is MISSING and f.name not in data:
+                raise ValueError(f"a model needs {f.name!r}, which is not among {', '.join(data)}")
         return cls(**data)
-
-
-SPECS_FOR = {
-    "norm": "LayerNorm()",
-    "activation": "GELU()",
-    "patch_norm": "NoNorm()",
-    "head_norm": "LayerNorm()",
-    "head": "LinearHead()",
-    "mixers": "Pooling()",
-}
 
 
 def _tuple(value: Any, stages: int) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * stages
 
 
-def _read(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return tuple(_read(item) for item in value)
-    return spec.from_text(value, SPECS) if isinstance(value, str) else value
+def _read(name: str, value: Any) -> Any:
+    if isinstance(value, (tuple, list)) and name in ROWS:
+        return tuple(_read(name, item) for item in value)
+    if isinstance(value, str):
+        try:
+            value = spec.from_text(value, SPECS)
+        except ValueError as error:
+            if name not in NUMBERS:
+                raise ValueError(f"{name}: {error}") from None
+        if isinstance(value, tuple):
+            return _read(name, value)
+    return _number(name, value, NUMBERS[name]) if name in NUMBERS else _spec(name, value, SLOTS[name])
+
+
+def _number(name: str, value: Any, kind: type) -> bool | int | float:
+    allowed = {bool: bool, int: Integral, float: Real}[kind]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        words = {bool: "True or False", int: "a whole number", float: "a number"}
+        raise ValueError(f"{name}={value!r} is not {words[kind]}")
+    return kind(value)  # 7 for numpy's int64(7)
+
+
+def _spec(name: str, value: Any, slot: tuple[type, ...]) -> Any:
+    ours = tuple(SPECS.values())
+    if isinstance(value, type) and value in ours:
+        raise ValueError(f"{name}={value.__name__} is a class: a spec has brackets, {value.__name__}(...)")
+    if isinstance(value, nn.Module):
+        raise ValueError(f"{name}={value!r} is a module, which all blocks would share: give its class, or lambda dim: ...")
+    foreign = callable(value) and not isinstance(value, ours) and Scale not in slot
+    if not isinstance(value, slot) and not foreign:
+        own = "" if Scale in slot else ", or a function or class of your own that makes a module"
+        raise ValueError(f"{name}={value!r} does not serve there: give {', '.join(cls.__name__ for cls in slot)}{own}")
+    return value
 
 
 def _write(value: Any) -> Any:
@@ -132,20 +171,18 @@ def _check(c: MetaFormerConfig) -> None:
     for name in ("scales", "pos_embed"):
         if len(getattr(c, name)) != stages:
             raise ValueError(f"{name} has {len(getattr(c, name))} entries for {stages} stages: give one per stage")
+    if min(c.pos_embed) < 0:
+        raise ValueError(f"pos_embed={c.pos_embed}: a side is a whole number, 0 for none")
     if c.stem_stride not in (1, 2, 4):
         raise ValueError(f"stem_stride={c.stem_stride} is not one of 1, 2, 4")
     if c.patch_init not in ("truncated", "torch"):
         raise ValueError(f'patch_init={c.patch_init!r} is not one of "truncated", "torch"')
-    for name in ("norm", "activation", "patch_norm", "head_norm", "head", "mixers"):
-        value = getattr(c, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if not callable(item):
-                raise ValueError(f"{name}={item!r} makes no module: give a spec, such as {SPECS_FOR[name]}")
     for name in ("drop_path", "head_dropout"):
         if not 0 <= getattr(c, name) < 1:
             raise ValueError(f"{name}={getattr(c, name)} is not at least 0 and below 1")
-    if c.in_chans < 1 or c.num_classes < 0 or c.mlp_ratio < 0:
-        raise ValueError(f"in_chans={c.in_chans}, num_classes={c.num_classes}, mlp_ratio={c.mlp_ratio}: too small")
+    for name, least in (("in_chans", 1), ("num_classes", 0), ("mlp_ratio", 0)):
+        if not least <= getattr(c, name) < inf:
+            raise ValueError(f"{name}={getattr(c, name)} is not at least {least}")
 
 
 class Residual(nn.Module):
@@ -171,7 +208,7 @@ class Residual(nn.Module):
 
 
 def _scale(dim: int, init: float | None) -> nn.Parameter | None:
-    return None if init is None else nn.Parameter(torch.full((dim,), init))
+    return None if init is None else nn.Parameter(torch.full((dim,), float(init)))
 
 
 class Block(nn.Module):
@@ -257,7 +294,13 @@ class MetaFormer(nn.Module):
         self.to(memory_format=cast(Any, torch.channels_last))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The stages' maps, (B, dims[i], H / stride, W / stride): strides 4, 8, 16, 32 with a stem stride of 4."""
+        """The stages' maps, (B, dims[i], H / stride, W / stride): strides 4, 8, 16, 32 with a stem stride of 4.
+
+        Raises ValueError for images of other channels, or so small that no token is left.
+        """
+        chans, least = self.config.in_chans, 3 if self.config.stem_stride == 4 else 1
+        if x.ndim != 4 or x.shape[1] != chans or x.shape[2] < least or x.shape[3] < least:
+            raise ValueError(f"images {tuple(x.shape)}: this model takes (B, {chans}, H, W), H and W at least {least}")
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
         for stage in self.stages:
