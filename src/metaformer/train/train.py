@@ -27,7 +27,7 @@ def start(recipe: Recipe, model: MetaFormer | None, *, name: str | None, root: s
     Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
-    fit = _prepare(recipe, model)
+    fit = prepare(recipe, model)
     return _fit(fit, create_run(recipe, root, name), quiet=quiet)
 
 
@@ -36,10 +36,11 @@ def go_on(run: Run, model: MetaFormer | None, *, quiet: bool) -> Run:
     if run.finished:
         say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
         return run
-    return _fit(_prepare(run.recipe, model), run, quiet=quiet)
+    return _fit(prepare(run.recipe, model), run, quiet=quiet)
 
 
-def _prepare(recipe: Recipe, model: MetaFormer | None) -> Fit:
+def prepare(recipe: Recipe, model: MetaFormer | None) -> Fit:
+    """Checks and builds all that training needs; nothing is written."""
     device = choose_device(recipe.device)
     data = open_data(recipe.data)
     torch.manual_seed(recipe.seed)
@@ -72,11 +73,11 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
 def _build(recipe: Recipe, data: Data) -> MetaFormer:
     if recipe.model == CUSTOM:
         raise ValueError("this run's model is code of your own: go on from Python, metaformer.train(model, resume=...)")
-    fixed: dict[str, Any] = {"num_classes": len(data.classes), "in_chans": data.channels}
+    fixed = {"num_classes": len(data.classes), "in_chans": data.channels}
     for key in fixed.keys() & recipe.changes.keys():
         raise ValueError(f"model.{key} follows from the data, {fixed[key]} here: leave it out")
-    regular = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
-    return create_model(recipe.model, **(fixed | regular | dict(recipe.changes)))
+    options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
+    return create_model(recipe.model, **fixed, **(options | dict(recipe.changes)))
 
 
 def _fitting(model: MetaFormer, data: Data) -> MetaFormer:
