@@ -1,9 +1,11 @@
 """A run as data: the frozen Recipe, strict `key=value` overrides, JSON both ways. Standard library only."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from math import inf
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -61,8 +63,12 @@ class Recipe:
             if type(value) not in kinds and not (type(value) is int and float in kinds):
                 raise ValueError(f"{key}={value!r} is not {_wanted(kinds)}")
             low, high = LIMITS.get(key, (-inf, inf))
+            if isinstance(value, (int, float)) and not abs(value) < 2**63:
+                raise ValueError(f"{key}={value} is too large, or not a number at all")
             if isinstance(value, (int, float)) and not low <= value <= high:
                 raise ValueError(f"{key}={value} is not {f'between {low} and {high}' if high < inf else f'at least {low}'}")
+        if not isinstance(self.changes, Mapping) or not all(type(text) is str for text in self.changes.values()):
+            raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
         if self.device.partition(":")[0] not in DEVICES:
             raise ValueError(f"device={self.device} is not one of {', '.join(DEVICES)}")
 
@@ -76,9 +82,9 @@ class Recipe:
         data = dict(data)
         if data.pop("schema", None) != SCHEMA:
             raise ValueError(f"this recipe is not of schema {SCHEMA}, the one this version reads and writes")
-        for key in data:
-            check_key(key)
-        return cls(**data)
+        if "model" not in data:
+            raise ValueError("this recipe names no model")
+        return revise(cls(model=data["model"]), data)
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -94,9 +100,20 @@ LIMITS: dict[str, tuple[float, float]] = {
 # fmt: on
 
 
-def check_key(key: str) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError that names the file where there is none."""
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not text
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is damaged: it holds no names with values")
+    return data
+
+
+def check_key(key: str, more: tuple[str, ...] = ()) -> None:
     """Raises ValueError that names the nearest right key."""
-    if key not in (*KEYS, "model", "changes"):
+    if key not in KEYS + more:
         close = get_close_matches(key, KEYS, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(KEYS)}, model.<field>"
         raise ValueError(f"no setting {key!r}; {hint}")
@@ -124,7 +141,7 @@ def parse(pairs: Iterable[str]) -> dict[str, Any]:
 def revise(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """The recipe with settings replaced. Raises ValueError for an unknown key or a wrong value."""
     for key in settings:
-        check_key(key)
+        check_key(key, ("model", "changes"))
     return replace(recipe, **settings)
 
 

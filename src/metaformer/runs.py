@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaformer.config import Recipe
+from metaformer.config import Recipe, read_json
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,24 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe; training it again repeats the run."""
-        return Recipe.from_dict(json.loads((self.path / "recipe.json").read_text()))
+        return Recipe.from_dict(read_json(self.path / "recipe.json"))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One record per finished epoch."""
+        """One record per finished epoch; a line that was cut short is none."""
         file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
 
     @property
     def best(self) -> Path:
         """Folder of the weights with the highest top-1."""
-        return self.path / "best"
+        return _whole(self.path / "best")
 
     @property
     def last(self) -> Path:
-        """Folder of the newest weights and all that is needed to go on; the one before if a save was cut short."""
-        kept = self.path / "last.old"
-        return kept if kept.exists() and not (self.path / "last").exists() else self.path / "last"
+        """Folder of the newest weights and all that is needed to go on."""
+        return _whole(self.path / "last")
 
     @property
     def finished(self) -> bool:
@@ -59,7 +59,12 @@ def open_run(path: str | Path) -> Run:
 
 
 def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
-    """A new directory `root/name`, or the first free `root/<model>-<data>[-2 …]`. Raises FileExistsError if it is taken."""
+    """A new directory `root/name`, or the first free `root/<model>-<data>[-2 …]`.
+
+    Raises FileExistsError if it is taken, ValueError if the name is more than one folder's.
+    """
+    if name is not None and (name in ("", "..") or name != Path(name).name):
+        raise ValueError(f"name={name} is not the name of one folder; root= says where it goes")
     stem = name or re.sub(r"[^\w.-]+", "-", f"{recipe.model}-{Path(recipe.data).name or recipe.data}")
     path, number = Path(root) / stem, 1
     while path.exists():
@@ -67,8 +72,9 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
             raise FileExistsError(f"{path} exists: choose another name=, or go on with it: metaformer train {path}")
         number += 1
         path = Path(root) / f"{stem}-{number}"
+    text = json.dumps(recipe.to_dict(), indent=2) + "\n"
     path.mkdir(parents=True)
-    write_text(path / "recipe.json", json.dumps(recipe.to_dict(), indent=2) + "\n")
+    write_text(path / "recipe.json", text)
     return Run(path)
 
 
@@ -80,7 +86,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a new folder by `write` and puts it in the place of `folder`; cut short anywhere, the old or new one is whole."""
+    """Fills a new folder by `write` and puts it in the place of `folder`.
+
+    Cut short anywhere, `folder` is the old or the new one, or away for a moment, and then `folder.old` is the old one.
+    """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
@@ -93,3 +102,9 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole(folder: Path) -> Path:
+    """A folder that `replace_folder` fills; the one before if that was cut short between its two renames."""
+    old = folder.with_name(folder.name + ".old")
+    return old if old.exists() and not folder.exists() else folder

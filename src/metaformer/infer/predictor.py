@@ -55,6 +55,8 @@ class Predictor:
         self.source = Path(source)
         self.device = choose_device(device)
         model, about = from_pretrained(_folder(source), model)
+        if len(about.get("classes", ())) != model.config.num_classes or "preprocess" not in about:
+            raise ValueError(f"{source} does not say the {model.config.num_classes} classes or the preprocessing of its model")
         self.model = model.eval().to(self.device)
         self.task = Classification(tuple(about["classes"]))
         self.preprocess = Preprocess.from_dict(about["preprocess"])
@@ -65,6 +67,8 @@ class Predictor:
 
     def stream(self, images: Sequence[str | Path | Tensor], *, batch: int = 32) -> Iterator[Prediction]:
         """The same, one by one, with no more than a batch in memory."""
+        if isinstance(images, str | Path):
+            raise ValueError(f"give a list of images: [{str(images)!r}]")
         for start in range(0, len(images), batch):
             yield from self._predict(images[start : start + batch])
 
@@ -73,8 +77,7 @@ class Predictor:
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
             try:
-                pixels = image[None] if isinstance(image, Tensor) else decode(image, self.model.config.in_chans)
-                fed[i] = self.preprocess(pixels.to(self.device))
+                fed[i] = self.preprocess(self._pixels(image).to(self.device))
             except ValueError as error:
                 errors[i] = str(error)
         answers: dict[int, list[tuple[str, float]]] = {}
@@ -85,6 +88,15 @@ class Predictor:
         for i, image in enumerate(images):
             path = "" if isinstance(image, Tensor) else str(image)
             yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))
+
+    def _pixels(self, image: str | Path | Tensor) -> Tensor:
+        """(1, C, H, W) as uint8."""
+        channels = self.model.config.in_chans
+        if not isinstance(image, Tensor):
+            return decode(image, channels)
+        if image.ndim != 3 or len(image) != channels or image.dtype != torch.uint8:
+            raise ValueError(f"{image.dtype} {tuple(image.shape)}: this model takes pixels ({channels}, H, W) as uint8")
+        return image.unsqueeze(0)
 
 
 def evaluate(

@@ -1,15 +1,15 @@
 """`train`: the whole job, from a name to a run directory with its pictures."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from metaformer.config import Recipe, revise
+from metaformer.config import Recipe, read_json, revise
 from metaformer.core.model import MetaFormer
 from metaformer.lab.report import report
 from metaformer.recipes import DEFAULT
 from metaformer.runs import Run, is_run, open_run
 from metaformer.train.train import CUSTOM, go_on, start
+from metaformer.zoo import ZOO
 
 
 def train(
@@ -35,8 +35,8 @@ def train(
         base = DEFAULT if own is not None else _recipe(str(model))
         recipe = revise(base, settings | ({"model": CUSTOM} if own is not None else {}))
         run = start(recipe, own, name=name, root=root, quiet=quiet)
-    elif settings or name is not None:
-        raise ValueError(f"a run goes on with its own recipe: train {resume} without other settings, or start a new run")
+    elif settings or name is not None or Path(root) != Path("runs"):
+        raise ValueError(f"a run goes on where it is with its own recipe: train {resume} without settings, or start a new run")
     else:
         run = go_on(open_run(resume), own, quiet=quiet)
     report(run, own)
@@ -45,5 +45,7 @@ def train(
 
 def _recipe(model: str) -> Recipe:
     if model.endswith(".json"):
-        return Recipe.from_dict(json.loads(Path(model).read_text()))
+        return Recipe.from_dict(read_json(Path(model)))
+    if model not in ZOO and (Path(model).name != model or Path(model).is_dir()):
+        raise FileNotFoundError(f"{model} is not a run directory: it has no recipe.json")
     return revise(DEFAULT, {"model": model})

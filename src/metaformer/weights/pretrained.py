@@ -1,12 +1,12 @@
 """A model in a folder: model.safetensors, and model.json that says what it is. Ours to write and to read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from metaformer.config import read_json
 from metaformer.core.model import MetaFormer, MetaFormerConfig
 from metaformer.weights.load import load_weights
 
@@ -34,8 +34,8 @@ def from_pretrained(folder: str | Path, model: MetaFormer | None = None) -> tupl
     file = Path(folder) / "model.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no model: it has no model.json")
-    about: Mapping[str, Any] = json.loads(file.read_text())
+    about = read_json(file)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    model = model or MetaFormer(MetaFormerConfig.from_dict(about["config"]))
-    return load_weights(model, Path(folder) / "model.safetensors"), dict(about)
+    model = model or MetaFormer(MetaFormerConfig.from_dict(about.get("config", {})))
+    return load_weights(model, Path(folder) / "model.safetensors"), about
