@@ -17,8 +17,9 @@ def main() -> None:
     """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is exit code 130."""
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
-        print(f"metaformer: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError) as error:
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"metaformer: {said}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

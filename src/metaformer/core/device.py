@@ -11,4 +11,7 @@ def choose_device(name: str) -> torch.device:
     kind = name.partition(":")[0]
     if not there.get(kind, False):
         raise ValueError(f"device={name} is not to be had here; there is: {', '.join(k for k in there if there[k])}")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device={name} is not a device, such as {kind} or {kind}:0") from None

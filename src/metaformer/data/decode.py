@@ -18,10 +18,12 @@ def decode(path: str | Path, channels: int) -> Tensor:
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+            if upright.mode.startswith("I;16"):  # which Pillow would clip
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, RuntimeError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     return torch.from_numpy(pixels.copy()).reshape(1, *pixels.shape[:2], channels).permute(0, 3, 1, 2)
 

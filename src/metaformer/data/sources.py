@@ -1,6 +1,7 @@
 """What `data=` can name. A source gives two splits of images with labels, and what a recipe needs to know of them."""
 
 import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,9 @@ def digits(_: str) -> Data:
     )
 
 
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
 def fashion_mnist(place: str) -> Data:
     """Fashion-MNIST, 60,000 + 10,000 grey 28×28, from a folder with the four original IDX files (gzipped or not)."""
     if not place:
@@ -81,9 +85,10 @@ def fashion_mnist(place: str) -> Data:
         labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
         if len(pixels) != len(labels):
             raise ValueError(f"{folder}: {len(pixels)} {prefix} images but {len(labels)} labels")
+        if not len(labels) or labels.max() >= len(GARMENTS):
+            raise ValueError(f"{folder}: the {prefix} labels are not some of 0 to {len(GARMENTS) - 1}")
         splits.append(Images(pixels.unsqueeze(1), labels.long()))
-    names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-    return Data(train=splits[0], val=splits[1], classes=names, image_size=28, mirrors=True)
+    return Data(train=splits[0], val=splits[1], classes=GARMENTS, image_size=28, mirrors=True)
 
 
 def _read_idx(folder: Path, name: str, axes: int) -> Tensor:
@@ -93,7 +98,7 @@ def _read_idx(folder: Path, name: str, axes: int) -> Tensor:
         raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz")
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file} is damaged ({error})") from error
     head = 4 + 4 * axes
     shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i]) for i in range(axes)]

@@ -8,7 +8,7 @@ import torch
 
 from metaformer.core.model import MetaFormer
 from metaformer.runs import Run, replace_folder
-from metaformer.weights.load import load_weights
+from metaformer.weights.load import load_weights, read_file
 from metaformer.weights.pretrained import save_pretrained
 
 
@@ -47,8 +47,8 @@ def restore(run: Run, model: MetaFormer, optimizer: torch.optim.Optimizer) -> Pr
     """Fills model, optimizer and random generators from `last/`; a fresh start if nothing was saved yet."""
     if not run.last.is_dir():
         return Progress()
+    state = read_file(run.last / "training.pt")
     load_weights(model, run.last / "model.safetensors")
-    state = torch.load(run.last / "training.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"]["cpu"])
     if "cuda" in state["random"] and torch.cuda.is_available():

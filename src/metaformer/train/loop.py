@@ -123,9 +123,12 @@ class Fit:
     def _close_epoch(self, run: Run, progress: Progress, display: Display) -> None:
         """Judges the model, keeps it if it is the best, writes the epoch's line, saves."""
         epoch, loss = progress.epoch + 1, progress.loss_sum / progress.count
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} in epoch {epoch}; try a lower lr than {self.recipe.lr:g}")
         judged = self.task.evaluate(self.model, self._val_batches())
+        if not math.isfinite(loss + judged.loss):
+            raise FloatingPointError(
+                f"the loss became {loss}, on held-out images {judged.loss}, in epoch {epoch}; "
+                f"try a lower lr than {self.recipe.lr:g}"
+            )
         line = {
             "epoch": epoch,
             "train_loss": loss,

@@ -1,5 +1,6 @@
 """A run from its recipe: check, build, fit, close."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from metaformer.config import Recipe
 from metaformer.core.device import choose_device
 from metaformer.core.model import MetaFormer
 from metaformer.data.sources import Data, open_data
-from metaformer.data.transforms import preprocess_for
+from metaformer.data.transforms import Batch, preprocess_for
 from metaformer.runs import Run, create_run
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import restore
@@ -47,7 +48,23 @@ def prepare(recipe: Recipe, model: MetaFormer | None) -> Fit:
     model = _build(recipe, data) if model is None else _fitting(model, data)
     model = model.to(device)
     task = Classification(data.classes, recipe.label_smoothing)
-    return Fit(recipe, model, make_optimizer(model, recipe), task, data, preprocess_for(data, recipe), device)
+    fit = Fit(recipe, model, make_optimizer(model, recipe), task, data, preprocess_for(data, recipe), device)
+    _try(fit)
+    return fit
+
+
+def _try(fit: Fit) -> None:
+    """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
+    batch, rest = fit.recipe.batch, len(fit.data.train) % fit.recipe.batch
+    sizes = {min(batch, len(fit.data.train)), rest or batch}
+    parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
+    least, side = min(len(part.labels) for part in parts), fit.preprocess.size
+    images = torch.zeros(least, fit.data.channels, side, side, device=fit.device)
+    with torch.random.fork_rng([fit.device] if fit.device.type == "cuda" else []), torch.no_grad():
+        try:
+            deepcopy(fit.model).train()(images)
+        except ValueError as error:
+            raise ValueError(f"the smallest part of a batch, {least} of {side}×{side} pixels, does not do: {error}") from error
 
 
 def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:

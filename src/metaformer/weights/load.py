@@ -1,5 +1,6 @@
 """Reads weights of any known format into a model. Nothing from outside is unpickled but tensors."""
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -73,7 +74,7 @@ def read_file(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, struct.error) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} holds no weights that can be read safely ({reason})") from error
     if not isinstance(state, Mapping):
