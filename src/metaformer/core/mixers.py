@@ -18,8 +18,8 @@ Mixer = Callable[[int], nn.Module]
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H·W, C); a view when memory is channels-last."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+    """(B, C, H, W) → (B, H·W, C), channels adjacent in memory, as fused attention needs; a view when they already are."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
 
 
 def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
