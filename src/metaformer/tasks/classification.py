@@ -1,12 +1,15 @@
 """Classification: one label per image."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from metaformer.tasks import metrics
 
 
 class Labelled(Protocol):
@@ -71,18 +74,49 @@ class Evaluation:
     @property
     def top1(self) -> float:
         """Part of the images whose most probable class is the right one."""
-        return (self.predicted == self.labels).double().mean().item()
+        return self.right.double().mean().item()
 
     @property
     def loss(self) -> float:
         """Mean cross entropy, not smoothed."""
-        return F.cross_entropy(self.logits, self.labels).item()
+        return metrics.nll(self.logits, self.labels)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(N, classes), float64."""
+        return self.logits.double().softmax(1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """(N,): the probability of what each image was called."""
+        return self.probabilities.amax(1)
+
+    @property
+    def right(self) -> Tensor:
+        """(N,): whether each image was called what it is."""
+        return self.predicted == self.labels
 
     def confusion(self) -> Tensor:
         """(classes, classes): how many images of the row's class were called the column's."""
-        n = len(self.classes)
-        return torch.bincount(self.labels * n + self.predicted, minlength=n * n).view(n, n)
+        return metrics.confusion(self.predicted, self.labels, len(self.classes))
 
     def summary(self) -> dict[str, Any]:
-        """The figures, JSON-ready; top-1 in percent."""
-        return {"top1": 100 * self.top1, "loss": self.loss, "images": len(self.labels)}
+        """The figures, JSON-ready. Top-1, its 95 % interval and top-5 in percent; the others as `tasks.metrics` defines them.
+
+        What is undefined is None: top-5 of no more than five classes, the recall of a class without an image.
+        """
+        table = metrics.per_class(self.probabilities, self.predicted, self.labels)
+        temperature = metrics.check_temperature(self.logits, self.labels)
+        return {
+            "top1": 100 * self.top1,
+            "top1_interval": [100 * bound for bound in metrics.wilson(self.top1, len(self.labels))],
+            "top5": 100 * metrics.top_k(self.logits, self.labels, 5) if len(self.classes) > 5 else None,
+            "loss": self.loss,
+            "brier": metrics.brier(self.probabilities, self.labels),
+            "ece": metrics.ece(self.confidence, self.right),
+            "macro_f1": metrics.mean([figures.f1 for figures in table]),
+            "macro_auc": metrics.mean([figures.auc for figures in table]),
+            "images": len(self.labels),
+            "temperature": None if temperature is None else asdict(temperature),
+            "per_class": {name: asdict(figures) for name, figures in zip(self.classes, table, strict=True)},
+        }
