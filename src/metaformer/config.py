@@ -19,13 +19,15 @@ class Recipe:
 
     # what
     model: str
-    """A name of the zoo, or "custom" for a model that was handed over built."""
+    """A name of the zoo, `timm:<name>`, or "custom" for a model that was handed over built."""
     changes: Mapping[str, str] = field(default_factory=dict)
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
-    """`digits` or `fashion-mnist:PATH`."""
+    """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
     image_size: int | None = None
-    """Side in pixels that images are resized to; the data's own choice if not given."""
+    """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
+    fit: str = "squash"
+    """How an image becomes a square where it is not augmented: squash, crop or pad."""
 
     # how long
     epochs: int = 20
@@ -35,7 +37,9 @@ class Recipe:
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
     seed: int = 0
 
-    # AdamW, linear warm-up, cosine; both per step
+    # optimizer; linear warm-up and cosine per step
+    optimizer: str = "adamw"
+    """adamw, lamb or sgd (momentum 0.9, Nesterov)."""
     lr: float = 2e-3
     warmup_epochs: float = 2.0
     warmup_lr: float = 1e-6
@@ -44,18 +48,36 @@ class Recipe:
     """Not applied to biases, norms and other one-dimensional parameters."""
     clip: float | None = 1.0
     """Greatest global norm of the gradient; `none` for no limit."""
+    ema: float | None = None
+    """Decay of the moving average of the weights, which is then what is judged and kept; `none` for no average."""
 
-    # regularisation
+    # regularisation and augmentation
     drop_path: float = 0.05
     head_dropout: float = 0.0
     label_smoothing: float = 0.1
-    flip: float | None = None
-    """Probability of a horizontal flip; by default 0.5 where the data keeps its meaning in a mirror, else 0."""
+    crop: float | None = None
+    """Smallest part of the area that a random resized crop shows; `none` shows all."""
     pad: float = 0.125
     """Images move by up to this part of their side, in from a black border."""
+    flip: float | None = None
+    """Probability of a horizontal flip; by default 0.5 where the data keeps its meaning in a mirror, else 0."""
+    randaugment: str | None = None
+    """timm's string, such as rand-m9-mstd0.5-inc1."""
+    erase: float = 0.0
+    """Probability of random erasing."""
+    mixup: float = 0.0
+    """Alpha of mixup's beta distribution; 0 for none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix's; where both are given, each batch takes one of the two."""
 
-    # where
+    # where and how
     device: str = "auto"
+    precision: str = "auto"
+    """fp32, bf16 (autocast), or auto: bf16 where the hardware has it."""
+    compile: bool = False
+    """Whether training runs through torch.compile."""
+    workers: int | None = None
+    """Processes that read images; by default none for images in memory, else by the number of cores."""
 
     def __post_init__(self) -> None:
         for key, kinds in KINDS.items():
@@ -69,8 +91,9 @@ class Recipe:
                 raise ValueError(f"{key}={value} is not {f'between {low} and {high}' if high < inf else f'at least {low}'}")
         if not isinstance(self.changes, Mapping) or not all(type(text) is str for text in self.changes.values()):
             raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
-        if self.device.partition(":")[0] not in DEVICES:
-            raise ValueError(f"device={self.device} is not one of {', '.join(DEVICES)}")
+        for key, allowed in CHOICES.items():
+            if getattr(self, key).partition(":")[0] not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)} is not one of {', '.join(allowed)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -87,7 +110,12 @@ class Recipe:
         return revise(cls(model=data["model"]), data)
 
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("auto", "fp32", "bf16"),
+    "optimizer": ("adamw", "lamb", "sgd"),
+    "fit": ("squash", "crop", "pad"),
+}
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
@@ -95,7 +123,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, inf), "batch": (1, inf), "accumulate": (1, inf), "image_size": (1, inf), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (0, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
-    "flip": (0, 1), "pad": (0, 1),
+    "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
+    "ema": (0, 0.99999), "workers": (0, 1024),
 }
 # fmt: on
 

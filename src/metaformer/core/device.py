@@ -15,3 +15,13 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise ValueError(f"device={name} is not a device, such as {kind} or {kind}:0") from None
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """What autocast computes in. `auto` takes bfloat16 where the hardware multiplies it, else float32."""
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        else:
+            name = "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return torch.bfloat16 if name == "bf16" else torch.float32

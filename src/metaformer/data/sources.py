@@ -11,46 +11,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Images:
-    """One split in memory: pixels (N, C, H, W) as uint8 and labels (N,) as int64."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, C, H, W) and labels (B,) of the samples named."""
-        return self.pixels[index], self.labels[index]
+from metaformer.data.splits import Encoded, Images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Data:
-    """A classification data set."""
+    """A classification data set: two splits, and what a recipe needs to know of them."""
 
-    train: Images
-    val: Images
+    train: Images | Encoded
+    val: Images | Encoded
     classes: tuple[str, ...]
-    image_size: int
-    """Side in pixels that models are fed by default."""
+    channels: int
+    image_size: int | None
+    """Side in pixels that models are fed by default; None where images have many sizes and the model decides."""
     mirrors: bool
     """Whether an image keeps its meaning in a mirror."""
+    mean: tuple[float, ...] = ()
+    """Mean of the training pixels per channel, in units of 0 to 1."""
+    std: tuple[float, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """Images that were left out, each with its reason."""
 
-    @property
-    def channels(self) -> int:
-        return self.train.pixels.shape[1]
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel of the training pixels, in units of 0 to 1."""
-        counts = [torch.bincount(self.train.pixels[:, c].flatten(), minlength=256).double() for c in range(self.channels)]
-        values = torch.arange(256).double() / 255
-        means = [float((count * values).sum() / count.sum()) for count in counts]
-        squares = [float((count * values**2).sum() / count.sum()) for count in counts]
-        stds = [max(square - mean**2, 1e-12) ** 0.5 for mean, square in zip(means, squares, strict=True)]
-        return tuple(means), tuple(stds)
+def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of (N, C, H, W) bytes, in units of 0 to 1."""
+    counts = [torch.bincount(pixels[:, c].flatten(), minlength=256).double() for c in range(pixels.shape[1])]
+    values = torch.arange(256).double() / 255
+    means = [float((count * values).sum() / count.sum()) for count in counts]
+    squares = [float((count * values**2).sum() / count.sum()) for count in counts]
+    stds = [max(square - mean**2, 1e-12) ** 0.5 for mean, square in zip(means, squares, strict=True)]
+    return tuple(means), tuple(stds)
+
+
+def in_memory(train: Images, val: Images, classes: tuple[str, ...], *, image_size: int, mirrors: bool) -> Data:
+    """A data set whose splits are in memory."""
+    mean, std = statistics(train.pixels)
+    return Data(train, val, classes, train.pixels.shape[1], image_size, mirrors, mean, std)
 
 
 def digits(_: str) -> Data:
@@ -62,13 +58,8 @@ def digits(_: str) -> Data:
     pixels = torch.from_numpy((bunch.images[:, None] * (255 / 16)).round().astype(np.uint8))
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     train, val = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
-    return Data(
-        train=Images(pixels[train], labels[train]),
-        val=Images(pixels[val], labels[val]),
-        classes=tuple("0123456789"),
-        image_size=32,
-        mirrors=False,
-    )
+    parts = Images(pixels[train], labels[train]), Images(pixels[val], labels[val])
+    return in_memory(*parts, tuple("0123456789"), image_size=32, mirrors=False)
 
 
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -88,7 +79,7 @@ def fashion_mnist(place: str) -> Data:
         if not len(labels) or labels.max() >= len(GARMENTS):
             raise ValueError(f"{folder}: the {prefix} labels are not some of 0 to {len(GARMENTS) - 1}")
         splits.append(Images(pixels.unsqueeze(1), labels.long()))
-    return Data(train=splits[0], val=splits[1], classes=GARMENTS, image_size=28, mirrors=True)
+    return in_memory(splits[0], splits[1], GARMENTS, image_size=28, mirrors=True)
 
 
 def _read_idx(folder: Path, name: str, axes: int) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from metaformer.core.device import choose_device
-from metaformer.core.model import MetaFormer
 from metaformer.data.decode import decode
+from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
-from metaformer.data.transforms import Preprocess, batches
+from metaformer.data.transforms import Preprocess
 from metaformer.runs import is_run, open_run
 from metaformer.tasks.classification import Classification, Evaluation
-from metaformer.weights.pretrained import from_pretrained
+from metaformer.weights.pretrained import Model, from_pretrained
 from metaformer.zoo import ZOO
 
 
@@ -47,9 +47,7 @@ class Predictor:
     "torch". `model` is needed where its mixers are code of your own. Raises ValueError or FileNotFoundError with a sentence.
     """
 
-    def __init__(
-        self, source: str | Path, engine: str = "auto", *, device: str = "auto", model: MetaFormer | None = None
-    ) -> None:
+    def __init__(self, source: str | Path, engine: str = "auto", *, device: str = "auto", model: Model | None = None) -> None:
         if engine not in ("auto", "torch"):
             raise ValueError(f"no engine {engine!r}; allowed: auto, torch")
         self.source = Path(source)
@@ -83,7 +81,7 @@ class Predictor:
         answers: dict[int, list[tuple[str, float]]] = {}
         if fed:
             with torch.inference_mode():
-                logits = self.model(torch.cat(list(fed.values())))
+                logits = self.model(self.preprocess.normalise(torch.cat(list(fed.values())).to(self.device)))
             answers = dict(zip(fed, self.task.decode(logits), strict=True))
         for i, image in enumerate(images):
             path = "" if isinstance(image, Tensor) else str(image)
@@ -105,7 +103,7 @@ def evaluate(
     data: str | None = None,
     batch: int = 64,
     device: str = "auto",
-    model: MetaFormer | None = None,
+    model: Model | None = None,
 ) -> Evaluation:
     """Judges a run's best weights on the held-out part of its own data, or of `data`; `model` as in Predictor.
 
@@ -117,10 +115,9 @@ def evaluate(
     opened = open_data(data if data is not None else open_run(source).recipe.data)
     if opened.classes != predictor.task.classes:
         raise ValueError(f"the data's classes {opened.classes} are not the model's {predictor.task.classes}")
-    val = opened.val
-    return predictor.task.evaluate(
-        predictor.model, batches(val, torch.arange(len(val)), batch, predictor.preprocess, predictor.device)
-    )
+    workers = default_workers(opened.val, None, predictor.device)
+    loader = Loader(opened.val, batch, predictor.preprocess, predictor.device, workers=workers)
+    return predictor.task.evaluate(predictor.model, loader.epoch())
 
 
 def _folder(source: str | Path) -> Path:

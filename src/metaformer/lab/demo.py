@@ -12,7 +12,7 @@ def sample_digits(folder: Path, count: int = 10) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     val = open_data("digits").val
     paths = []
-    for i, (pixels, label) in enumerate(zip(val.pixels[:count], val.labels[:count].tolist(), strict=True)):
+    for i, label in enumerate(val.labels[:count].tolist()):
         paths.append(folder / f"{i:02d}-is-{label}.png")
-        Image.fromarray(pixels[0].numpy()).save(paths[-1])
+        Image.fromarray(val.image(i)[0].numpy()).save(paths[-1])
     return paths

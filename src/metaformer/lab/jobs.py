@@ -1,19 +1,23 @@
 """`train`: the whole job, from a name to a run directory with its pictures."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from metaformer.config import Recipe, read_json, revise
 from metaformer.core.model import MetaFormer
+from metaformer.data.sources import open_data
 from metaformer.lab.report import report
-from metaformer.recipes import DEFAULT
+from metaformer.recipes import PHOTOS, SMALL
 from metaformer.runs import Run, is_run, open_run
-from metaformer.train.train import CUSTOM, go_on, start
+from metaformer.train.train import CUSTOM, go_on, report_finished, start
+from metaformer.weights.peers import PREFIX, Peer
+from metaformer.weights.pretrained import Model
 from metaformer.zoo import ZOO
 
 
 def train(
-    model: str | Path | MetaFormer,
+    model: str | Path | Model,
     *,
     name: str | None = None,
     root: str | Path = "runs",
@@ -28,24 +32,34 @@ def train(
     keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError, FileNotFoundError or FileExistsError with a sentence;
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
-    own = model if isinstance(model, MetaFormer) else None
+    own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
-    if resume is None:
-        base = DEFAULT if own is not None else _recipe(str(model))
-        recipe = revise(base, settings | ({"model": CUSTOM} if own is not None else {}))
-        run = start(recipe, own, name=name, root=root, quiet=quiet)
-    elif settings or name is not None or Path(root) != Path("runs"):
-        raise ValueError(f"a run goes on where it is with its own recipe: train {resume} without settings, or start a new run")
+    if resume is not None:
+        if settings or name is not None or Path(root) != Path("runs"):
+            raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
+        run = _go_on(open_run(resume), own, quiet=quiet)
     else:
-        run = go_on(open_run(resume), own, quiet=quiet)
+        settings = ({"model": CUSTOM} if own is not None else _named(str(model))) | settings
+        data = open_data(settings.get("data", SMALL.data))
+        recipe = revise(PHOTOS if data.image_size is None else SMALL, settings)
+        run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own)
     return run
 
 
-def _recipe(model: str) -> Recipe:
+def _go_on(run: Run, model: Model | None, *, quiet: bool) -> Run:
+    if run.finished:
+        report_finished(run, quiet=quiet)
+        return run
+    return go_on(run, open_data(run.recipe.data), model, quiet=quiet)
+
+
+def _named(model: str) -> dict[str, Any]:
+    """The settings that a name or a recipe.json stands for. Raises FileNotFoundError where it is neither."""
     if model.endswith(".json"):
-        return Recipe.from_dict(read_json(Path(model)))
-    if model not in ZOO and (Path(model).name != model or Path(model).is_dir()):
+        recipe = Recipe.from_dict(read_json(Path(model)))
+        return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    if model not in ZOO and not model.startswith(PREFIX) and (Path(model).name != model or Path(model).is_dir()):
         raise FileNotFoundError(f"{model} is not a run directory: it has no recipe.json")
-    return revise(DEFAULT, {"model": model})
+    return {"model": model}

@@ -2,17 +2,17 @@
 
 import torch
 
-from metaformer.core.model import MetaFormer
 from metaformer.data.sources import open_data
 from metaformer.infer.predictor import evaluate
 from metaformer.lab import plots
 from metaformer.runs import Run
 from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.weights.pretrained import Model
 
 SHOWN = 32
 
 
-def report(run: Run, model: MetaFormer | None = None) -> Evaluation:
+def report(run: Run, model: Model | None = None) -> Evaluation:
     """Judges the best weights and draws curves.png, confusion.png and predictions.png into the run directory.
 
     The predictions are the surest mistakes first, then right answers spread over the held-out images.
@@ -21,7 +21,8 @@ def report(run: Run, model: MetaFormer | None = None) -> Evaluation:
     plots.curves(run.metrics, run.path / "curves.png")
     plots.confusion(judged.confusion(), judged.classes, run.path / "confusion.png")
     shown = _worth_seeing(judged)
-    pixels, labels = open_data(run.recipe.data).val.read(shown)
+    val = open_data(run.recipe.data).val
+    pixels, labels = torch.stack([val.image(i) for i in shown.tolist()]), val.labels[shown]
     called = [top[0] for top in Classification(judged.classes).decode(judged.logits[shown], most=1)]
     truth = [judged.classes[label] for label in labels.tolist()]
     plots.predictions(pixels, truth, called, run.path / "predictions.png")

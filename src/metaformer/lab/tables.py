@@ -5,7 +5,7 @@ import torch
 from metaformer.config import KEYS, LIMITS
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
-from metaformer.recipes import DEFAULT
+from metaformer.recipes import SMALL
 from metaformer.zoo import TOP1, ZOO, list_models
 
 
@@ -31,6 +31,6 @@ def settings_table() -> str:
     for key in KEYS:
         low, high = LIMITS.get(key, (None, None))
         limits = "" if low is None else f"at least {low}" if high == float("inf") else f"{low} to {high}"
-        rows.append(f"{key:16s} {getattr(DEFAULT, key)!s:12s} {limits}".rstrip())
+        rows.append(f"{key:16s} {getattr(SMALL, key)!s:12s} {limits}".rstrip())
     fields = "model.<field>    e.g. model.norm='BatchNorm()' model.mixers='Pooling(window=5)'"
     return "\n".join(["name             of the run", "root             runs", *rows, fields])

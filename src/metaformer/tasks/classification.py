@@ -13,12 +13,18 @@ from metaformer.tasks import metrics
 
 
 class Labelled(Protocol):
-    """A batch: images (B, C, H, W) as the model wants them, labels (B,)."""
+    """A batch: images (B, C, H, W) as the model wants them, labels (B,); of mixed images also the partners' labels (B,)."""
 
     @property
     def images(self) -> Tensor: ...
     @property
     def labels(self) -> Tensor: ...
+    @property
+    def partners(self) -> Tensor | None: ...
+    @property
+    def share(self) -> float:
+        """What each image keeps of its own, 0 to 1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,13 @@ class Classification:
     def loss_sum(self, model: nn.Module, batch: Labelled) -> Tensor:
         """The losses of the batch, added up."""
         logits = model(batch.images).float()
-        return F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.label_smoothing)
+        loss = self._cross_entropy(logits, batch.labels)
+        if batch.partners is None:
+            return loss
+        return batch.share * loss + (1 - batch.share) * self._cross_entropy(logits, batch.partners)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
 
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""

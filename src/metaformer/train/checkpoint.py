@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from metaformer.core.model import MetaFormer
 from metaformer.runs import Run, replace_folder
-from metaformer.weights.load import load_weights, read_file
-from metaformer.weights.pretrained import save_pretrained
+from metaformer.train.optim import Average
+from metaformer.weights.load import read_file
+from metaformer.weights.pretrained import Model, fill, save_pretrained
 
 
 @dataclass
@@ -29,28 +29,40 @@ class Progress:
         self.epoch, self.step, self.loss_sum, self.count, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
 
 
-def save(run: Run, model: MetaFormer, optimizer: torch.optim.Optimizer, progress: Progress, about: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class State:
+    """What learns."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    average: Average[Model] | None = None
+
+
+def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> None:
     """Writes `last/`, which is the old one or the new one at every moment."""
 
     def write(folder: Path) -> None:
-        save_pretrained(model, folder, **about)
-        devices = {"cpu": torch.get_rng_state()}
+        save_pretrained(state.model, folder, **about)
+        random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
-            devices["cuda"] = torch.cuda.get_rng_state()
-        state = {"optimizer": optimizer.state_dict(), "progress": asdict(progress), "random": devices}
-        torch.save(state, folder / "training.pt")
+            random["cuda"] = torch.cuda.get_rng_state()
+        average = None if state.average is None else state.average.model.state_dict()
+        kept = {"optimizer": state.optimizer.state_dict(), "average": average, "progress": asdict(progress), "random": random}
+        torch.save(kept, folder / "training.pt")
 
     replace_folder(run.path / "last", write)
 
 
-def restore(run: Run, model: MetaFormer, optimizer: torch.optim.Optimizer) -> Progress:
-    """Fills model, optimizer and random generators from `last/`; a fresh start if nothing was saved yet."""
+def restore(run: Run, state: State) -> Progress:
+    """Fills what learns and the random generators from `last/`; a fresh start if nothing was saved yet."""
     if not run.last.is_dir():
         return Progress()
-    state = read_file(run.last / "training.pt")
-    load_weights(model, run.last / "model.safetensors")
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"]["cpu"])
-    if "cuda" in state["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random"]["cuda"])
-    return Progress(**state["progress"])
+    kept = read_file(run.last / "training.pt")
+    fill(state.model, run.last)
+    state.optimizer.load_state_dict(kept["optimizer"])
+    if state.average is not None:
+        state.average.model.load_state_dict(kept["average"])
+    torch.set_rng_state(kept["random"]["cpu"])
+    if "cuda" in kept["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(kept["random"]["cuda"])
+    return Progress(**kept["progress"])

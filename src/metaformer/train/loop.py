@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
-from metaformer.core.model import MetaFormer
-from metaformer.data.sources import Data
-from metaformer.data.transforms import Augment, Batch, Preprocess, batches, shuffled
+from metaformer.data.loader import Loader
+from metaformer.data.transforms import Batch
 from metaformer.runs import Run, replace_folder, write_text
-from metaformer.train.checkpoint import Progress, save
+from metaformer.train.checkpoint import Progress, State, save
 from metaformer.train.display import Display
-from metaformer.train.optim import learning_rate, set_learning_rate
+from metaformer.train.optim import clips_itself, learning_rate, set_learning_rate
 from metaformer.weights.pretrained import save_pretrained
 
 
@@ -41,12 +40,16 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged: ...
 
 
-def accumulate(model: nn.Module, task: Task, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:
+def accumulate(
+    model: nn.Module, task: Task, micro_batches: Sequence[Batch], precision: torch.dtype = torch.float32
+) -> tuple[Tensor, int]:
     """Adds the gradient of the mean loss over all micro-batches, however they were cut; returns loss sum and count."""
+    device = micro_batches[0].images.device
     count = sum(task.count(batch) for batch in micro_batches)
-    total = torch.zeros((), device=micro_batches[0].images.device)
+    total = torch.zeros((), device=device)
     for batch in micro_batches:
-        loss = task.loss_sum(model, batch)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            loss = task.loss_sum(model, batch)
         (loss / count).backward()
         total += loss.detach()
     return total, count
@@ -57,17 +60,20 @@ class Fit:
     """A model being trained, with all that it needs. Call it to train from where `progress` stands to the end."""
 
     recipe: Recipe
-    model: MetaFormer
-    optimizer: torch.optim.Optimizer
+    state: State
+    forward: nn.Module
+    """The model, or its compiled form."""
     task: Task
-    data: Data
-    preprocess: Preprocess
-    device: torch.device
+    train: Loader
+    val: Loader
+    precision: torch.dtype
+    about: dict[str, Any]
+    """What is written beside the weights: classes, preprocessing."""
 
     @property
     def steps(self) -> int:
         """Optimizer steps in an epoch."""
-        return math.ceil(len(self.data.train) / self.recipe.batch)
+        return len(self.train)
 
     def done(self, progress: Progress) -> int:
         """Optimizer steps since the start."""
@@ -81,28 +87,26 @@ class Fit:
             while progress.epoch < self.recipe.epochs:
                 self._train_epoch(progress, display, interrupted)
                 if progress.step < self.steps:
-                    save(run, self.model, self.optimizer, progress, self.about())
+                    save(run, self.state, progress, self.about)
                     raise KeyboardInterrupt
                 self._close_epoch(run, progress, display)
 
     def _train_epoch(self, progress: Progress, display: Display, interrupted: threading.Event) -> None:
         """The rest of the epoch's steps, or as many as were done when a person asked to stop."""
-        recipe, train = self.recipe, self.data.train
-        loss_sum = torch.tensor(progress.loss_sum, device=self.device)
+        loss_sum = torch.tensor(progress.loss_sum, device=self.train.device)
         started = time.perf_counter() - progress.seconds
-        order = shuffled(len(train), recipe.seed, progress.epoch)
-        feed = batches(train, order, recipe.batch, self.preprocess, self.device,
-                       augment=self._augment(), epoch=progress.epoch, start=progress.step)  # fmt: skip
-        self.model.train()
-        for batch in feed:
-            lr = learning_rate(recipe, self.done(progress), self.steps)
-            loss, count = self._step(batch, lr)
+        self.state.model.train()
+        for batch in self.train.epoch(progress.epoch, progress.step):
+            lr = learning_rate(self.recipe, self.done(progress), self.steps)
+            loss, count = self.step(batch, lr)
             loss_sum += loss
             progress.step += 1
             progress.count += count
+            if self.state.average is not None:
+                self.state.average.update(self.state.model, self.done(progress))
             if display.due():
                 speed = progress.count / (time.perf_counter() - started)
-                epoch = f"epoch {progress.epoch + 1}/{recipe.epochs}  step {progress.step}/{self.steps}"
+                epoch = f"epoch {progress.epoch + 1}/{self.recipe.epochs}  step {progress.step}/{self.steps}"
                 facts = f"loss {loss.item() / count:.3f}  lr {lr:.1e}  {speed:.0f} images/s"
                 display.step(self.done(progress), epoch, facts)
             if interrupted.is_set():
@@ -110,20 +114,22 @@ class Fit:
         progress.loss_sum = loss_sum.item()
         progress.seconds = time.perf_counter() - started
 
-    def _step(self, batch: Batch, lr: float) -> tuple[Tensor, int]:
+    def step(self, batch: Batch, lr: float) -> tuple[Tensor, int]:
         """One optimizer step; the batch's loss sum and count."""
-        set_learning_rate(self.optimizer, lr)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, count = accumulate(self.model, self.task, batch.parts(self.recipe.accumulate))
-        if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        optimizer = self.state.optimizer
+        set_learning_rate(optimizer, lr)
+        optimizer.zero_grad(set_to_none=True)
+        loss, count = accumulate(self.forward, self.task, batch.parts(self.recipe.accumulate), self.precision)
+        if self.recipe.clip is not None and not clips_itself(self.recipe):
+            nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
+        optimizer.step()
         return loss, count
 
     def _close_epoch(self, run: Run, progress: Progress, display: Display) -> None:
         """Judges the model, keeps it if it is the best, writes the epoch's line, saves."""
         epoch, loss = progress.epoch + 1, progress.loss_sum / progress.count
-        judged = self.task.evaluate(self.model, self._val_batches())
+        judge = self.state.model if self.state.average is None else self.state.average.model
+        judged = self.task.evaluate(judge, self.val.epoch())
         if not math.isfinite(loss + judged.loss):
             raise FloatingPointError(
                 f"the loss became {loss}, on held-out images {judged.loss}, in epoch {epoch}; "
@@ -134,14 +140,14 @@ class Fit:
             "train_loss": loss,
             "val_loss": judged.loss,
             "top1": 100 * judged.top1,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.state.optimizer.param_groups[0]["lr"],
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,
         }
         if judged.top1 > progress.best:
             progress.best = judged.top1
-            about = self.about() | {"epoch": epoch, "top1": line["top1"]}
-            replace_folder(run.path / "best", lambda folder: save_pretrained(self.model, folder, **about))
+            about = self.about | {"epoch": epoch, "top1": line["top1"]}
+            replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, **about))
         with (run.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         display.say(
@@ -149,22 +155,7 @@ class Fit:
             f"top-1 {line['top1']:6.2f} %  {line['images_per_second']:5.0f} images/s"
         )
         progress.next_epoch()
-        save(run, self.model, self.optimizer, progress, self.about())
-
-    def about(self) -> dict[str, Any]:
-        """What is written beside the weights."""
-        classes = list(self.data.classes)
-        return {"task": "classification", "classes": classes, "preprocess": self.preprocess.to_dict()}
-
-    def _val_batches(self) -> Iterator[Batch]:
-        val = self.data.val
-        return batches(val, torch.arange(len(val)), self.recipe.batch, self.preprocess, self.device)
-
-    def _augment(self) -> Augment:
-        flip = self.recipe.flip
-        if flip is None:
-            flip = 0.5 if self.data.mirrors else 0.0
-        return Augment(flip, self.recipe.pad, self.recipe.seed)
+        save(run, self.state, progress, self.about)
 
 
 @contextmanager

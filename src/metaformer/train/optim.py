@@ -1,6 +1,8 @@
-"""The optimizer's parameter groups and the learning rate of every step."""
+"""The optimizer with its parameter groups, the learning rate of every step, the moving average of weights."""
 
+import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -9,13 +11,25 @@ from metaformer.config import Recipe
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW; weight decay is for parameters of two or more dimensions, so not for biases, norms and scales."""
+    """AdamW, LAMB or SGD; weight decay is for parameters of two or more dimensions, so not for biases, norms and scales."""
     learning = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    if recipe.optimizer == "lamb":
+        from timm.optim.lamb import Lamb
+
+        # It clips the global gradient norm itself, and has no trust ratio where weight decay is 0.
+        return Lamb(groups, lr=recipe.lr, eps=1e-6, max_grad_norm=recipe.clip)
     return torch.optim.AdamW(groups, lr=recipe.lr, eps=1e-8, foreach=True)
+
+
+def clips_itself(recipe: Recipe) -> bool:
+    """Whether the optimizer does the clipping."""
+    return recipe.optimizer == "lamb"
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -32,3 +46,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets it for every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Average(Generic[Model]):
+    """Exponential moving average of weights and buffers; the decay rises to its value as (1 + n) / (10 + n)."""
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After optimizer step number `step`, from 1."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        for mean, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)

@@ -7,74 +7,95 @@ from typing import Any
 import torch
 
 from metaformer.config import Recipe
-from metaformer.core.device import choose_device
+from metaformer.core.device import choose_device, choose_precision
 from metaformer.core.model import MetaFormer
-from metaformer.data.sources import Data, open_data
-from metaformer.data.transforms import Batch, preprocess_for
+from metaformer.data.augment import Augment, View
+from metaformer.data.loader import Loader, default_workers
+from metaformer.data.sources import Data
+from metaformer.data.transforms import Batch, Preprocess
 from metaformer.runs import Run, create_run
 from metaformer.tasks.classification import Classification
-from metaformer.train.checkpoint import restore
+from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
-from metaformer.train.optim import make_optimizer
+from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.create import create_model
+from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
+from metaformer.weights.pretrained import Model
+from metaformer.zoo import get_config
 
 CUSTOM = "custom"
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def start(recipe: Recipe, model: MetaFormer | None, *, name: str | None, root: str | Path, quiet: bool) -> Run:
+def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, root: str | Path, quiet: bool) -> Run:
     """Trains a recipe in a new directory `root/name`; `model` where it was built by the caller.
 
     Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
-    fit = prepare(recipe, model)
+    fit = prepare(recipe, data, model)
     return _fit(fit, create_run(recipe, root, name), quiet=quiet)
 
 
-def go_on(run: Run, model: MetaFormer | None, *, quiet: bool) -> Run:
+def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool) -> Run:
     """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    if run.finished:
-        say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
-        return run
-    return _fit(prepare(run.recipe, model), run, quiet=quiet)
+    return _fit(prepare(run.recipe, data, model), run, quiet=quiet)
 
 
-def prepare(recipe: Recipe, model: MetaFormer | None) -> Fit:
+def prepare(recipe: Recipe, data: Data, model: Model | None) -> Fit:
     """Checks and builds all that training needs; nothing is written."""
     device = choose_device(recipe.device)
-    data = open_data(recipe.data)
     torch.manual_seed(recipe.seed)
-    model = _build(recipe, data) if model is None else _fitting(model, data)
-    model = model.to(device)
-    task = Classification(data.classes, recipe.label_smoothing)
-    fit = Fit(recipe, model, make_optimizer(model, recipe), task, data, preprocess_for(data, recipe), device)
+    size = recipe.image_size or data.image_size or _native_size(recipe, model)
+    preprocess = Preprocess(size, data.mean, data.std, recipe.fit)
+    model = (_build(recipe, data, size) if model is None else _fitting(model, data)).to(device)
+
+    view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
+    view = None if recipe.crop is None and recipe.randaugment is None else view
+    workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
+    judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
+    augment = Augment.of(recipe, mirrors=data.mirrors)
+    average = None if recipe.ema is None else Average(model, recipe.ema)
+    fit = Fit(
+        recipe=recipe,
+        state=State(model, make_optimizer(model, recipe), average),
+        forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
+        task=Classification(data.classes, recipe.label_smoothing),
+        train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
+        val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
+        precision=choose_precision(recipe.precision, device),
+        about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
+    )
     _try(fit)
     return fit
 
 
 def _try(fit: Fit) -> None:
     """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
-    batch, rest = fit.recipe.batch, len(fit.data.train) % fit.recipe.batch
-    sizes = {min(batch, len(fit.data.train)), rest or batch}
+    total, batch, loader = len(fit.train.split), fit.recipe.batch, fit.train
+    sizes = {min(batch, total), total % batch or batch}
     parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
-    least, side = min(len(part.labels) for part in parts), fit.preprocess.size
-    images = torch.zeros(least, fit.data.channels, side, side, device=fit.device)
-    with torch.random.fork_rng([fit.device] if fit.device.type == "cuda" else []), torch.no_grad():
+    least, side = min(len(part.labels) for part in parts), loader.preprocess.size
+    images = torch.zeros(least, len(loader.preprocess.mean), side, side, device=loader.device)
+    with torch.random.fork_rng([loader.device] if loader.device.type == "cuda" else []), torch.no_grad():
         try:
-            deepcopy(fit.model).train()(images)
-        except ValueError as error:
-            raise ValueError(f"the smallest part of a batch, {least} of {side}×{side} pixels, does not do: {error}") from error
+            deepcopy(fit.state.model).train()(images)
+        except (ValueError, AssertionError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"the smallest part of a batch, {least} of {side}×{side} pixels, does not do: {reason}") from error
 
 
 def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
-    progress = restore(run, fit.model, fit.optimizer)
+    progress = restore(run, fit.state)
     done = fit.done(progress)
+    train, val = len(fit.train.split), len(fit.val.split)
     with Display(run.path / "log.txt", fit.recipe.epochs * fit.steps, done, quiet=quiet) as display:
-        parameters = sum(p.numel() for p in fit.model.parameters())
+        parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
-            f"{fit.recipe.model}, {parameters:,} parameters, on {fit.device}: {len(fit.data.train):,} images to learn, "
-            f"{len(fit.data.val):,} to judge, {len(fit.data.classes)} classes, {fit.preprocess.size} pixels"
+            f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {PRECISIONS[fit.precision]}: "
+            f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
+            f"{fit.train.preprocess.size} pixels ({fit.recipe.fit})"
         )
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
@@ -83,21 +104,39 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
         except KeyboardInterrupt:
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
-        display.say(f"best top-1 {100 * progress.best:.2f} % on {len(fit.data.val):,} held-out images")
+        display.say(f"best top-1 {100 * progress.best:.2f} % on {val:,} held-out images")
     return run
 
 
-def _build(recipe: Recipe, data: Data) -> MetaFormer:
+def report_finished(run: Run, *, quiet: bool) -> None:
+    """Says that there is nothing left to train."""
+    say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
+
+
+def _native_size(recipe: Recipe, model: Model | None) -> int:
+    """What a model was made for: 224 pixels, or 112 with a stem of stride 2."""
+    if isinstance(model, Peer) or (model is None and recipe.model.startswith(PREFIX)):
+        return peer_size(recipe.model.removeprefix(PREFIX)) if model is None else model.config.image_size
+    config = model.config if isinstance(model, MetaFormer) else get_config(recipe.model, **dict(recipe.changes))
+    return 56 * config.stem_stride
+
+
+def _build(recipe: Recipe, data: Data, size: int) -> Model:
     if recipe.model == CUSTOM:
         raise ValueError("this run's model is code of your own: go on from Python, metaformer.train(model, resume=...)")
     fixed = {"num_classes": len(data.classes), "in_chans": data.channels}
     for key in fixed.keys() & recipe.changes.keys():
         raise ValueError(f"model.{key} follows from the data, {fixed[key]} here: leave it out")
+    if recipe.model.startswith(PREFIX):
+        if recipe.changes:
+            raise ValueError(f"{recipe.model} is timm's: model.{next(iter(recipe.changes))} cannot be changed")
+        name = recipe.model.removeprefix(PREFIX)
+        return Peer(PeerConfig(name=name, image_size=size, drop_path=recipe.drop_path, **fixed))
     options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
     return create_model(recipe.model, **fixed, **(options | dict(recipe.changes)))
 
 
-def _fitting(model: MetaFormer, data: Data) -> MetaFormer:
+def _fitting(model: Model, data: Data) -> Model:
     config = model.config
     if (config.num_classes, config.in_chans) != (len(data.classes), data.channels):
         raise ValueError(

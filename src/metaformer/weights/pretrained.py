@@ -1,6 +1,7 @@
 """A model in a folder: model.safetensors, and model.json that says what it is. Ours to write and to read."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,27 @@ from safetensors.torch import save_file
 
 from metaformer.config import read_json
 from metaformer.core.model import MetaFormer, MetaFormerConfig
-from metaformer.weights.load import load_weights
+from metaformer.weights.load import load_weights, read_file
+from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1
+Model = MetaFormer | Peer
 
 
-def save_pretrained(model: MetaFormer, folder: str | Path, **about: Any) -> None:
+def save_pretrained(model: Model, folder: str | Path, **about: Any) -> None:
     """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
     save_file(state, weights, metadata={"format": "pt"})
-    text.write_text(json.dumps({"schema": SCHEMA, "config": model.config.to_dict(), **about}, indent=2) + "\n")
+    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
+    text.write_text(json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n")
     weights.replace(folder / "model.safetensors")
     text.replace(folder / "model.json")
 
 
-def from_pretrained(folder: str | Path, model: MetaFormer | None = None) -> tuple[MetaFormer, dict[str, Any]]:
+def from_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
     """The model in a folder, and what was written about it.
 
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or
@@ -37,5 +41,22 @@ def from_pretrained(folder: str | Path, model: MetaFormer | None = None) -> tupl
     about = read_json(file)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    model = model or MetaFormer(MetaFormerConfig.from_dict(about.get("config", {})))
-    return load_weights(model, Path(folder) / "model.safetensors"), about
+    if model is None:
+        model = (
+            Peer(PeerConfig(**about["timm"]))
+            if "timm" in about
+            else MetaFormer(MetaFormerConfig.from_dict(about.get("config", {})))
+        )
+    return fill(model, folder), about
+
+
+def fill(model: Model, folder: str | Path) -> Model:
+    """Puts the folder's weights into the model. Raises ValueError where they do not fit."""
+    file = Path(folder) / "model.safetensors"
+    if isinstance(model, MetaFormer):
+        return load_weights(model, file)
+    try:
+        model.load_state_dict(read_file(file))
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not fit timm's {model.config.name}: {str(error).splitlines()[0]}") from error
+    return model

@@ -1,0 +1,119 @@
+"""Batches of a split, epoch by epoch, read by this process or by workers."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from metaformer.data.augment import Augment, View
+from metaformer.data.splits import Encoded, Images
+from metaformer.data.transforms import Batch, Preprocess, generator
+
+Key = tuple[int, int]
+"""Epoch and sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Feed(Dataset[Any]):
+    """Reads the samples of a batch as bytes of the model's size; this is what workers do."""
+
+    split: Images | Encoded
+    preprocess: Preprocess
+    view: View | None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | ValueError:
+        """Pixels (B, C, size, size) and sample numbers (B,); an error is handed over, for a worker would wrap it."""
+        index = torch.tensor([sample for _, sample in keys])
+        if isinstance(self.split, Images) and self.view is None:
+            return self.preprocess.fitted(self.split.pixels[index]), index
+        try:
+            return torch.stack([self._one(epoch, sample) for epoch, sample in keys]), index
+        except ValueError as error:
+            return error
+
+    def _one(self, epoch: int, sample: int) -> Tensor:
+        pixels = self.split.image(sample)
+        return self.preprocess.fitted(pixels[None])[0] if self.view is None else self.view(pixels, epoch, sample)
+
+
+@dataclass
+class Order:
+    """The batches of keys of one epoch, from `start` on; set anew for each."""
+
+    batches: tuple[list[Key], ...] = ()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Loader:
+    """Batches on the device. With `augment` they are shuffled by (seed, epoch); without, they come in order."""
+
+    def __init__(
+        self,
+        split: Images | Encoded,
+        batch: int,
+        preprocess: Preprocess,
+        device: torch.device,
+        *,
+        workers: int = 0,
+        view: View | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.split, self.batch, self.preprocess, self.device, self.augment = split, batch, preprocess, device, augment
+        self.order = Order()
+        self.loader: DataLoader[Any] = DataLoader(
+            Feed(split, preprocess, view),
+            batch_sampler=self.order,
+            collate_fn=_as_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from number `start` on; the last one may be smaller."""
+        count = len(self.split)
+        order = torch.arange(count)
+        if self.augment is not None:
+            order = torch.randperm(count, generator=generator(self.augment.seed, epoch, "order"))
+        self.order.batches = tuple([(epoch, i) for i in part.tolist()] for part in order.split(self.batch)[start:])
+        for step, read in enumerate(self.loader, start):
+            if isinstance(read, ValueError):
+                raise read
+            pixels, index = read
+            yield self._ready(pixels, index, epoch, step)
+
+    def _ready(self, pixels: Tensor, index: Tensor, epoch: int, step: int) -> Batch:
+        if self.augment is not None:
+            pixels = self.augment.move(pixels, index, epoch, len(self.split))
+        images = self.preprocess.normalise(pixels.to(self.device, non_blocking=True))
+        labels = self.split.labels[index].to(self.device, non_blocking=True)
+        if self.augment is None:
+            return Batch(images, labels)
+        return self.augment.mixed(Batch(self.augment.erased(images, index, epoch), labels), epoch, step)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def default_workers(split: Images | Encoded, view: View | None, device: torch.device) -> int:
+    """None where reading costs nothing; else as many as there are cores, or half as many where the cores also train."""
+    if isinstance(split, Images) and view is None:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // 2 if device.type == "cpu" else cores))

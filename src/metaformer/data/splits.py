@@ -1,0 +1,93 @@
+"""One part of a data set: images in memory, or encoded ones that are decoded when they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metaformer.data.decode import decode
+
+
+class Split(Protocol):
+    """What training and judging ask of a part of a data set."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, sample: int) -> Tensor:
+        """Pixels (C, H, W) of one sample as uint8. Raises ValueError that says why it cannot be read."""
+        ...
+
+    def name(self, sample: int) -> str:
+        """What a person would look for: a path, or a row."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one size, in memory: pixels (N, C, H, W) as uint8."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, sample: int) -> Tensor:
+        """Pixels (C, H, W)."""
+        return self.pixels[sample]
+
+    def name(self, sample: int) -> str:
+        """The sample's number."""
+        return f"image {sample}"
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, H, W) and labels (B,) of the samples named."""
+        return self.pixels[index], self.labels[index]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Image files, or the bytes of such files, decoded one by one; sizes may differ."""
+
+    items: Sequence[Path | bytes]
+    labels: Tensor
+    channels: int
+    names: Sequence[str] | None = None
+    """What to call items that are bytes."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, sample: int) -> Tensor:
+        """Pixels (C, H, W), upright. Raises ValueError with the reason."""
+        item = self.items[sample]
+        return decode(item, self.channels, self.name(sample))[0]
+
+    def name(self, sample: int) -> str:
+        """The path, or the name given."""
+        item = self.items[sample]
+        if isinstance(item, Path):
+            return str(item)
+        return self.names[sample] if self.names is not None else f"image {sample}"
+
+
+def subset(split: Images | Encoded, keep: Tensor) -> Images | Encoded:
+    """The samples whose numbers are in `keep`, in that order."""
+    if isinstance(split, Images):
+        return Images(split.pixels[keep], split.labels[keep])
+    numbers = keep.tolist()
+    names = None if split.names is None else [split.names[i] for i in numbers]
+    return Encoded([split.items[i] for i in numbers], split.labels[keep], split.channels, names)
+
+
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """(C, H, W) each, of one size → (B, C, H, W)."""
+    return torch.stack(list(images))

@@ -1,0 +1,62 @@
+"""timm's models under our roof, so that a peer is trained, judged and used by the same tool: `timm:resnet18`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+PREFIX = "timm:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerConfig:
+    """What it takes to make a model of timm's."""
+
+    name: str
+    num_classes: int
+    in_chans: int
+    image_size: int
+    drop_path: float = 0.0
+
+
+class Peer(nn.Module):
+    """timm's model of that name. Raises ValueError where timm has none, or none for that image size."""
+
+    def __init__(self, config: PeerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = _make(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        """What the model has before its head, as timm lays it out."""
+        return self.model.forward_features(x)
+
+
+def peer_size(name: str) -> int:
+    """The side in pixels that timm's model was made for."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return 224 if known is None else known.input_size[-1]
+
+
+def _make(config: PeerConfig) -> Any:
+    import timm
+
+    if not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name[:6]}*")[:4]
+        raise ValueError(f"timm has no model {config.name!r}{': there is ' + ', '.join(near) if near else ''}")
+    options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
+    known = timm.get_pretrained_cfg(config.name)
+    if known is not None and known.fixed_input_size:
+        options["img_size"] = config.image_size
+    try:
+        try:
+            return timm.create_model(config.name, drop_path_rate=config.drop_path, **options)
+        except TypeError:  # not every architecture has drop path
+            return timm.create_model(config.name, **options)
+    except (AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise ValueError(f"timm's {config.name} cannot be made for {config.image_size} pixels: choose image_size=") from error
