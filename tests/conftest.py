@@ -1,0 +1,37 @@
+"""What several tests share: a tiny data set, and a run on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.tiny import QUICK, one_core, write_fashion
+
+import metaformer
+
+
+@pytest.fixture(scope="session")
+def fashion(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A `data=` with 96 images to learn and 40 to judge."""
+    return write_fashion(tmp_path_factory.mktemp("data") / "fashion")
+
+
+@pytest.fixture(scope="session")
+def run(fashion: str, tmp_path_factory: pytest.TempPathFactory) -> metaformer.Run:
+    """A finished run of two epochs. Copy its folder to change anything in it."""
+    with one_core():
+        root = tmp_path_factory.mktemp("runs")
+        return metaformer.train("caformer_t6", data=fashion, name="tiny", root=root, quiet=True, **QUICK)
+
+
+@pytest.fixture
+def thread() -> Iterator[None]:
+    """One thread for the test."""
+    with one_core():
+        yield
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

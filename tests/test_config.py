@@ -1,0 +1,140 @@
+"""A run as data."""
+
+import json
+import re
+from dataclasses import FrozenInstanceError, asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, revise
+
+
+@pytest.mark.parametrize(
+    ("pairs", "settings"),
+    [
+        (["epochs=5", "lr=1e-3"], {"epochs": 5, "lr": 1e-3}),
+        (["lr=1"], {"lr": 1.0}),
+        (["clip=none", "flip=0.5"], {"clip": None, "flip": 0.5}),
+        (["image_size=None"], {"image_size": None}),
+        (["data=fashion-mnist:/a=b c"], {"data": "fashion-mnist:/a=b c"}),
+        (["epochs=1", "epochs=2"], {"epochs": 2}),
+        (["model.norm=BatchNorm(eps=1e-3)", "model.dims=(1,2)"], {"changes": {"norm": "BatchNorm(eps=1e-3)", "dims": "(1,2)"}}),
+        ([], {}),
+    ],
+)
+def test_parse(pairs: list[str], settings: dict[str, Any]) -> None:
+    assert parse(pairs) == settings
+    assert [type(value) for value in parse(pairs).values()] == [type(value) for value in settings.values()]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_default_can_be_typed(key: str) -> None:
+    default = getattr(Recipe(model="caformer_t6"), key)
+    assert parse([f"{key}={default}"]) == {key: default}
+
+
+@pytest.mark.parametrize(
+    ("pair", "sentence"),
+    [
+        ("epochs", "'epochs' is not key=value, such as epochs=5"),
+        ("epoch=3", "no setting 'epoch'; did you mean epochs?"),
+        ("zzz=3", "no setting 'zzz'; allowed: data, image_size, epochs"),
+        ("=3", "no setting ''"),
+        ("model=caformer_s18", "no setting 'model'"),
+        ("changes=x", "no setting 'changes'"),
+        ("epochs=1.5", "epochs=1.5 is not a whole number"),
+        ("epochs=none", "epochs=none is not a whole number"),
+        ("lr=fast", "lr=fast is not a number"),
+        ("clip=much", "clip=much is not a number or none"),
+    ],
+)
+def test_parse_says_what_is_wrong(pair: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        parse([pair])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epochs": 0}, "epochs=0 is not at least 1"),
+        ({"epochs": 2.0}, "epochs=2.0 is not a whole number"),
+        ({"epochs": True}, "epochs=True is not a whole number"),
+        ({"batch": 0}, "batch=0 is not at least 1"),
+        ({"accumulate": 0}, "accumulate=0 is not at least 1"),
+        ({"seed": -1}, "seed=-1 is not at least 0"),
+        ({"seed": 2**63}, "seed=9223372036854775808 is too large"),
+        ({"lr": float("nan")}, "lr=nan is too large, or not a number at all"),
+        ({"lr": float("inf")}, "lr=inf is too large, or not a number at all"),
+        ({"lr": -1e-3}, "lr=-0.001 is not at least 0"),
+        ({"lr": "1"}, "lr='1' is not a number"),
+        ({"warmup_epochs": 1e308}, "warmup_epochs=1e+308 is too large"),
+        ({"drop_path": 1.0}, "drop_path=1.0 is not between 0 and 0.99"),
+        ({"flip": 1.5}, "flip=1.5 is not between 0 and 1"),
+        ({"clip": -1.0}, "clip=-1.0 is not at least 0"),
+        ({"device": "tpu"}, "device=tpu is not one of auto, cpu, cuda, mps"),
+        ({"data": None}, "data=None is not a text"),
+        ({"changes": {"norm": 3}}, "changes={'norm': 3} is not texts by name, such as {'norm': 'BatchNorm()'}"),
+        ({"changes": "norm"}, "changes='norm' is not texts by name"),
+        ({"epohcs": 1}, "no setting 'epohcs'; did you mean epochs?"),
+    ],
+)
+def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        revise(Recipe(model="caformer_t6"), settings)
+
+
+def test_limits_are_of_settings() -> None:
+    assert set(LIMITS) < set(KEYS)
+
+
+@pytest.mark.parametrize("settings", [{"device": "cuda:1"}, {"clip": None}, {"lr": 1}, {"flip": 0}, {"drop_path": 0.99}])
+def test_recipe_takes(settings: dict[str, Any]) -> None:
+    assert asdict(Recipe(model="x", **settings)) == asdict(Recipe(model="x")) | settings
+
+
+def test_recipe_is_frozen() -> None:
+    recipe = Recipe(model="caformer_t6")
+    with pytest.raises(FrozenInstanceError):
+        recipe.epochs = 3  # type: ignore[misc]
+    assert revise(recipe, {"epochs": 3}).epochs == 3
+    assert recipe.epochs == 20
+
+
+def test_json_there_and_back() -> None:
+    recipe = Recipe(model="caformer_t6", changes={"norm": "BatchNorm()"}, clip=None, lr=1e-3, data="digits")
+    written = json.loads(json.dumps(recipe.to_dict()))
+    assert written["schema"] == 1
+    assert next(iter(written)) == "schema"
+    assert written.keys() == {"schema", *asdict(recipe)}
+    assert Recipe.from_dict(written) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"schema": 2}, "not of schema 1"),
+        ({"schema": None}, "not of schema 1"),
+        ({"epohcs": 2}, "no setting 'epohcs'; did you mean epochs?"),
+        ({"model": None}, "model=None is not a text"),
+        ({"changes": 3}, "changes=3 is not texts by name"),
+    ],
+)
+def test_from_dict_refuses(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Recipe.from_dict(Recipe(model="caformer_t6").to_dict() | change)
+
+
+def test_from_dict_takes_defaults_but_needs_a_model() -> None:
+    assert Recipe.from_dict({"schema": 1, "model": "caformer_t6"}) == Recipe(model="caformer_t6")
+    with pytest.raises(ValueError, match="names no model"):
+        Recipe.from_dict({"schema": 1})
+
+
+@pytest.mark.parametrize("content", [b"", b"{bad", b"[]", b"3", b"\xff\xfe\x00"])
+def test_read_json_names_the_damaged_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "some.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"some\.json is damaged: "):
+        read_json(file)

@@ -1,0 +1,88 @@
+"""A data set and a model so small that a test can train: drawn here, written as Fashion-MNIST's files are."""
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from metaformer import cli
+
+CHANGES = {"dims": "(16, 16, 32, 32)", "depths": "(1, 1, 1, 1)"}
+QUICK: dict[str, Any] = {"image_size": 8, "batch": 32, "epochs": 2, "lr": 5e-3, "warmup_epochs": 0.5, "changes": CHANGES}
+"""Settings with which an epoch takes a twentieth of a second: 3 steps, the last one full."""
+
+
+def write_idx(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """The IDX format of bytes, gzipped if the name says so."""
+    head = bytes((0, 0, 8, array.ndim)) + b"".join(int(length).to_bytes(4, "big") for length in array.shape)
+    raw = head + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+def write_fashion(folder: Path, train: int = 96, val: int = 40) -> str:
+    """Ten easy classes, a bright patch in a place of its own over noise; returns what `data=` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    for prefix, count in (("train", train), ("t10k", val)):
+        labels = np.arange(count) % 10
+        images = random.randint(0, 100, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            top, left = label // 5 * 14, label % 5 * 5
+            image[top : top + 14, left : left + 6] += 150
+        write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return f"fashion-mnist:{folder}"
+
+
+def pairs(settings: dict[str, Any]) -> list[str]:
+    """The settings as a command line writes them."""
+    flat = {key: value for key, value in settings.items() if key != "changes"}
+    flat |= {f"model.{key}": text for key, text in settings.get("changes", {}).items()}
+    return [f"{key}={value}" for key, value in flat.items()]
+
+
+def command(*arguments: object) -> tuple[int | str | None, str, str]:
+    """Exit code, output and errors of `metaformer ARGUMENTS`, in this process. An escaping exception is a traceback."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["metaformer", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return end.code or 0, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+    return 0, out.getvalue(), err.getvalue()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """One thread: tiny tensors are not worth more, and sums then have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two state dicts are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """What is in a folder's model.safetensors."""
+    return load_file(folder / "model.safetensors")
+
+
+def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics without what a clock decides."""
+    return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in metrics]
