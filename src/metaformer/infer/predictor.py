@@ -75,7 +75,7 @@ class Predictor:
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
             try:
-                fed[i] = self.preprocess(self._pixels(image).to(self.device))
+                fed[i] = self.preprocess.fitted(self._pixels(image))
             except ValueError as error:
                 errors[i] = str(error)
         answers: dict[int, list[tuple[str, float]]] = {}
