@@ -1,0 +1,97 @@
+"""Batches of an epoch: every sample once, in an order of its own, from any step on, by any number of workers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from metaformer.data.augment import Augment, View
+from metaformer.data.loader import Loader, default_workers
+from metaformer.data.sources import open_data
+from metaformer.data.splits import Encoded, Images
+from metaformer.data.transforms import Batch, Preprocess
+
+CPU = torch.device("cpu")
+PREPROCESS = Preprocess(8, (0.5,), (0.5,))
+AUGMENT = Augment(pad=0.2, flip=0.3, erase=0.3, mixup=0.2, cutmix=0.5, seed=1)
+VIEW = View(PREPROCESS, 0.4, "rand-m6-mstd0.5-inc1", 1)
+
+
+@pytest.fixture(scope="module")
+def train() -> Images:
+    data = open_data("digits")
+    return Images(*data.train.read(torch.arange(70)))
+
+
+def equal(one: list[Batch], other: list[Batch]) -> bool:
+    """Whether two lists of batches are equal to the bit."""
+    return len(one) == len(other) and all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.share == b.share
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 20, 70, 1000])
+def test_judging_sees_all_in_order(train: Images, batch: int) -> None:
+    loader = Loader(train, batch, PREPROCESS, CPU)
+    seen = list(loader.epoch())
+    assert len(seen) == len(loader) == -(-70 // batch)
+    assert torch.equal(torch.cat([part.labels for part in seen]), train.labels)
+    assert torch.equal(torch.cat([part.images for part in seen]), PREPROCESS(train.pixels))
+    assert equal(seen, list(loader.epoch(5)))
+
+
+def numbers(loader: Loader, epoch: int, start: int = 0) -> list[int]:
+    return [round(image[0, 0, 0].item()) for batch in loader.epoch(epoch, start) for image in batch.images]
+
+
+def test_training_sees_all_once_in_an_order_per_seed_and_epoch() -> None:
+    named = Images(torch.arange(100, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(100, dtype=torch.long))
+    as_is = Preprocess(1, (0.0,), (1 / 255,))
+    orders = []
+    for seed in (0, 1):
+        augment = Augment(pad=0.0, flip=0.0, erase=0.0, mixup=0.0, cutmix=0.0, seed=seed)
+        loader = Loader(named, 32, as_is, CPU, augment=augment)
+        orders += [tuple(numbers(loader, epoch)) for epoch in (0, 1)]
+        assert tuple(numbers(loader, 0)) == orders[-2]
+        assert tuple(numbers(loader, 1, 2)) == orders[-1][64:]
+    assert len(set(orders)) == 4
+    assert all(sorted(order) == list(range(100)) for order in orders)
+
+
+@pytest.mark.parametrize("view", [None, VIEW], ids=["whole images", "views"])
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
+def test_an_epoch_goes_on_where_it_stopped(train: Images, view: View | None, start: int) -> None:
+    loader = Loader(train, 20, PREPROCESS, CPU, view=view, augment=AUGMENT)
+    whole = list(loader.epoch(2))
+    assert [len(batch.labels) for batch in whole] == [20, 20, 20, 10]
+    assert equal(list(loader.epoch(2, start)), whole[start:])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # workers are forked from a process with threads
+def test_workers_change_nothing(train: Images) -> None:
+    alone = Loader(train, 20, PREPROCESS, CPU, view=VIEW, augment=AUGMENT)
+    helped = Loader(train, 20, PREPROCESS, CPU, view=VIEW, augment=AUGMENT, workers=2)
+    for epoch in (0, 1):
+        assert equal(list(helped.epoch(epoch, 1)), list(alone.epoch(epoch, 1)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_files_are_read_and_a_damaged_one_is_named(tmp_path: Path, train: Images, workers: int) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(6)]
+    for file, pixels in zip(files, train.pixels, strict=False):
+        Image.fromarray(pixels[0].numpy()).save(file)
+    split = Encoded(files, train.labels[:6], 1)
+    (batch,) = Loader(split, 6, PREPROCESS, CPU, workers=workers).epoch()
+    assert torch.equal(batch.images, PREPROCESS(train.pixels[:6]))
+    files[4].write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"4\.png: cannot identify"):
+        list(Loader(split, 3, PREPROCESS, CPU, workers=workers).epoch())
+
+
+def test_workers_are_for_what_costs_time(train: Images) -> None:
+    assert default_workers(train, None, CPU) == 0
+    assert default_workers(train, VIEW, CPU) >= 1
+    assert default_workers(Encoded([], torch.zeros(0), 1), None, CPU) >= 1
