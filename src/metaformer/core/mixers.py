@@ -158,7 +158,12 @@ class AttentionMixer(nn.Module):
 
 def resize_map(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, h, w) → (B, C, *size) by bilinear interpolation, corners not aligned; the same tensor if it has that size."""
-    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return x if _is_size(size, *x.shape[2:]) else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _is_size(size: tuple[int, int], height: int, width: int) -> bool:
+    """False for sides that `torch.export` leaves free: interpolation is right for all sizes, a branch would exclude one."""
+    return all(isinstance(side, int) for side in size) and size == (height, width)
 
 
 def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Tensor:
@@ -168,7 +173,7 @@ def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Ten
     scaled by the ratio of the areas, and the remainder is shared out in proportion to their size. So a row that sums to 1
     still does, and one without negative entries gets none.
     """
-    if size == (grid, grid):
+    if _is_size(size, grid, grid):
         return matrix
     wide = resize_map(matrix.unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0)  # (g², H·W)
     tall = resize_map(wide.t().unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0).t()  # (H·W, H·W)
