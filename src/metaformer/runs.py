@@ -42,8 +42,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch of the recipe is done."""
-        return len(self.metrics) >= self.recipe.epochs
+        """Whether every epoch of the recipe is done and saved."""
+        about = self.last / "model.json"
+        return about.is_file() and read_json(about).get("epoch", 0) >= self.recipe.epochs
 
 
 def is_run(path: str | Path) -> bool:

@@ -79,6 +79,7 @@ class Loader:
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # each epoch draws from it, a resumed one again: not from the model's
         )
 
     def __len__(self) -> int:
