@@ -1,13 +1,12 @@
 """The run directory, also after a crash at any moment."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.tiny import Killer, Stopped
 
 from metaformer.config import Recipe
 from metaformer.runs import Run, create_run, is_run, open_run, replace_folder, write_text
@@ -76,10 +75,12 @@ def test_a_cut_line_of_metrics_is_none(tmp_path: Path, cut: int) -> None:
 
 def test_finished_is_every_epoch(tmp_path: Path) -> None:
     run = create_run(Recipe(model="x", epochs=2), tmp_path, "mine")
-    for done in (False, True):
-        with (run.path / "metrics.jsonl").open("a") as file:
-            file.write("{}\n")
+    run.last.mkdir()
+    for about, done in (({}, False), ({"epoch": 1}, False), ({"epoch": 2}, True)):
+        (run.last / "model.json").write_text(json.dumps(about))
         assert run.finished is done
+    run.last.rename(run.path / "last.old")
+    assert run.finished
 
 
 def test_write_text_leaves_the_old_text_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_write_text_leaves_the_old_text_or_the_new(tmp_path: Path, monkeypatch: 
     write_text(file, "old")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", _stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             write_text(file, "new")
     assert file.read_text() == "old"
     write_text(file, "new")
@@ -96,7 +97,7 @@ def test_write_text_leaves_the_old_text_or_the_new(tmp_path: Path, monkeypatch: 
 
 
 def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise Stopped
 
 
 def _fill(text: str) -> Callable[[Path], None]:
@@ -105,26 +106,6 @@ def _fill(text: str) -> Callable[[Path], None]:
         (folder / "b").write_text(text)
 
     return write
-
-
-class Killer:
-    """Stops the process, so to speak, just before the call `at` of those that change a disk."""
-
-    CALLS = ((Path, "mkdir"), (Path, "rename"), (Path, "open"), (shutil, "rmtree"), (os, "fsync"), (Path, "write_text"))
-
-    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
-        self.left = at
-        for owner, name in self.CALLS:
-            patch.setattr(owner, name, self.counted(getattr(owner, name)))
-
-    def counted(self, call: Callable[..., object]) -> Callable[..., object]:
-        def counting(*arguments: object, **options: object) -> object:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-            return call(*arguments, **options)
-
-        return counting
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
@@ -139,7 +120,7 @@ def test_replace_folder_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest
                 Killer(patch, at)
                 replace_folder(folder, _fill("new"))
             break
-        except KeyboardInterrupt:
+        except Stopped:
             whole = getattr(run, name)
             texts = {file.name: file.read_text() for file in whole.iterdir()}
             assert texts in ({"a": "old", "b": "old"}, {"a": "new", "b": "new"})

@@ -2,13 +2,16 @@
 
 import gzip
 import io
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -88,3 +91,30 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metrics without what a clock decides."""
     return [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in metrics]
+
+
+class Stopped(BaseException):
+    """Nobody catches it: as if the process had been killed."""
+
+
+class Killer:
+    """Stops the process, so to speak, just before the call `at` of those that change a disk."""
+
+    CALLS = (
+        *((Path, name) for name in ("mkdir", "open", "rename", "replace", "write_text")),
+        (shutil, "rmtree"), (os, "fsync"), (torch, "save"),
+    )  # fmt: skip
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+        self.left = at
+        for owner, name in self.CALLS:
+            patch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, call: Callable[..., object]) -> Callable[..., object]:
+        def counting(*arguments: object, **options: object) -> object:
+            self.left -= 1
+            if self.left < 0:
+                raise Stopped
+            return call(*arguments, **options)
+
+        return counting

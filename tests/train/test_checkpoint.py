@@ -1,0 +1,242 @@
+"""Whatever stops a run, it goes on to the very bits of the run that was never stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import QUICK, Killer, Stopped, pairs, same, timeless, weights
+
+from metaformer import create_model
+from metaformer.config import Recipe
+from metaformer.data.sources import open_data
+from metaformer.runs import Run, create_run, is_run, open_run
+from metaformer.train import loop
+from metaformer.train.checkpoint import Progress, State, restore, save
+from metaformer.train.loop import Fit
+from metaformer.train.optim import Average, make_optimizer
+from metaformer.train.train import go_on, start
+
+pytestmark = pytest.mark.usefixtures("thread")
+
+# everything that draws or remembers: drop path, dropout, mixing, erasing, an average, two micro-batches
+DRAWING = {"drop_path": 0.2, "head_dropout": 0.2, "erase": 0.3, "mixup": 0.2, "cutmix": 0.5, "ema": 0.9, "accumulate": 2}
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def recipe(fashion: str) -> Recipe:
+    return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, **DRAWING})
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that nothing stopped."""
+    return begin(recipe, tmp_path_factory.mktemp("whole"))
+
+
+def begin(recipe: Recipe, root: Path) -> Run:
+    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
+
+
+def finish(path: Path) -> Run:
+    """Goes on in a process whose random generators stand elsewhere."""
+    torch.manual_seed(999)
+    run = open_run(path)
+    return go_on(run, open_data(run.recipe.data), None, quiet=True)
+
+
+def assert_equal(run: Run, whole: Run) -> None:
+    assert run.finished
+    assert timeless(run.metrics) == timeless(whole.metrics)
+    for one, other in ((run.last, whole.last), (run.best, whole.best)):
+        assert same(weights(one), weights(other))
+        assert (one / "model.json").read_text() == (other / "model.json").read_text()
+    states = [torch.load(one.last / "training.pt", weights_only=True) for one in (run, whole)]
+    for state in states:
+        del state["progress"]["seconds"]
+    assert str(states[0]) == str(states[1])
+    unlike = {path.name for path in run.path.iterdir()} ^ {path.name for path in whole.path.iterdir()}
+    assert unlike <= {"best.old", "last.old"}  # where the kill left the last thing of all undone
+
+
+def after_steps(monkeypatch: pytest.MonkeyPatch, steps: int, act: Callable[[], None]) -> None:
+    """Does something when an optimizer step is done, once."""
+    left, step = [steps], Fit.step
+
+    def counted(self: Fit, *arguments: Any) -> Any:
+        result = step(self, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            act()
+        return result
+
+    monkeypatch.setattr(Fit, "step", counted)
+
+
+@pytest.mark.parametrize("steps", range(1, STEPS))
+def test_ctrl_c_after_any_step(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    after_steps(monkeypatch, steps, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        begin(recipe, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+    stopped = torch.load(tmp_path / "run" / "last" / "training.pt", weights_only=True)["progress"]
+    done = stopped["epoch"] * 3 + stopped["step"]
+    assert done == steps + (steps % 3 == 0)  # at the end of an epoch, the epoch is closed and one more step done
+    assert "stopped and saved; to go on: metaformer train" in (tmp_path / "run" / "log.txt").read_text()
+    assert_equal(finish(tmp_path / "run"), whole)
+    assert f"going on at epoch {done // 3 + 1}, step {done % 3 + 1}" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_ctrl_c_again_and_again(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for attempt in range(4):
+        with monkeypatch.context() as patch:
+            after_steps(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                begin(recipe, tmp_path) if attempt == 0 else finish(tmp_path / "run")
+    assert_equal(finish(tmp_path / "run"), whole)
+
+
+def test_the_second_ctrl_c_stops_at_once(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    after_steps(monkeypatch, 5, twice)
+    with pytest.raises(KeyboardInterrupt):
+        begin(recipe, tmp_path)
+    progress = torch.load(tmp_path / "run" / "last" / "training.pt", weights_only=True)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 0)  # the save before
+    assert_equal(finish(tmp_path / "run"), whole)
+
+
+def stop(*_: object) -> None:
+    raise Stopped
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_killed_between_the_line_of_metrics_and_the_save(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    saves = iter([loop.save, stop] if epoch == 2 else [stop])
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", lambda *arguments: next(saves)(*arguments))
+        with pytest.raises(Stopped):
+            begin(recipe, tmp_path)
+    assert len(Run(tmp_path / "run").metrics) == epoch
+    assert not Run(tmp_path / "run").finished  # even where all lines are there: the weights of the last one are not
+    assert_equal(finish(tmp_path / "run"), whole)
+
+
+def test_killed_within_the_line_of_metrics(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", stop)
+        with pytest.raises(Stopped):
+            begin(recipe, tmp_path)
+    file = tmp_path / "run" / "metrics.jsonl"
+    file.write_text(file.read_text()[:-40])
+    assert_equal(finish(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_any_touch_of_the_disk(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
+) -> None:
+    at = 0
+    while True:
+        root = tmp_path / str(at)
+        try:
+            with monkeypatch.context() as patch:
+                Killer(patch, at)
+                begin(recipe, root)
+            break
+        except Stopped:
+            if is_run(root / "run"):
+                assert_equal(finish(root / "run"), whole)
+            else:
+                assert not (root / "run").exists() or list((root / "run").glob("*")) in ([], [root / "run" / "recipe.json.tmp"])
+            shutil.rmtree(root, ignore_errors=True)
+        at += stride
+    assert at > 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_process_is_stopped_from_outside(fashion: str, tmp_path: Path, number: signal.Signals) -> None:
+    settings = {**QUICK, "drop_path": 0.2, "epochs": 30}
+    command = [sys.executable, "-m", "metaformer", "train", "caformer_t6", f"data={fashion}", f"root={tmp_path}", "name=run"]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+    log = (tmp_path / "said.txt").open("w")
+    with log, subprocess.Popen([*command, *pairs(settings)], env=environment, stdout=log, stderr=log) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+            time.sleep(0.005)
+        process.send_signal(number)
+        process.wait()
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    said = (tmp_path / "said.txt").read_text()
+    assert "Traceback" not in said
+    assert ("to go on: metaformer train" in said) is (number == signal.SIGINT)
+    run = Run(tmp_path / "run")
+    assert 3 <= len(run.metrics) < 30
+    finish(run.path)
+    recipe = Recipe(**{"model": "caformer_t6", "data": fashion, **settings})
+    straight = begin(recipe, tmp_path / "whole")
+    assert timeless(run.metrics) == timeless(straight.metrics)
+    assert same(weights(run.last), weights(straight.last))
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def state(ema: float | None = None) -> State:
+    torch.manual_seed(0)
+    model = create_model("identityformer_t6", num_classes=3, dims=(8, 8, 8, 8), depths=(1, 1, 1, 1))
+    return State(model, make_optimizer(model, Recipe(model="x")), None if ema is None else Average(model, ema))
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_restore_brings_back_all_that_was_saved(tmp_path: Path, ema: float | None) -> None:
+    run, saved = create_run(Recipe(model="x"), tmp_path, "run"), state(ema)
+    assert restore(run, state(ema)) == Progress()
+    for _ in range(2):
+        saved.model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        saved.optimizer.step()
+    if saved.average is not None:
+        saved.average.update(saved.model, 1)
+    progress = Progress(epoch=3, step=4, loss_sum=0.1, count=7, seconds=1.5, best=0.25)
+    save(run, saved, progress, {})
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fresh = state(ema)
+    assert restore(run, fresh) == progress
+    assert torch.equal(torch.rand(3), expected)
+    assert same(fresh.model.state_dict(), saved.model.state_dict())
+    assert str(fresh.optimizer.state_dict()) == str(saved.optimizer.state_dict())
+    if fresh.average is not None and saved.average is not None:
+        assert same(fresh.average.model.state_dict(), saved.average.model.state_dict())
+
+
+@pytest.mark.parametrize("damage", ["training.pt missing", "training.pt junk", "training.pt cut", "model.safetensors junk"])
+def test_a_damaged_checkpoint_is_a_sentence_and_stays_as_it_is(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    with monkeypatch.context() as patch:
+        after_steps(patch, 4, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(recipe, tmp_path)
+    name, what = damage.split()
+    file = tmp_path / "run" / "last" / name
+    raw = file.read_bytes()
+    file.unlink() if what == "missing" else file.write_bytes(b"junk" if what == "junk" else raw[: len(raw) // 2])
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        finish(tmp_path / "run")
+    assert kept == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
