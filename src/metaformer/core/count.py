@@ -46,6 +46,7 @@ def count(model: nn.Module, image_size: int | tuple[int, int]) -> Count:
     state = {name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad) for name, tensor in _tensors(model)}
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     image = torch.empty(1, first.in_channels, height, width, device="meta", dtype=first.weight.dtype)
+    image = image.contiguous(memory_format=torch.channels_last)  # else the model keeps a copy of its own
 
     acts: list[int | None] = []
     hooks = [
