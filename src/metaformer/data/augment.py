@@ -28,6 +28,10 @@ class View:
     """timm's string, such as `rand-m9-mstd0.5-inc1`."""
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.randaugment is not None:
+            _rand_augment(self.randaugment, self.preprocess.size, self.preprocess.mean)
+
     def __call__(self, pixels: Tensor, epoch: int, sample: int) -> Tensor:
         """(C, H, W) → (C, size, size)."""
         draw = random.Random(number(self.seed, epoch, sample, "view"))
