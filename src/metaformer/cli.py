@@ -74,7 +74,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Say what is on images."""
-    from metaformer.data.decode import find_images
+    from metaformer.data.find import find_images
     from metaformer.infer.predictor import Predictor
 
     failed = False

@@ -1,45 +1,277 @@
-"""Image files → pixels: what a person sees in the first frame."""
+"""Image files → pixels: what a person sees in the first frame, or one line that says why there is nothing to see."""
 
+import logging
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
+"""What is opened. The rest of Pillow's formats are rare, run other programs (EPS), or have no signature of their own."""
 
-def decode(path: str | Path, channels: int) -> Tensor:
-    """(1, channels, H, W) as uint8, upright. `channels` is 1 for grey or 3 for colour; transparent parts become white.
+MEGAPIXELS = 100
+"""Most that is decoded of any file; less where a decoder would need more than BUDGET for it."""
+BUDGET = 400 * 2**20
+"""Most bytes that a decoder may ask for; with what follows, a file never takes more than 512 MiB."""
+LARGE = 16_000_000
+"""Pictures of more pixels are shrunk by a whole number while they are read: no model sees the difference."""
 
-    Raises ValueError that says why a file cannot be read.
+GREY = ("1", "L", "LA", "La", "I", "F")
+TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's parsers raise for bytes that are not as the format demands, found by damaging files at random.
+DAMAGED = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError, struct.error, zlib.error, Image.DecompressionBombError, ImageCms.PyCMSError,
+)  # fmt: skip
+_LOCK = threading.Lock()
+
+
+def decode(source: str | Path | bytes, channels: int, name: str | None = None, *, least: int | None = None) -> Tensor:
+    """(1, channels, H, W) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file or its bytes.
+
+    The first frame, turned as its EXIF or XMP says, on white where it is transparent; CMYK by its colour profile. Grey of
+    16 bits is scaled by the fewest of 8, 10, 12, 14 or 16 bits that hold its greatest value, numbers of other kinds by
+    their own range. Pictures over 16 megapixels come out smaller by a whole number. With `least`, a JPEG is read at a
+    half, a quarter or an eighth as long as both sides keep `least` pixels, which is several times faster.
+
+    Raises ValueError, "name: reason" in one line: no such file, not an image, cut off, damaged, too large (its header
+    says so before anything is decoded). `name` is what to call it. Never warns; needs less than 512 MiB.
     """
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            if upright.mode.startswith("I;16"):  # which Pillow would clip
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, RuntimeError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    return torch.from_numpy(pixels.copy()).reshape(1, *pixels.shape[:2], channels).permute(0, 3, 1, 2)
+        pixels = np.array(see(source, least=least).convert("L" if channels == 1 else "RGB"))
+    except ValueError as error:
+        called = name if name is not None else "image" if isinstance(source, bytes) else str(source)
+        raise ValueError(f"{called}: {error}") from error
+    return torch.from_numpy(pixels).reshape(1, *pixels.shape[:2], channels).permute(0, 3, 1, 2)
 
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+def see(source: str | Path | bytes, *, least: int | None = None) -> Image.Image:
+    """The upright picture, of mode L if it is grey, else RGB. Raises ValueError with the reason alone; see `decode`."""
+    if isinstance(source, bytes):
+        return _see(BytesIO(source), least)
+    try:
+        if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would hang
+            raise ValueError("not a file")
+        with Path(source).open("rb") as file:
+            return _see(file, least)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError("no such file") from None
+    except PermissionError:
+        raise ValueError("may not be read") from None
 
 
-def find_images(paths: list[str]) -> list[Path]:
-    """The files named, and the images in the folders named, each folder sorted. Raises ValueError where there is none."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise ValueError(f"{path} has no image in it ({', '.join(sorted(SUFFIXES))})")
-            found += inside
-        else:
-            found.append(path)
-    return found
+def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
+    """What a header tells: (width, height) as stored, whether it is grey, and whether the file ends as it should.
+
+    Decodes nothing. Raises ValueError with the reason alone, as `see` does.
+    """
+    try:
+        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            image = _opened(file)
+            file.seek(-min(12, file.seek(0, 2)), 2)
+            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}.get(image.format or "", b"")
+            return image.size, is_grey(image), end in file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError("no such file") from None
+    except PermissionError:
+        raise ValueError("may not be read") from None
+    except (*DAMAGED, MemoryError) as error:
+        raise ValueError(_reason(error)) from error
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image is stored without colour."""
+    return image.mode in GREY or image.mode.startswith("I;16")
+
+
+def _see(file: BinaryIO, least: int | None) -> Image.Image:
+    try:
+        image = _opened(file)
+        if image.format in ("JPEG", "MPO") and (least is not None or _shrink(image.size) > 1):
+            image.draft(None, _wanted(image.size, least))
+        turn = _turned(image)
+        seen = _plain(image)
+        return seen if turn is None else seen.transpose(turn)
+    except UnidentifiedImageError:
+        raise ValueError(_unknown(file)) from None
+    except (*DAMAGED, MemoryError) as error:
+        raise ValueError(_reason(error)) from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """No warnings: what Pillow wonders about in a file is either harmless or an error soon. One thread at a time, because
+    filters and loggers belong to the process; little more than headers is read here, so little waits."""
+    log = logging.getLogger("PIL.TiffImagePlugin")
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, log.disabled = log.disabled, True
+        try:
+            yield
+        finally:
+            log.disabled = before
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image with its header read. Raises ValueError if decoding it would take too much."""
+    with _hushed():
+        image = Image.open(file, formats=FORMATS)
+    width, height = image.size
+    most = min(MEGAPIXELS * 10**6, int(BUDGET / _bytes_per_pixel(image)))
+    if width * height > most:
+        raise ValueError(_too_large(f"{width} × {height} pixels", most))
+    return image
+
+
+def _too_large(size: str, most: int) -> str:
+    return f"too large: {size}, of which at most {most // 10**6} million are read"
+
+
+def _bytes_per_pixel(image: Image.Image) -> float:
+    """What a decoder takes at its worst, measured: tests/data/test_decode.py."""
+    own = {"1": 1, "L": 1, "P": 1}.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
+    if image.format in ("JPEG", "MPO"):  # several scans: the coefficients of the whole image, two bytes each
+        layers = [(h, v) for _, h, v, _ in getattr(image, "layer", [])]
+        most = max((h for h, _ in layers), default=1) * max((v for _, v in layers), default=1)
+        return min(8.0, 2 * sum(h * v for h, v in layers) / max(most, 1))
+    return {"WEBP": 16, "AVIF": 16, "TIFF": 2 * own}.get(image.format or "", own)
+
+
+def _wanted(size: tuple[int, int], least: int | None) -> tuple[int, int]:
+    """Sides that a JPEG is at least read at."""
+    scale = _shrink(size)
+    wide, high = -(-size[0] // scale), -(-size[1] // scale)
+    return (wide, high) if least is None else (min(wide, least), min(high, least))
+
+
+def _shrink(size: tuple[int, int]) -> int:
+    """By how much to shrink a picture to at most LARGE pixels."""
+    return max(1, int(np.ceil((size[0] * size[1] / LARGE) ** 0.5)))
+
+
+def _turned(image: Image.Image) -> Image.Transpose | None:
+    """Loads the pixels and says how to turn them. A damaged EXIF block says nothing."""
+    if image.format != "TIFF":  # which reads its EXIF at the end of loading
+        image.load()
+        if not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
+            return None
+    with _hushed():
+        image.load()
+        try:
+            return TURN.get(image.getexif().get(0x0112, 1))
+        except DAMAGED:
+            return None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Mode L or RGB on white, not larger than LARGE. A large one goes band by band, for the memory's sake."""
+    to_plain = _converter(image)
+    scale = _shrink(image.size)
+    if scale == 1:
+        return to_plain(image)
+    width, height = image.size
+    whole = Image.new("L" if is_grey(image) else "RGB", (-(-width // scale), -(-height // scale)))
+    for top in range(0, height, 64 * scale):
+        band = image.crop((0, top, width, min(height, top + 64 * scale)))
+        whole.paste(to_plain(band).reduce(scale), (0, top // scale))
+    return whole
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What makes mode L or RGB of this image, or of bands of it."""
+    mode = "L" if is_grey(image) else "RGB"
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        low, high = _range(image)
+        clear = image.info.get("transparency")
+        return lambda band: _levels(np.asarray(band), low, high, clear)
+    if image.has_transparency_data:
+        return lambda band: _on_white(band).convert(mode)
+    profile = image.info.get("icc_profile")
+    if image.mode == "CMYK" and profile:
+        try:
+            inks = ImageCms.getOpenProfile(BytesIO(profile))
+            to_screen = ImageCms.buildTransform(inks, ImageCms.createProfile("sRGB"), "CMYK", "RGB")
+        except DAMAGED:  # a profile that is broken or of other inks: as if there were none
+            return lambda band: band.convert(mode)
+        return lambda band: ImageCms.applyTransform(band, to_screen) or band.convert(mode)
+    return lambda band: band.convert(mode)
+
+
+def _on_white(band: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that become black and white: see `decode`."""
+    bands = (image.crop((0, top, image.width, min(image.height, top + 256))) for top in range(0, image.height, 256))
+    low, high = np.inf, -np.inf
+    for band in bands:
+        values = np.asarray(band)
+        values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if image.mode == "F" and low >= 0 and high <= 255:
+        return 0.0, 1.0 if high <= 1 else 255.0
+    if image.mode != "F" and low >= 0 and high < 2**16:
+        return 0.0, float(next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits))
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _levels(values: NDArray[Any], low: float, high: float, clear: object) -> Image.Image:
+    """Numbers (H, W) → grey of 8 bits; those equal to `clear` are transparent, so white."""
+    scaled = np.nan_to_num((values.astype(np.float32) - low) * np.float32(255 / (high - low)))
+    levels = scaled.round().clip(0, 255).astype(np.uint8)
+    if isinstance(clear, int):
+        levels[values == clear] = 255
+    return Image.fromarray(levels)
+
+
+def _unknown(file: BinaryIO) -> str:
+    """Why Pillow does not know a file."""
+    file.seek(0)
+    start = file.read(64)
+    if not start:
+        return "empty"
+    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
+        return "HEIC, which is not read: save it as JPEG"
+    if start.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml", b"<svg "):
+        return "not an image but a page or drawing as text"
+    return f"not an image that is read ({', '.join(FORMATS)}), or its start is damaged"
+
+
+def _reason(error: BaseException) -> str:
+    """One line on what is wrong with a file, from what a parser raised."""
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    if isinstance(error, Image.DecompressionBombError):
+        count = re.search(r"\((\d+) pixels\)", said)
+        return _too_large(f"{int(count[1]) // 10**6:,} million pixels" if count else "its header says", MEGAPIXELS * 10**6)
+    if said.startswith(("too large", "not a file", "empty")):
+        return said
+    if "MAX_TEXT" in said:
+        return "refused: a text in it inflates to far more than a picture's notes"
+    if "truncated" in said.lower() or isinstance(error, EOFError):
+        return f"cut off: the file ends before its picture does ({said})"
+    return f"damaged ({said})"
