@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from tests.tiny import write_fashion, write_idx
 
-from metaformer.data.sources import open_data, statistics
+from metaformer.data.dataset import statistics
+from metaformer.data.sources import open_data
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 
@@ -111,10 +112,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("fashion-mnist", "fashion-mnist needs its folder: data=fashion-mnist:PATH"),
-        ("fashion-mnist:", "fashion-mnist needs its folder: data=fashion-mnist:PATH"),
-        ("digit", "no data 'digit'"),
-        ("", "no data ''"),
+        ("digit", r"^no data 'digit', and no such folder or file; did you mean data=digits\?$"),
+        ("fashion_mnist:x", r"did you mean data=fashion-mnist:x\?$"),
+        ("CIFAR-10", r"did you mean data=cifar10\?$"),
+        ("photographs", r"^no data 'photographs', and no such folder or file; allowed: digits, fashion-mnist\[:PATH\], "),
+        ("", "^no data ''"),
     ],
 )
 def test_open_data_says_what_is_allowed(source: str, sentence: str) -> None:

@@ -1,109 +1,96 @@
-"""What `data=` can name. A source gives two splits of images with labels, and what a recipe needs to know of them."""
+"""What `data=` can name: a data set known by name, a folder, a Parquet file or a folder of them, a CSV."""
 
-import gzip
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from metaformer.data.splits import Encoded, Images
+from metaformer.data.check import build, build_judged, recalled
+from metaformer.data.dataset import Data, Listing, Progress, read_split, with_channels
+from metaformer.data.find import files_in
+from metaformer.data.folder import list_folder
+from metaformer.data.known import cifar10, digits, fashion_mnist
+from metaformer.data.parquet import list_parquet
+from metaformer.data.splits import subset
+from metaformer.data.tables import list_csv
 
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A classification data set: two splits, and what a recipe needs to know of them."""
-
-    train: Images | Encoded
-    val: Images | Encoded
-    classes: tuple[str, ...]
-    channels: int
-    image_size: int | None
-    """Side in pixels that models are fed by default; None where images have many sizes and the model decides."""
-    mirrors: bool
-    """Whether an image keeps its meaning in a mirror."""
-    mean: tuple[float, ...] = ()
-    """Mean of the training pixels per channel, in units of 0 to 1."""
-    std: tuple[float, ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()
-    """Images that were left out, each with its reason."""
+KNOWN: dict[str, Callable[[str, Progress | None], Data]] = {
+    "digits": digits,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+}
+FORMS = "digits, fashion-mnist[:PATH], cifar10[:PATH], a folder of class folders, a .parquet or .csv file"
 
 
-def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (N, C, H, W) bytes, in units of 0 to 1."""
-    counts = [torch.bincount(pixels[:, c].flatten(), minlength=256).double() for c in range(pixels.shape[1])]
-    values = torch.arange(256).double() / 255
-    means = [float((count * values).sum() / count.sum()) for count in counts]
-    squares = [float((count * values**2).sum() / count.sum()) for count in counts]
-    stds = [max(square - mean**2, 1e-12) ** 0.5 for mean, square in zip(means, squares, strict=True)]
-    return tuple(means), tuple(stds)
+def open_data(source: str, *, seed: int = 0, split: Path | None = None, progress: Progress | None = None) -> Data:
+    """The data set that `data=` names, to train on; docs/data.md shows every form.
 
-
-def in_memory(train: Images, val: Images, classes: tuple[str, ...], *, image_size: int, mirrors: bool) -> Data:
-    """A data set whose splits are in memory."""
-    mean, std = statistics(train.pixels)
-    return Data(train, val, classes, train.pixels.shape[1], image_size, mirrors, mean, std)
-
-
-def digits(_: str) -> Data:
-    """1,797 real handwritten digits, 8×8 grey (UCI, carried by scikit-learn). 360 are held out, stratified, seed 0."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch: Any = load_digits()
-    pixels = torch.from_numpy((bunch.images[:, None] * (255 / 16)).round().astype(np.uint8))
-    labels = torch.from_numpy(bunch.target.astype(np.int64))
-    train, val = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
-    parts = Images(pixels[train], labels[train]), Images(pixels[val], labels[val])
-    return in_memory(*parts, tuple("0123456789"), image_size=32, mirrors=False)
-
-
-GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
-
-def fashion_mnist(place: str) -> Data:
-    """Fashion-MNIST, 60,000 + 10,000 grey 28×28, from a folder with the four original IDX files (gzipped or not)."""
-    if not place:
-        raise ValueError("fashion-mnist needs its folder: data=fashion-mnist:PATH, with the four original IDX files")
-    folder = Path(place).expanduser()
-    splits = []
-    for prefix in ("train", "t10k"):
-        pixels = _read_idx(folder, f"{prefix}-images-idx3-ubyte", 3)
-        labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
-        if len(pixels) != len(labels):
-            raise ValueError(f"{folder}: {len(pixels)} {prefix} images but {len(labels)} labels")
-        if not len(labels) or labels.max() >= len(GARMENTS):
-            raise ValueError(f"{folder}: the {prefix} labels are not some of 0 to {len(GARMENTS) - 1}")
-        splits.append(Images(pixels.unsqueeze(1), labels.long()))
-    return in_memory(splits[0], splits[1], GARMENTS, image_size=28, mirrors=True)
-
-
-def _read_idx(folder: Path, name: str, axes: int) -> Tensor:
-    """An IDX file of bytes: two zeros, type 8, the number of axes, each axis' length in big-endian, then the bytes."""
-    file = next((folder / n for n in (name, f"{name}.gz") if (folder / n).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz")
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} is damaged ({error})") from error
-    head = 4 + 4 * axes
-    shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i]) for i in range(axes)]
-    if raw[:4] != bytes((0, 0, 8, axes)) or len(raw) != head + int(np.prod(shape)):
-        raise ValueError(f"{file} is not an IDX file of {axes} axes, or it is cut short")
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=head).reshape(shape).copy())
-
-
-SOURCES: dict[str, Callable[[str], Data]] = {"digits": digits, "fashion-mnist": fashion_mnist}
-
-
-def open_data(source: str) -> Data:
-    """The data set that `data=NAME` or `data=NAME:PATH` names. Raises ValueError or FileNotFoundError with a sentence."""
+    A source that has no judging part is split by `seed`, or as the file `split` of an earlier run says (`split_csv`).
+    Every image is looked at, in threads; `progress` is told how far that is. Raises ValueError or FileNotFoundError with
+    a sentence.
+    """
     name, _, place = source.partition(":")
-    if name not in SOURCES:
-        raise ValueError(f"no data {name!r}; allowed: digits, fashion-mnist:PATH")
-    return SOURCES[name](place)
+    if name in KNOWN:
+        return KNOWN[name](place, progress)
+    recorded = read_split(split) if split is not None and split.is_file() else None
+    return build(_listing(source), source, seed=seed, split=recorded, progress=progress)
+
+
+def open_judged(
+    source: str,
+    classes: tuple[str, ...],
+    channels: int,
+    *,
+    split: Path | None = None,
+    progress: Progress | None = None,
+) -> Data:
+    """The judging part of a source as `val`, for a model that knows `classes` and takes `channels`; `train` is empty.
+
+    Where the source has no parts, the file `split` of a run says which images judge; without it, all do. Only what judges
+    is looked at. Raises ValueError or FileNotFoundError with a sentence, also for classes that the model does not know.
+    """
+    name, _, place = source.partition(":")
+    if name in KNOWN:
+        data = KNOWN[name](place, progress)
+        if data.classes != classes:
+            raise ValueError(f"the classes of {source}, {_some(data.classes)}, are not the model's, {_some(classes)}")
+        data = replace(data, train=subset(data.train, torch.arange(0)))
+    else:
+        listing = _listing(source, judged=True)
+        if listing.parts is None and split is not None and split.is_file():
+            listing = recalled(listing, read_split(split), source, part="val")
+        data = build_judged(listing, source, classes, progress=progress)
+    return with_channels(data, channels)
+
+
+def _listing(source: str, *, judged: bool = False) -> Listing:
+    """What is in a folder or file. Raises FileNotFoundError or ValueError where it is none that is known."""
+    place = Path(source).expanduser()
+    if not source or not place.exists():
+        raise _nothing(source)
+    if place.is_dir():
+        tables = [file for file in files_in(place) if file.suffix.lower() == ".parquet"]
+        return list_parquet(place, judged=judged) if tables else list_folder(place, judged=judged)
+    if place.suffix.lower() == ".parquet":
+        return list_parquet(place, judged=judged)
+    if place.suffix.lower() in (".csv", ".tsv"):
+        return list_csv(place, judged=judged)
+    raise ValueError(f"data={source} is a file, but not a .parquet, .csv or .tsv one; allowed: {FORMS}")
+
+
+def _nothing(source: str) -> ValueError | FileNotFoundError:
+    """Why a name stands for nothing, and which one may be meant."""
+    name, colon, place = source.partition(":")
+    close = get_close_matches(name.lower().replace("_", "-"), [*KNOWN, "cifar-10"], n=1, cutoff=0.6)
+    if close:
+        right = close[0].replace("cifar-10", "cifar10") + colon + place
+        return ValueError(f"no data {source!r}, and no such folder or file; did you mean data={right}?")
+    if Path(source).name != source or Path(source).suffix:
+        return FileNotFoundError(f"there is no {Path(source).expanduser()}; data= may be {FORMS}")
+    return ValueError(f"no data {source!r}, and no such folder or file; allowed: {FORMS}")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")

@@ -36,6 +36,7 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,8 +46,8 @@ class Images:
         return self.pixels[sample]
 
     def name(self, sample: int) -> str:
-        """The sample's number."""
-        return f"image {sample}"
+        """The name given, or the sample's number."""
+        return f"image {sample}" if self.names is None else self.names[sample]
 
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, C, H, W) and labels (B,) of the samples named."""
@@ -81,10 +82,10 @@ class Encoded:
 
 def subset(split: Images | Encoded, keep: Tensor) -> Images | Encoded:
     """The samples whose numbers are in `keep`, in that order."""
-    if isinstance(split, Images):
-        return Images(split.pixels[keep], split.labels[keep])
     numbers = keep.tolist()
     names = None if split.names is None else [split.names[i] for i in numbers]
+    if isinstance(split, Images):
+        return Images(split.pixels[keep], split.labels[keep], names)
     return Encoded([split.items[i] for i in numbers], split.labels[keep], split.channels, names)
 
 

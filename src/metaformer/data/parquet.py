@@ -1,0 +1,158 @@
+"""Parquet files with images in them → what is in them."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from metaformer.data.dataset import Listing
+from metaformer.data.find import files_in
+from metaformer.data.tables import LABEL, WORDS, find_column, number_order, wanted_parts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGE = ("image", "img", "bytes", "image_bytes", "picture", "jpg", "png")
+
+
+class Rows(Sequence[Path | bytes]):
+    """The images of Parquet files, kept as Arrow has read them: no copy, no Python object each."""
+
+    def __init__(self, column: "pa.ChunkedArray") -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, i: int) -> bytes: ...
+    @overload
+    def __getitem__(self, i: slice) -> "Rows": ...
+    def __getitem__(self, i: int | slice) -> "bytes | Rows":
+        return Rows(self.column[i]) if isinstance(i, slice) else self.column[i].as_py() or b""
+
+
+def list_parquet(place: Path, *, judged: bool = False) -> Listing:
+    """The rows of a Parquet file, or of all in a folder.
+
+    The image column holds the bytes of image files, or structs with `bytes` (as Hugging Face writes them); labels are
+    integers or text. Files with train, val, valid, validation or test in their name or folder are those parts; where no
+    file is so named, nothing says which rows judge. Class names come from Hugging Face's metadata where they are there.
+    With `judged`, only the part that judges is wanted. Raises ValueError with a sentence.
+    """
+    import pyarrow as pa
+
+    files = [place] if place.is_file() else [file for file in files_in(place) if file.suffix.lower() == ".parquet"]
+    if not files:
+        raise ValueError(f"{place} has no .parquet file in it")
+    root = place.parent if place.is_file() else place
+    chosen, notes = _parts({file: _word(file.relative_to(root)) for file in files}, judged=judged)
+    _check_memory(chosen, place)
+    columns: list[Any] = []
+    keys: list[str] = []
+    labels: list[str] = []
+    parts: list[str] = []
+    order: tuple[str, ...] | None = None
+    for file, part in chosen.items():
+        column, found, names = _read(file)
+        if columns and names != order and None not in (names, order):
+            raise ValueError(f"{file} names other classes than {next(iter(chosen))}")
+        order = names
+        columns += column.chunks
+        keys += [f"{file.relative_to(root).as_posix()} row {row}" for row in range(len(found))]
+        labels += found
+        parts += [part] * len(found) if part is not None else []
+    if order is None:
+        order = number_order(labels)
+    column = pa.chunked_array(columns, pa.large_binary())
+    return Listing(Rows(column), keys, labels, order, parts or None, tuple(notes))
+
+
+def _word(path: Path) -> str | None:
+    """The part that a path names, the last word counting: train-00000-of-00004.parquet, data/test/0.parquet."""
+    words = [word for word in re.split(r"[^a-z]+", path.as_posix().lower()) if word in WORDS]
+    return WORDS[words[-1]] if words else None
+
+
+def _parts(words: dict[Path, str | None], *, judged: bool) -> tuple[dict[Path, str | None], list[str]]:
+    """Which files are read, as which part (None: not said); and what is to be told of it."""
+    wanted, notes = wanted_parts(set(words.values()), judged=judged)
+    rest = [file.name for file, word in words.items() if word not in wanted]
+    if rest and not judged:
+        notes.append(f"{', '.join(rest[:3])}{' …' if len(rest) > 3 else ''} left alone")
+    return {file: wanted[word] for file, word in words.items() if word in wanted}, notes
+
+
+def _check_memory(files: Iterable[Path], place: Path) -> None:
+    """Raises ValueError where the files hold more than half of what memory the machine has."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    for file in files:
+        try:
+            groups = pq.read_metadata(file)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file} is not a Parquet file, or it is damaged ({_line(error)})") from error
+        total += sum(groups.row_group(i).total_byte_size for i in range(groups.num_row_groups))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**33
+    if total > memory / 2:
+        raise ValueError(
+            f"{place} holds {total / 1e9:.1f} GB of images, more than half of this machine's memory: write them as files "
+            "into a folder for each class"
+        )
+
+
+def _read(file: Path) -> tuple["pa.ChunkedArray", list[str], tuple[str, ...] | None]:
+    """Image bytes, labels by name, and the order of the classes if the file says it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(file)
+        image, label = find_column(schema.names, IMAGE, "image", file), find_column(schema.names, LABEL, "label", file)
+        table = pq.read_table(file, columns=[image, label])
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a Parquet file, or it is damaged ({_line(error)})") from error
+    images = table[image]
+    if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
+        images = pa.chunked_array([chunk.field("bytes") for chunk in images.chunks], images.type.field("bytes").type)
+    if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
+        raise ValueError(f"column {image!r} of {file} holds {images.type}, not the bytes of image files")
+    names = _class_names(schema, label)
+    return images.cast(pa.large_binary()), _labels(table[label], label, file, names), names
+
+
+def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
+    """The names in the metadata that Hugging Face's `datasets` writes."""
+    try:
+        kept = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = kept["info"]["features"][label]["names"]
+        return tuple(names.values()) if isinstance(names, dict) else tuple(map(str, names))
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _labels(column: "pa.ChunkedArray", label: str, file: Path, names: tuple[str, ...] | None) -> list[str]:
+    values = column.to_pylist()
+    if names is None:
+        return [_label(value, row, label, file) for row, value in enumerate(values)]
+    for row, value in enumerate(values):
+        if type(value) is not int or not 0 <= value < len(names):
+            raise ValueError(f"{label} {value!r} in row {row} of {file} is not a number of one of its {len(names)} classes")
+    return [names[value] for value in values]
+
+
+def _label(value: object, row: int, label: str, file: Path) -> str:
+    if value is None or value == "":
+        raise ValueError(f"row {row} of {file} has no {label}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int | str):
+        raise ValueError(f"{label} {value!r} in row {row} of {file} is neither an integer nor text: each image has one class")
+    return str(value)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,154 @@
+"""CSV files that name image files and their classes → what is in them. And what all tables share."""
+
+import csv
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaformer.data.dataset import Listing
+
+PATH = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
+LABEL = ("label", "labels", "class", "target", "category", "fine_label")
+PART = ("split", "part", "set", "subset")
+"""Names that columns are found by, in any case of letters."""
+WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What tells a part of the data."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    line: int
+    path: str
+    label: str
+    part: str | None
+
+
+def list_csv(file: Path, *, judged: bool = False) -> Listing:
+    """The images that a CSV or TSV file names, with their labels.
+
+    Columns are found by name (`path` or `file`, `label` or `class` ...); without such a header the first is the path and
+    the second the label. A column `split` (the third, without a header) says train, val or test; without it, nothing says
+    which rows judge. Relative paths start at the file's own folder. Labels are integers or text, not a mixture.
+    With `judged`, only the part that judges is wanted. Raises ValueError with a sentence that names the line.
+    """
+    rows = _rows(file)
+    rows, notes = _once(rows, file)
+    wanted, told = wanted_parts({row.part for row in rows}, judged=judged)
+    rows = [row for row in rows if row.part in wanted]
+    _check_labels(rows, file)
+    paths = [file.parent / Path(row.path).expanduser() for row in rows]
+    missing = [(row, path) for row, path in zip(rows, paths, strict=True) if not path.is_file()]
+    if missing:
+        row, path = missing[0]
+        count = f" ({len(missing):,} of {len(rows):,} files are missing)" if len(missing) > 1 else ""
+        header = "; if line 1 is a header, call its columns path and label" if row.line == 1 else ""
+        raise ValueError(
+            f"line {row.line} of {file}: there is no file {path}{count}; paths start at the table's folder{header}"
+        )
+    labels = [row.label for row in rows]
+    parts = [part for row in rows if (part := wanted[row.part]) is not None]
+    keys = [row.path for row in rows]
+    return Listing(paths, keys, labels, number_order(labels), parts or None, (*notes, *told))
+
+
+def _rows(file: Path) -> list[Row]:
+    """The lines of a table. Raises ValueError where it has no rows, or a row lacks its path or label."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text in UTF-8: {error}") from error
+    start = text.split("\n", 1)[0]
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=start.count)
+    lines = csv.reader(text.splitlines(), delimiter=delimiter)
+    cells = [(lines.line_num, [cell.strip() for cell in line]) for line in lines if any(map(str.strip, line))]
+    if not cells or len(cells[0][1]) < 2:
+        raise ValueError(f"{file} has no two columns, a path and a label, in its first line")
+    columns = _columns(cells[0][1], file)
+    if columns is None:
+        has_parts = all(len(line) > 2 and line[2].lower() in WORDS for _, line in cells)
+        columns = (0, 1, 2 if has_parts else None)
+    else:
+        cells = cells[1:]
+    if not cells:
+        raise ValueError(f"{file} has a header but no rows")
+    return [_row(number, line, columns, file) for number, line in cells]
+
+
+def _columns(names: list[str], file: Path) -> tuple[int, int, int | None] | None:
+    """Where path, label and part are, if the first line is a header."""
+    lower = [name.lower() for name in names]
+    if not set(lower) & {*PATH, *LABEL}:
+        return None
+    path, label = find_column(names, PATH, "path", file), find_column(names, LABEL, "label", file)
+    part = next((lower.index(name) for name in PART if name in lower), None)
+    return names.index(path), names.index(label), part
+
+
+def _row(number: int, line: list[str], columns: tuple[int, int, int | None], file: Path) -> Row:
+    path, label, part = (None if i is None else line[i] if i < len(line) else "" for i in columns)
+    for what, value in (("path", path), ("label", label)):
+        if not value:
+            raise ValueError(f"line {number} of {file} has no {what}")
+    if part is not None and part.lower() not in WORDS:
+        raise ValueError(f"line {number} of {file}: {part!r} is not one of {', '.join(WORDS)}")
+    assert path is not None
+    assert label is not None
+    return Row(number, path, label, None if part is None else WORDS[part.lower()])
+
+
+def _once(rows: list[Row], file: Path) -> tuple[list[Row], list[str]]:
+    """Each path once. Raises ValueError for a path with two labels or in two parts."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        before = first.setdefault(row.path, row)
+        if (before.label, before.part) != (row.label, row.part):
+            raise ValueError(f"lines {before.line} and {row.line} of {file} name {row.path} with different labels or splits")
+    again = len(rows) - len(first)
+    return list(first.values()), [f"{again:,} rows of {file} name a file again and are left out"] if again else []
+
+
+def _check_labels(rows: list[Row], file: Path) -> None:
+    """Raises ValueError where most labels are integers and one is not."""
+    others = [row for row in rows if not _is_integer(row.label)]
+    if others and len(others) < len(rows) / 2:
+        row = others[0]
+        raise ValueError(
+            f"line {row.line} of {file}: label {row.label!r} is not an integer, as {len(rows) - len(others):,} other labels are"
+        )
+
+
+def wanted_parts(present: Collection[str | None], *, judged: bool) -> tuple[dict[str | None, str | None], list[str]]:
+    """Of the words that tell parts (None where nothing is told), those to be read, each with the part that it becomes
+    (None where a split has to be drawn); and what is to be told of it."""
+    judging = next((word for word in ("val", "test") if word in present), None)
+    if judging is not None and judged:
+        return {judging: "val"}, []
+    if judging is not None and "train" in present:
+        notes = ["the test part picks the best epoch, because there is no val part"] if judging == "test" else []
+        notes += ["val judges; test is left alone"] if judging == "val" and "test" in present else []
+        return {"train": "train", judging: "val"}, notes
+    if "train" in present and not judged:
+        return {"train": None}, []
+    return dict.fromkeys(present), []
+
+
+def find_column(names: Sequence[str], known: Sequence[str], what: str, file: Path) -> str:
+    """The first of the known names that a table has, in any case. Raises ValueError that says what it has."""
+    lower = {name.lower(): name for name in reversed(names)}
+    found = next((lower[name] for name in known if name in lower), None)
+    if found is None:
+        raise ValueError(f"{file} has no {what} column: it has {', '.join(names)}, and is searched for {', '.join(known)}")
+    return found
+
+
+def number_order(labels: Iterable[str]) -> tuple[str, ...] | None:
+    """Classes that are all integers, in the order of their values; None where they are not."""
+    names = set(labels)
+    return tuple(sorted(names, key=int)) if all(map(_is_integer, names)) else None
+
+
+def _is_integer(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+", text) is not None
