@@ -15,6 +15,12 @@ from metaformer.core.model import MetaFormer
 from metaformer.weights.formats import FORMATS, rename
 
 WRAPPERS = ("state_dict", "model", "model_state", "module")
+DAMAGE = (
+    SafetensorError, UnpicklingError, struct.error, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError,
+    AttributeError, AssertionError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What reading a damaged file can raise: torch's reader has no error of its own and goes where the bytes lead."""
+
 Model = TypeVar("Model", bound=MetaFormer)
 
 
@@ -74,8 +80,8 @@ def read_file(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, struct.error) as error:
-        reason = str(error).splitlines()[0]
+    except DAMAGE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} holds no weights that can be read safely ({reason})") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
