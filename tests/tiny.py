@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from metaformer import cli
+from metaformer.train.loop import Fit
 
 CHANGES = {"dims": "(16, 16, 32, 32)", "depths": "(1, 1, 1, 1)"}
 QUICK: dict[str, Any] = {
@@ -118,3 +119,17 @@ class Killer:
             return call(*arguments, **options)
 
         return counting
+
+
+def after_steps(monkeypatch: pytest.MonkeyPatch, steps: int, act: Callable[[], None]) -> None:
+    """Does something when an optimizer step is done, once."""
+    left, step = [steps], Fit.step
+
+    def counted(self: Fit, *arguments: Any) -> Any:
+        result = step(self, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            act()
+        return result
+
+    monkeypatch.setattr(Fit, "step", counted)

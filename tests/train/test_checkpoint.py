@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, Killer, Stopped, pairs, same, timeless, weights
+from tests.tiny import QUICK, Killer, Stopped, after_steps, pairs, same, timeless, weights
 
 from metaformer import create_model
 from metaformer.config import Recipe
@@ -20,7 +18,6 @@ from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, is_run, open_run
 from metaformer.train import loop
 from metaformer.train.checkpoint import Progress, State, restore, save
-from metaformer.train.loop import Fit
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.train import go_on, start
 
@@ -65,20 +62,6 @@ def assert_equal(run: Run, whole: Run) -> None:
     assert str(states[0]) == str(states[1])
     unlike = {path.name for path in run.path.iterdir()} ^ {path.name for path in whole.path.iterdir()}
     assert unlike <= {"best.old", "last.old"}  # where the kill left the last thing of all undone
-
-
-def after_steps(monkeypatch: pytest.MonkeyPatch, steps: int, act: Callable[[], None]) -> None:
-    """Does something when an optimizer step is done, once."""
-    left, step = [steps], Fit.step
-
-    def counted(self: Fit, *arguments: Any) -> Any:
-        result = step(self, *arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            act()
-        return result
-
-    monkeypatch.setattr(Fit, "step", counted)
 
 
 @pytest.mark.parametrize("steps", range(1, STEPS))

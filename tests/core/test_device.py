@@ -1,0 +1,45 @@
+"""Which device, and in what precision."""
+
+import pytest
+import torch
+
+from metaformer.core.device import choose_device, choose_precision
+
+
+def there(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "chosen"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str) -> None:
+    there(monkeypatch, cuda=cuda, mps=mps)
+    assert choose_device("auto") == torch.device(chosen)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cuda", "device=cuda is not to be had here; there is: cpu"),
+        ("cuda:1", "device=cuda:1 is not to be had here; there is: cpu"),
+        ("mps", "device=mps is not to be had here"),
+        ("tpu", "device=tpu is not to be had here"),
+        ("cpu:x", "device=cpu:x is not a device, such as cpu or cpu:0"),
+    ],
+)
+def test_what_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
+    there(monkeypatch, cuda=False, mps=False)
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
+    for device in ("cpu", "cuda"):
+        assert choose_precision("auto", torch.device(device)) == (torch.bfloat16 if able else torch.float32)
+        assert choose_precision("fp32", torch.device(device)) == torch.float32
+        assert choose_precision("bf16", torch.device(device)) == torch.bfloat16
+    assert choose_precision("auto", torch.device("mps")) == torch.float32

@@ -1,0 +1,47 @@
+"""What a person sees: a live line in a terminal, plain lines elsewhere, the same in log.txt."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from metaformer.train import display
+from metaformer.train.display import Display, say
+
+
+def test_lines_stay_and_are_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "[not markup] " + "x" * 300
+    with Display(tmp_path / "log.txt", 10, 0) as shown:
+        shown.say("one")
+        shown.say(long)
+        assert not shown.due()  # no terminal, no live line
+    assert capsys.readouterr().out == f"one\n{long}\n"
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line[20:] for line in lines] == ["one", long]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+
+
+def test_quiet_is_logged_and_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(tmp_path / "log.txt", 10, 0, quiet=True) as shown:
+        shown.say("one")
+    say("two", quiet=True)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "log.txt").read_text().endswith(" one\n")
+    say("three")
+    assert capsys.readouterr().out == "three\n"
+
+
+def test_a_terminal_has_a_live_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(display, "Console", lambda **_: terminal)
+    with Display(tmp_path / "log.txt", 10, 4) as shown:
+        assert shown.due()
+        shown.step(5, "epoch 1/2", "loss 1.234")
+        assert not shown.due()  # ten times a second at most
+        shown.bar.refresh()
+    assert "epoch 1/2" in screen.getvalue()
+    assert "loss 1.234" in screen.getvalue()
+    assert shown.bar.tasks[0].completed == 5
