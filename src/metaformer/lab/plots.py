@@ -1,6 +1,6 @@
 """Pictures of a run: curves, confusion matrix, predictions. Matplotlib without a display."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,16 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
-    """Rows are the true classes; shade is the part of the row, numbers are images."""
+    """Rows are the true classes; shade is the part of the row, numbers are images. Names up to 60 classes, numbers up to 30."""
     side = min(12.0, 2.2 + 0.42 * len(classes))
     made, axes = figure(side + 0.6, side)
     axis = axes[0, 0]
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0, fontsize=8)
-    axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    if len(classes) <= 60:
+        names = [_plain(name) for name in classes]
+        axis.set_xticks(range(len(classes)), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=8)
+        axis.set_yticks(range(len(classes)), names, fontsize=8)
     axis.set_xlabel("called", fontsize=9)
     axis.set_ylabel("is", fontsize=9)
     if len(classes) <= 30:
@@ -75,15 +77,20 @@ def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
 
 
 def predictions(
-    pixels: Tensor, truth: Sequence[str], called: Sequence[tuple[str, float]], path: Path, columns: int = 8
+    pixels: Iterable[Tensor], truth: Sequence[str], called: Sequence[tuple[str, float]], path: Path, columns: int = 8
 ) -> None:
-    """A grid of images (N, C, H, W, uint8), each with what the model called it; wrong ones in red with the truth."""
+    """A grid of images (C, H, W) as uint8, each with what the model called it; wrong ones in red with the truth."""
     rows = -(-len(truth) // columns)
     made, axes = figure(1.2 * columns, 1.45 * rows, rows, columns)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, right, (name, probability) in zip(axes.flat, pixels, truth, called, strict=False):
         axis.imshow(image.permute(1, 2, 0).squeeze(2) if len(image) == 1 else image.permute(1, 2, 0), cmap="gray")
-        text = f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}"
+        text = _plain(f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}")
         axis.set_title(text, fontsize=8, color=GREEN if name == right else RED)
     write(made, path)
+
+
+def _plain(text: str) -> str:
+    """As it is, where matplotlib would read what stands between two dollar signs as mathematics."""
+    return text.replace("$", r"\$")

@@ -1,11 +1,15 @@
-"""What is drawn of a finished run, beside its weights."""
+"""What is drawn and told of a finished run, beside its weights."""
+
+import json
 
 import torch
 
 from metaformer.data.sources import open_data
-from metaformer.infer.predictor import evaluate
+from metaformer.infer.predictor import Predictor, evaluate
 from metaformer.lab import plots
-from metaformer.runs import Run
+from metaformer.lab.page import Judged, page
+from metaformer.lab.pictures import pictures
+from metaformer.runs import Run, write_text
 from metaformer.tasks.classification import Classification, Evaluation
 from metaformer.weights.pretrained import Model
 
@@ -13,27 +17,28 @@ SHOWN = 32
 
 
 def report(run: Run, model: Model | None = None) -> Evaluation:
-    """Judges the best weights and draws curves.png, confusion.png and predictions.png into the run directory.
+    """Judges the best weights and writes report.html, evaluation.json, curves.png, confusion.png and predictions.png.
 
-    The predictions are the surest mistakes first, then right answers spread over the held-out images.
+    The pictured predictions are the surest mistakes first, then right answers spread over the held-out images.
     """
     judged = evaluate(run.path, model=model)
+    summary = judged.summary()
+    write_text(run.path / "evaluation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     plots.curves(run.metrics, run.path / "curves.png")
     plots.confusion(judged.confusion(), judged.classes, run.path / "confusion.png")
+    data = open_data(run.recipe.data)
     shown = _worth_seeing(judged)
-    val = open_data(run.recipe.data).val
-    pixels, labels = torch.stack([val.image(i) for i in shown.tolist()]), val.labels[shown]
     called = [top[0] for top in Classification(judged.classes).decode(judged.logits[shown], most=1)]
-    truth = [judged.classes[label] for label in labels.tolist()]
-    plots.predictions(pixels, truth, called, run.path / "predictions.png")
+    truth = [judged.classes[label] for label in judged.labels[shown].tolist()]
+    plots.predictions(pictures(data.val, shown.tolist()), truth, called, run.path / "predictions.png")
+    write_text(run.path / "report.html", page(Judged(run, data, Predictor(run.path, model=model), judged, summary)))
     return judged
 
 
 def _worth_seeing(judged: Evaluation) -> torch.Tensor:
-    sure = judged.logits.softmax(1).amax(1)
-    wrong = (judged.predicted != judged.labels).nonzero().flatten()
-    wrong = wrong[sure[wrong].argsort(descending=True)][: SHOWN // 2]
-    right = (judged.predicted == judged.labels).nonzero().flatten()
+    wrong = (~judged.right).nonzero().flatten()
+    wrong = wrong[judged.confidence[wrong].argsort(descending=True, stable=True)][: SHOWN // 2]
+    right = judged.right.nonzero().flatten()
     wanted = min(len(right), SHOWN - len(wrong))
     spread = torch.linspace(0, max(0, len(right) - 1), wanted).long()
     return torch.cat([wrong, right[spread]])

@@ -1,0 +1,66 @@
+"""Held-out images as small pictures that a page can hold."""
+
+import base64
+from collections.abc import Iterable
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from metaformer.data.splits import Split
+
+SIDE = 192
+"""Longest side of a picture on the page, in pixels."""
+
+
+def pictures(split: Split, index: Iterable[int]) -> list[Tensor]:
+    """What a person sees of each sample: (C, H, W) as uint8, one or three channels, sizes as they come."""
+    return [split.image(sample) for sample in index]
+
+
+def thumbnail(pixels: Tensor) -> str:
+    """The address of a picture (C, H, W) that lies in the page itself: PNG where it is small, else a JPEG of at most 192."""
+    return _address(_image(pixels))
+
+
+def overlay(pixels: Tensor, heat: Tensor) -> str:
+    """The picture (C, H, W) with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1."""
+    image = _image(pixels).convert("RGB")
+    scale = max(1, SIDE // max(image.size))
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    smooth = Image.fromarray(heat.float().cpu().numpy()).resize(image.size, Image.Resampling.BICUBIC)
+    strength = np.asarray(smooth).clip(0, 1)
+    colour = matplotlib.colormaps["turbo"](0.3 + 0.55 * strength)[..., :3] * 255
+    weight = 0.65 * strength[..., None]
+    return _address(Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8)))
+
+
+def matrix(shares: Tensor) -> str:
+    """A confusion matrix (classes, classes) of 0 to 1 as a picture: blue on the diagonal, red beside it, clear where 0.
+
+    Of more than 250 classes several share a pixel, which then shows the largest.
+    """
+    block = -(-len(shares) // 250)
+    strength = F.max_pool2d(shares.double().sqrt()[None], block, ceil_mode=True)[0].numpy()
+    right = np.eye(len(strength), dtype=bool)[..., None]
+    colour = np.where(right, (37, 99, 235), (220, 38, 38))
+    alpha = np.where(strength > 0, 60 + 195 * strength, 0)[..., None]
+    return _address(Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8)))
+
+
+def _image(pixels: Tensor) -> Image.Image:
+    array = pixels.cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def _address(image: Image.Image) -> str:
+    small = max(image.size) <= SIDE // 2 or image.mode == "RGBA"
+    if not small:
+        image.thumbnail((SIDE, SIDE))
+    file = BytesIO()
+    kind = "png" if small else "jpeg"
+    image.save(file, kind, optimize=True, quality=82)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
