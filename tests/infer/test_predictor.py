@@ -1,0 +1,246 @@
+"""Prediction: the same answer from files, bytes in memory and training; a reason for what cannot be read."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import metaformer
+from metaformer import Prediction, Predictor, Run, create_model
+from metaformer.data.sources import open_data
+from metaformer.infer import predictor as module
+from metaformer.weights.pretrained import from_pretrained, save_pretrained
+
+pytestmark = pytest.mark.usefixtures("thread")
+
+
+@pytest.fixture(scope="module")
+def val(run: Run) -> tuple[Tensor, Tensor]:
+    split = open_data(run.recipe.data).val
+    return torch.stack([split.image(i) for i in range(len(split))]), split.labels
+
+
+@pytest.fixture(scope="module")
+def files(val: tuple[Tensor, Tensor], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The first ten judged images as PNG."""
+    folder = tmp_path_factory.mktemp("images")
+    for i, pixels in enumerate(val[0][:10]):
+        Image.fromarray(pixels[0].numpy()).save(folder / f"{i}.png")
+    return sorted(folder.iterdir())
+
+
+def test_files_and_pixels_agree_with_judging(run: Run, val: tuple[Tensor, Tensor], files: list[Path]) -> None:
+    predictor = Predictor(run.path)
+    judged = metaformer.evaluate(run.path)
+    expected = judged.logits.softmax(1)
+    from_files, from_pixels = predictor(files), predictor(list(val[0][:10]))
+    assert [answer.path for answer in from_files] == list(map(str, files))
+    assert [answer.path for answer in from_pixels] == [""] * 10
+    assert [answer.top for answer in from_files] == [answer.top for answer in from_pixels]
+    assert predictor(val[0][:10]) == from_pixels
+    for answer, row in zip(from_files, expected, strict=False):
+        assert len(answer.top) == 5
+        assert answer.label == judged.classes[int(row.argmax())]
+        for name, value in answer.top:
+            assert value == pytest.approx(row[judged.classes.index(name)].item(), abs=1e-5)
+        assert [value for _, value in answer.top] == pytest.approx(row.topk(5).values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_records_keep_their_order_and_errors_their_place(run: Run, files: list[Path], tmp_path: Path, batch: int) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    mixed = [files[0], tmp_path / "text.png", str(files[1]), tmp_path / "nothing.png", files[2]]
+    answers = Predictor(run.path)(mixed, batch=batch)
+    assert [answer.path for answer in answers] == list(map(str, mixed))
+    good = Predictor(run.path)(files[:3])
+    assert [answers[i].label for i in (0, 2, 4)] == [answer.label for answer in good]
+    assert [(answer.label, answer.top) for answer in (answers[1], answers[3])] == [(None, ()), (None, ())]
+    assert "not an image that is read" in str(answers[1].error)
+    assert str(answers[3].error).endswith("nothing.png: no such file")
+    assert [answers[i].error for i in (0, 2, 4)] == [None] * 3
+
+
+def test_nothing_readable_and_nothing_at_all(run: Run) -> None:
+    assert [answer.error for answer in Predictor(run.path)(["a.png", "b.png"])] == [
+        "a.png: no such file",
+        "b.png: no such file",
+    ]
+    assert Predictor(run.path)([]) == []
+
+
+def test_stream_holds_no_more_than_a_batch(run: Run, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Path] = []
+    decode = module.decode
+
+    def noted(path: Path, *arguments: Any) -> Tensor:
+        decoded.append(path)
+        return decode(path, *arguments)
+
+    monkeypatch.setattr(module, "decode", noted)
+    answers = Predictor(run.path).stream(files, batch=4)
+    next(answers)
+    assert decoded == files[:4]
+    assert len(list(answers)) == 9
+    assert decoded == files
+
+
+def test_a_grey_model_sees_colour_as_grey(run: Run, files: list[Path], tmp_path: Path) -> None:
+    image = Image.open(files[3])
+    image.convert("RGB").save(tmp_path / "colour.png")
+    image.convert("RGBA").save(tmp_path / "alpha.png")
+    grey, *others = Predictor(run.path)([files[3], tmp_path / "colour.png", tmp_path / "alpha.png"])
+    assert [answer.top for answer in others] == [grey.top] * 2
+
+
+def about(**changes: Any) -> dict[str, Any]:
+    preprocess = {"size": 8, "mean": [0.5] * 3, "std": [0.25] * 3, "fit": "squash"}
+    return {"classes": ["a", "b", "c"], "preprocess": preprocess} | changes
+
+
+def colour_model(**changes: Any) -> metaformer.MetaFormer:
+    torch.manual_seed(0)
+    return create_model("identityformer_t6", num_classes=3, dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), **changes)
+
+
+def test_a_colour_model_from_a_saved_folder(files: list[Path], tmp_path: Path) -> None:
+    model = colour_model()
+    save_pretrained(model, tmp_path / "saved", **about(note="kept"))
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["model.json", "model.safetensors"]
+    loaded, said = from_pretrained(tmp_path / "saved")
+    assert loaded.config == model.config
+    assert said["note"] == "kept"
+    pixels = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = model.eval()((pixels[None] / 255 - 0.5) / 0.25).softmax(1)[0]
+    (answer,) = Predictor(tmp_path / "saved")([pixels])
+    assert dict(answer.top) == pytest.approx(dict(zip("abc", expected.tolist(), strict=True)), abs=1e-5)
+    grey = Predictor(str(tmp_path / "saved") + "/")([files[0]])[0]
+    assert grey.error is None
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        torch.zeros(3, 8, 8, dtype=torch.uint8),
+        torch.zeros(8, 8, dtype=torch.uint8),
+        torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
+        torch.rand(1, 8, 8),
+    ],
+    ids=["colour", "no channels", "a batch", "floats"],
+)
+def test_other_tensors_are_refused(run: Run, pixels: Tensor) -> None:
+    (answer,) = Predictor(run.path)([pixels])
+    assert "this model takes pixels (1, H, W) as uint8" in str(answer.error)
+
+
+def test_one_path_is_no_list(run: Run, files: list[Path]) -> None:
+    for one in (files[0], str(files[0])):
+        with pytest.raises(ValueError, match=r"^give a list of images: \['"):
+            Predictor(run.path)(one)
+
+
+def test_to_dict() -> None:
+    answer = Prediction("a.png", (("cat", 0.75), ("dog", 0.2500000001)))
+    assert answer.to_dict() == {
+        "path": "a.png", "label": "cat", "probability": 0.75,
+        "top": [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}],
+    }  # fmt: skip
+    assert Prediction("a.png", error="why").to_dict() == {"path": "a.png", "error": "why"}
+    assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [7, 64])
+def test_evaluate_equals_what_training_said(run: Run, val: tuple[Tensor, Tensor], batch: int) -> None:
+    judged = metaformer.evaluate(run.path, batch=batch)
+    best = max(run.metrics, key=lambda line: line["top1"])
+    assert 100 * judged.top1 == pytest.approx(best["top1"])
+    assert judged.loss == pytest.approx(best["val_loss"], rel=1e-5)
+    assert torch.equal(judged.labels, val[1])
+    assert judged.top1 > 0.3  # it has learnt
+
+
+def test_evaluate_on_other_data(run: Run, tmp_path: Path) -> None:
+    named = metaformer.evaluate(run.best, data=run.recipe.data)
+    assert torch.equal(named.logits, metaformer.evaluate(run.path).logits)
+    with pytest.raises(ValueError, match="is no run, so say what to judge it on: data=NAME"):
+        metaformer.evaluate(run.best)
+    with pytest.raises(ValueError, match=r"^the data's classes \('0', .* are not the model's \('T-shirt/top', "):
+        metaformer.evaluate(run.path, data="digits")
+    with pytest.raises(ValueError, match="no data 'nothing'"):
+        metaformer.evaluate(run.path, data="nothing")
+
+
+# --- what cannot be opened --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "sentence"),
+    [
+        ("caformer_s18", ValueError, "caformer_s18 has no weights here: train it, metaformer train caformer_s18"),
+        ("nothing", FileNotFoundError, "no run or folder nothing"),
+        (".", FileNotFoundError, r"\. holds no model: it has no model\.json"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_is_no_model(source: str, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Predictor(source)
+
+
+def test_engines(run: Run) -> None:
+    assert Predictor(run.path, "torch", device="cpu").model.training is False
+    with pytest.raises(ValueError, match="no engine 'openvino'; allowed: auto, torch"):
+        Predictor(run.path, engine="openvino")
+
+
+DAMAGES = {
+    "not JSON": ("{bad", "is damaged"),
+    "a list": ("[]", "is damaged"),
+    "another schema": ('{"schema": 7}', "is of schema 7; this version reads 1"),
+    "no schema": ("{}", "is of schema None; this version reads 1"),
+    "no config": ('{"schema": 1}', "a model needs 'depths'"),
+    "no classes": ({"classes": None}, "does not say the 10 classes or the preprocessing of its model"),
+    "too few classes": ({"classes": ["a"]}, "does not say the 10 classes or the preprocessing of its model"),
+    "no preprocessing": ({"preprocess": None}, "does not say the 10 classes or the preprocessing of its model"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_description_is_a_sentence(run: Run, tmp_path: Path, damage: str) -> None:
+    content, sentence = DAMAGES[damage]
+    shutil.copytree(run.path, tmp_path / "run")
+    file = tmp_path / "run" / "best" / "model.json"
+    if isinstance(content, dict):
+        said = {key: value for key, value in (json.loads(file.read_text()) | content).items() if value is not None}
+        content = json.dumps(said)
+    file.write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        Predictor(tmp_path / "run")
+
+
+def test_missing_and_damaged_weights_are_sentences(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    file = tmp_path / "run" / "best" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors holds no weights that can be read safely"):
+        Predictor(tmp_path / "run")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no file of weights at .*model\.safetensors"):
+        Predictor(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    with pytest.raises(ValueError, match="has no weights yet: go on with it, metaformer train"):
+        Predictor(tmp_path / "run")
+
+
+def test_weights_of_the_old_best_serve_while_the_new_one_is_away(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "best").rename(tmp_path / "run" / "best.old")
+    assert torch.equal(metaformer.evaluate(tmp_path / "run").logits, metaformer.evaluate(run.path).logits)
