@@ -41,8 +41,10 @@ def train(
         run = _go_on(open_run(resume), own, quiet=quiet)
     else:
         settings = ({"model": CUSTOM} if own is not None else _named(str(model))) | settings
-        data = open_data(settings.get("data", SMALL.data))
-        recipe = revise(PHOTOS if data.image_size is None else SMALL, settings)
+        recipe = revise(SMALL, settings)
+        data = open_data(recipe.data)
+        if data.image_size is None:
+            recipe = revise(PHOTOS, settings)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own)
     return run
