@@ -31,11 +31,11 @@ from metaformer.train.train import prepare
 
 def timm_twin(channels: int, classes: int) -> nn.Module:
     """timm's class in the shape of caformer_t6; its stem has stride 4, so the convolution is exchanged."""
-    sep, att = timm_metaformer.SepConv, timm_metaformer.Attention
+    mixers = [timm_metaformer.SepConv] * 2 + [timm_metaformer.Attention] * 2
+    norms = [timm_metaformer.LayerNorm2dNoBias] * 2 + [timm_metaformer.LayerNormNoBias] * 2
     model = timm_metaformer.MetaFormer(
         in_chans=channels, num_classes=classes, depths=(1, 1, 3, 1), dims=(32, 64, 128, 192),
-        token_mixers=[sep, sep, att, att], norm_layers=[timm_metaformer.LayerNorm2dNoBias] * 2 + [timm_metaformer.LayerNormNoBias] * 2,
-        drop_path_rate=0.05, use_mlp_head=True,
+        token_mixers=mixers, norm_layers=norms, drop_path_rate=0.05, use_mlp_head=True,
     )  # fmt: skip
     model.stem.conv = nn.Conv2d(channels, 32, 7, 2, 3)
     return model

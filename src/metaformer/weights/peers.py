@@ -1,6 +1,7 @@
 """timm's models under our roof, so that a peer is trained, judged and used by the same tool: `timm:resnet18`."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,8 +48,8 @@ def _make(config: PeerConfig) -> Any:
     import timm
 
     if not timm.is_model(config.name):
-        near = timm.list_models(f"*{config.name[:6]}*")[:4]
-        raise ValueError(f"timm has no model {config.name!r}{': there is ' + ', '.join(near) if near else ''}")
+        near = get_close_matches(config.name, timm.list_models(), n=1, cutoff=0.6)
+        raise ValueError(f"timm has no model {config.name!r}{f', did you mean timm:{near[0]}?' if near else ''}")
     options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
     known = timm.get_pretrained_cfg(config.name)
     if known is not None and known.fixed_input_size:
