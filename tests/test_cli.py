@@ -1,0 +1,269 @@
+"""The command line: every verb does its work; every mistake is one sentence and exit code 2."""
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weights
+
+from metaformer import Run, __version__, list_models
+from metaformer.cli import FILES
+from metaformer.data.sources import open_data
+from metaformer.lab import jobs
+from metaformer.lab.doctor import examine
+from metaformer.lab.tables import model_table, settings_table
+
+pytestmark = pytest.mark.usefixtures("thread", "here")
+
+
+@pytest.fixture
+def copy(run: Run, here: Path) -> Path:
+    """A copy of the finished run, in `runs/tiny`."""
+    shutil.copytree(run.path, here / "runs" / "tiny")
+    return Path("runs/tiny")
+
+
+@pytest.fixture(scope="module")
+def images(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three images."""
+    folder, val = tmp_path_factory.mktemp("images"), open_data(run.recipe.data).val
+    for i in range(3):
+        Image.fromarray(val.image(i)[0].numpy()).save(folder / f"{i}.png")
+    return folder
+
+
+# --- verbs ------------------------------------------------------------------------------------------------------------
+
+
+def test_train_then_train_again_and_from_its_recipe(run: Run, fashion: str) -> None:
+    code, out, err = command("train", "caformer_t6", f"data={fashion}", "name=mine", *pairs(QUICK))
+    assert (code, err) == (0, "")
+    mine = Run(Path("runs/mine"))
+    assert same(weights(mine.last), weights(run.last))
+    assert f"best top-1 {max(line['top1'] for line in mine.metrics):.2f} % on 40 held-out images" in out
+    told = re.findall(r"^  (\S+) {2,}\S", out, re.MULTILINE)
+    assert "Everything is in runs/mine:" in out
+    assert (
+        {*told}
+        == {path.name for path in mine.path.iterdir()} & FILES.keys()
+        >= {"recipe.json", "metrics.jsonl", "best", "last"}
+    )
+
+    before = {
+        path: path.read_bytes() for path in mine.path.rglob("*") if path.suffix in (".json", ".jsonl", ".safetensors", ".pt")
+    }
+    code, out, err = command("train", "runs/mine/")  # with a slash, as a shell completes it
+    assert (code, err) == (0, "")
+    assert "runs/mine is finished: 2 of 2 epochs" in out
+    assert before == {path: path.read_bytes() for path in before}
+
+    code, _, err = command("train", "runs/mine/recipe.json", "root=elsewhere")
+    assert (code, err) == (0, "")
+    (again,) = Path("elsewhere").iterdir()
+    assert again.name == "caformer_t6-fashion"
+    assert same(weights(Run(again).last), weights(mine.last))
+    assert timeless(Run(again).metrics) == timeless(mine.metrics)
+    assert Run(again).recipe == mine.recipe
+
+
+def test_ctrl_c_is_exit_code_130(run: Run, fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_steps(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    code, out, err = command("train", "caformer_t6", f"data={fashion}", "name=mine", *pairs(QUICK))
+    assert (code, err) == (130, "")
+    assert out.endswith("stopped and saved; to go on: metaformer train runs/mine\n")
+    assert not Run(Path("runs/mine")).finished
+    code, out, err = command("train", "runs/mine")
+    assert (code, err) == (0, "")
+    assert "going on at epoch 1, step 3" in out
+    assert same(weights(Path("runs/mine/last")), weights(run.last))
+
+
+def test_eval(run: Run, copy: Path, fashion: str) -> None:
+    code, out, err = command("eval", copy)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["top1"] == pytest.approx(max(line["top1"] for line in run.metrics))
+    assert json.loads(out)["images"] == 40
+    assert command("eval", copy / "best", "--data", fashion, "--device", "cpu") == (0, out, "")
+
+
+def test_predict(copy: Path, images: Path) -> None:
+    code, out, err = command("predict", copy, images)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [str(images / f"{i}.png") for i in range(3)]
+    assert all(re.fullmatch(r".+\.png(  [\w/ -]+ \d+\.\d%){3}", line) for line in lines)
+    code, out, err = command("predict", copy, images / "1.png", images / "0.png", "--json")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["path"] for record in records] == [str(images / "1.png"), str(images / "0.png")]
+    assert f"{records[0]['label']} {records[0]['probability']:.1%}" in lines[1]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_predict_goes_on_past_what_it_cannot_read(copy: Path, images: Path, as_json: bool) -> None:
+    Path("text.png").write_text("no image")
+    options = ["--json"] if as_json else []
+    code, out, err = command("predict", copy, "text.png", images / "0.png", "nothing.png", *options)
+    assert code == 1
+    reasons = [json.loads(line)["error"] for line in out.splitlines() if "error" in line] if as_json else err.splitlines()
+    assert [reason.split(":")[0] for reason in reasons] == ["text.png", "nothing.png"]
+    assert str(images / "0.png") in out
+
+
+def test_models() -> None:
+    code, out, err = command("models", "*_t6")
+    assert (code, out, err) == (0, model_table("*_t6") + "\n", "")
+    assert re.findall(r"^\| `(\w+)`", out, re.MULTILINE) == list_models("*_t6")
+
+
+def test_settings_and_doctor() -> None:
+    assert command("settings") == (0, settings_table() + "\n", "")
+    code, out, err = command("doctor")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == list(examine())
+
+
+def test_version_and_help() -> None:
+    assert command("--version") == (0, f"metaformer {__version__}\n", "")
+    code, out, _ = command("--help")
+    assert code == 0
+    for verb in ("train", "eval", "predict", "models", "settings", "doctor", "demo"):
+        assert re.search(rf"\b{verb}\b", out)
+        assert command(verb, "--help")[0] == 0
+
+
+def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = jobs.train
+
+    def quick(*arguments: Any, **settings: Any) -> Run:
+        return train(*arguments, **settings, **QUICK | {"batch": 512, "epochs": 1})
+
+    monkeypatch.setattr(jobs, "train", quick)
+    for name in ("demo", "demo-2"):
+        code, out, err = command("demo")
+        assert (code, err) == (0, "")
+        assert f"$ metaformer eval runs/{name}\n{{" in out
+        assert f"$ metaformer predict runs/{name} runs/{name}/samples\n" in out
+        assert len(re.findall(rf"^runs/{name}/samples/\d\d-is-\d\.png  \d \d+\.\d%", out, re.MULTILINE)) == 10
+        assert f"Everything is in runs/{name}:" in out
+        assert Run(Path("runs") / name).recipe.data == "digits"
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+MISTAKES: list[tuple[str, str]] = [
+    ("train caformr_t6", "no model 'caformr_t6', did you mean caformer_t6?"),
+    ("train caformer_t6 epoch=3", "no setting 'epoch'; did you mean epochs?"),
+    ("train caformer_t6 epochs", "'epochs' is not key=value, such as epochs=5"),
+    ("train caformer_t6 epochs=x", "epochs=x is not a whole number"),
+    ("train caformer_t6 epochs=0", "epochs=0 is not at least 1"),
+    ("train caformer_t6 lr=nan", "lr=nan is too large, or not a number at all"),
+    ("train caformer_t6 lr=inf", "lr=inf is too large, or not a number at all"),
+    ("train caformer_t6 seed=-1", "seed=-1 is not at least 0"),
+    ("train caformer_t6 batch=99999999999999999999", "batch=99999999999999999999 is too large"),
+    ("train caformer_t6 model=x", "no setting 'model'"),
+    ("train caformer_t6 changes=x", "no setting 'changes'"),
+    ("train caformer_t6 device=tpu", "device=tpu is not one of auto, cpu, cuda, mps"),
+    ("train caformer_t6 device=cpu:x", "device=cpu:x is not a device"),
+    ("train caformer_t6 data=nothing", "nothing"),
+    ("train caformer_t6 data=fashion-mnist:nothing", "nothing"),
+    ("train caformer_t6 DATA model.nrm=MLN()", "a model has no 'nrm', did you mean norm?"),
+    ("train caformer_t6 DATA model.norm=MNL()", "norm: unknown 'MNL', did you mean MLN?"),
+    ("train caformer_t6 DATA model.num_classes=3", "model.num_classes follows from the data, 10 here: leave it out"),
+    ("train caformer_t6 DATA model.norm=BatchNorm() batch=5 image_size=8", "the smallest part of a batch, 1 of 8×8 pixels"),
+    ("train caformer_t6 DATA image_size=2 model.stem_stride=4", "the smallest part of a batch"),
+    ("train caformer_t6 DATA name=../x", "name=../x is not the name of one folder; root= says where it goes"),
+    ("train caformer_t6 DATA name=", "name= is not the name of one folder"),
+    (
+        "train caformer_t6 DATA name=tiny",
+        "runs/tiny exists: choose another name=, or go on with it: metaformer train runs/tiny",
+    ),
+    ("train caformer_t6 DATA root=file.txt", "file.txt/caformer_t6"),
+    ("train caformer_t6 DATA root=/proc/nothing", "/proc/nothing"),
+    ("train caformer_t6 DATA name=" + "x" * 300, "File name too long"),
+    ("train custom", "this run's model is code of your own"),
+    ("train runs/nothing", "runs/nothing is not a run directory: it has no recipe.json"),
+    ("train runs", "runs is not a run directory: it has no recipe.json"),
+    ("train nothing.json", "nothing.json: No such file or directory"),
+    ("train file.json", "file.json is damaged"),
+    ("train folder.json", "folder.json: Is a directory"),
+    ("train runs/tiny epochs=3", "a run goes on with its own recipe: train runs/tiny without settings"),
+    ("train runs/tiny name=other", "a run goes on with its own recipe"),
+    ("train runs/tiny root=other", "a run goes on with its own recipe"),
+    ("eval nothing", "no run or folder nothing"),
+    ("eval runs", "runs holds no model: it has no model.json"),
+    ("eval caformer_t6", "caformer_t6 has no weights here: train it, metaformer train caformer_t6, and name the run"),
+    ("eval runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on"),
+    ("eval runs/tiny --data nothing", "nothing"),
+    ("eval runs/tiny --device tpu", "device=tpu is not to be had here"),
+    ("predict nothing file.txt", "no run or folder nothing"),
+    ("predict runs/tiny folder.json", "folder.json has no image in it"),
+    ("models nothing*", "no model matches 'nothing*'; metaformer models lists all"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), MISTAKES, ids=[line[:60] for line, _ in MISTAKES])
+def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence: str) -> None:
+    Path("file.txt").touch()
+    Path("file.json").write_text("{")
+    Path("folder.json").mkdir()
+    words = [f"data={fashion}" if word == "DATA" else word for word in line.split()]
+    code, out, err = command(*words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"metaformer: [^\n]+\n", err), err
+    assert sentence in err
+    assert sorted(path.name for path in Path().iterdir()) == ["file.json", "file.txt", "folder.json", "runs"]
+    assert [path.name for path in Path("runs").iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("trian", "No such command 'trian'. Did you mean 'train'?"),
+        ("train", "Missing argument"),
+        ("predict runs/tiny", "Missing argument"),
+        ("eval runs/tiny --dta digits", "No such option: --dta"),
+        ("--nothing", "No such option: --nothing"),
+    ],
+)
+def test_a_mistyped_verb_or_option_is_explained(line: str, sentence: str) -> None:
+    code, out, err = command(*line.split())
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("damage", ["recipe.json", "last/training.pt", "last/model.safetensors"])
+@pytest.mark.parametrize("how", ["missing", "junk"])
+def test_a_damaged_run_is_one_sentence(run: Run, copy: Path, damage: str, how: str) -> None:
+    longer = json.loads((copy / "recipe.json").read_text()) | {"epochs": 3}  # not finished
+    (copy / "recipe.json").write_text(json.dumps(longer))
+    (copy / damage).unlink()
+    if how == "junk":
+        (copy / damage).write_bytes(b"junk")
+    code, _, err = command("train", copy)
+    assert code == 2
+    assert "Traceback" not in err
+    assert re.fullmatch(r"metaformer: .+\n", err, re.DOTALL)
+    assert damage.rpartition("/")[2] in err
+    assert same(weights(copy / "best"), weights(run.best))
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_divergence_is_one_sentence(fashion: str) -> None:
+    code, _, err = command("train", "caformer_t6", f"data={fashion}", *pairs(QUICK | {"lr": 1e9, "clip": None}))
+    assert code == 2
+    assert re.fullmatch(r"metaformer: the loss became .*; try a lower lr than 1e\+09\n", err)
+
+
+@pytest.mark.parametrize("name", ["été ☃", "with space", "-dash"])
+def test_odd_names_work(fashion: str, name: str) -> None:
+    code, out, err = command("train", "caformer_t6", f"data={fashion}", f"name={name}", *pairs(QUICK | {"epochs": 1}))
+    assert (code, err) == (0, "")
+    assert f"Everything is in runs/{name}:" in out
+    assert command("eval", f"runs/{name}")[0] == 0
