@@ -83,9 +83,9 @@ def recalled(listing: Listing, split: Mapping[str, str], source: str, *, part: s
     keep = [i for i, key in enumerate(listing.keys) if key in wanted]
     if len(keep) < len(wanted):
         gone = sorted(wanted.keys() - set(listing.keys))
-        raise ValueError(f"{len(gone):,} images of the run's split are not in {source} any more, such as {gone[0]}")
+        raise ValueError(f"images of the run's split that {source} has no more: {len(gone):,}, such as {gone[0]}; put it back")
     new = len(listing.keys) - sum(key in split for key in listing.keys)
-    note = (f"{new:,} images of {source} are not in the run's split and are left out",) if new else ()
+    note = (f"images of {source} that are not in the run's split, left out: {new:,}",) if new else ()
     listing = listing.take(keep)
     return replace(listing, parts=[wanted[key] for key in listing.keys], notes=listing.notes + note)
 
@@ -180,10 +180,10 @@ def _copies(listing: Listing, seen: Scan) -> list[str]:
     if leaks:
         count = sum(listing.parts[i] == "val" for group in leaks for i in group)
         like = " and ".join(listing.name(i) for i in leaks[0][:2])
-        notes.append(f"{count:,} judging images are also learnt from, byte for byte, such as {like}: top-1 is flattered")
+        notes.append(f"judging images that are also learnt from, byte for byte: {count:,} ({like}); that flatters the result")
     if torn:
         like = " and ".join(listing.name(i) for i in torn[0][:2])
-        notes.append(f"{len(torn):,} images are in several classes at once, byte for byte, such as {like}")
+        notes.append(f"images in several classes at once, byte for byte: {len(torn):,} ({like})")
     return notes
 
 

@@ -102,7 +102,7 @@ def _append(address: str, part: Path, name: str, progress: Progress | None) -> N
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length is not None and length.isdigit() else 0
         with part.open("ab" if have else "wb") as out:
-            while block := answer.read(BLOCK):
+            while block := answer.read1(BLOCK):
                 out.write(block)
                 have += len(block)
                 if progress is not None:

@@ -13,7 +13,8 @@ SUFFIXES = (
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """The files named, the images anywhere in the folders named, and what globs such as "photos/**/*.jpg" match.
+    """The files named, the images anywhere in the folders named, and what globs such as "photos/**/*.jpg" match
+    (only the images among it, if there are any).
 
     Folders and globs are sorted; hidden files are left out; nothing comes twice. A file named that does not exist is
     kept, so that it gets its own answer. Raises ValueError where a folder has no image or a glob matches nothing.
@@ -40,8 +41,9 @@ def _matches(pattern: str) -> list[Path]:
     matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  Path.glob takes no absolute pattern
     if not matches:
         raise ValueError(f"nothing matches {pattern}")
-    inside = [file for path in matches if path.is_dir() and "**" not in pattern for file in _images_of(path)]
-    return [path for path in matches if path.is_file()] + inside
+    files = [path for path in matches if path.is_file()]
+    files = [path for path in files if is_image(path)] or files
+    return files + [file for path in matches if path.is_dir() and "**" not in pattern for file in _images_of(path)]
 
 
 def is_image(file: Path) -> bool:
@@ -64,3 +66,9 @@ def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name; hidden ones and what macOS adds to archives left out."""
     inside = (path for path in folder.iterdir() if path.is_dir())
     return sorted(path for path in inside if not path.name.startswith(".") and path.name != "__MACOSX")
+
+
+def printable(path: str | Path) -> str:
+    """A path as one line of text that can be written: bytes that are not UTF-8 become \\xNN, line breaks \\n."""
+    text = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from metaformer.data.dataset import Listing
-from metaformer.data.find import SUFFIXES, files_in, is_image, subfolders
+from metaformer.data.find import SUFFIXES, files_in, is_image, printable, subfolders
 
 JUDGING = ("val", "validation", "valid", "test")
 """Names of the part that judges, the first of them where there are several."""
@@ -49,8 +49,8 @@ def _listing(root: Path, parts: list[tuple[Path, str | None]], notes: list[str])
             where += [part] if part is not None else []
     if passed:
         kinds = ", ".join(kind for kind, _ in passed.most_common(4))
-        notes = [*notes, f"{passed.total():,} files in {root} are not images of a class and are left out ({kinds})"]
-    keys = [file.relative_to(root).as_posix() for file in files]
+        notes = [*notes, f"files in {root} that are not images of a class, left out: {passed.total():,} ({kinds})"]
+    keys = [printable(file.relative_to(root).as_posix()) for file in files]
     return Listing(files, keys, labels, None, where or None, tuple(notes))
 
 

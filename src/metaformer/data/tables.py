@@ -107,7 +107,7 @@ def _once(rows: list[Row], file: Path) -> tuple[list[Row], list[str]]:
         if (before.label, before.part) != (row.label, row.part):
             raise ValueError(f"lines {before.line} and {row.line} of {file} name {row.path} with different labels or splits")
     again = len(rows) - len(first)
-    return list(first.values()), [f"{again:,} rows of {file} name a file again and are left out"] if again else []
+    return list(first.values()), [f"rows of {file} that name a file again, left out: {again:,}"] if again else []
 
 
 def _check_labels(rows: list[Row], file: Path) -> None:
@@ -116,7 +116,7 @@ def _check_labels(rows: list[Row], file: Path) -> None:
     if others and len(others) < len(rows) / 2:
         row = others[0]
         raise ValueError(
-            f"line {row.line} of {file}: label {row.label!r} is not an integer, as {len(rows) - len(others):,} other labels are"
+            f"line {row.line} of {file}: label {row.label!r} is not an integer, as {len(rows) - len(others):,} others are"
         )
 
 
