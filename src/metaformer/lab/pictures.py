@@ -27,14 +27,14 @@ def thumbnail(pixels: Tensor) -> str:
 
 
 def overlay(pixels: Tensor, heat: Tensor) -> str:
-    """The picture (C, H, W) with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1."""
-    image = _image(pixels).convert("RGB")
+    """The picture (C, H, W) in grey with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1."""
+    image = _image(pixels).convert("L").convert("RGB")
     scale = max(1, SIDE // max(image.size))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     smooth = Image.fromarray(heat.float().cpu().numpy()).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(smooth).clip(0, 1)
     colour = matplotlib.colormaps["turbo"](0.3 + 0.55 * strength)[..., :3] * 255
-    weight = 0.65 * strength[..., None]
+    weight = 0.75 * strength[..., None] ** 0.7
     return _address(Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8)))
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,7 +56,8 @@ def per_class(probabilities: Tensor, predicted: Tensor, labels: Tensor) -> list[
         _defined(hits / called), _defined(hits / support), _defined(2 * hits / (called + support)), support.tolist(),
         strict=True,
     )  # fmt: skip
-    return [ClassFigures(*row, auc(probabilities[:, place], labels == place)) for place, row in enumerate(rows)]
+    columns = probabilities.T.contiguous()
+    return [ClassFigures(*row, auc(columns[place], labels == place)) for place, row in enumerate(rows)]
 
 
 def _defined(ratios: Tensor) -> list[float | None]:
@@ -83,9 +85,18 @@ def roc(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def auc(scores: Tensor, positive: Tensor) -> float | None:
-    """Area under the ROC curve: how often a positive scores above a negative, a tie counting half."""
-    curve = roc(scores, positive)
-    return None if curve is None else torch.trapezoid(curve[1], curve[0]).item()
+    """Area under the ROC curve: how often a positive scores above a negative, a tie counting half (Mann and Whitney 1947).
+
+    From the ranks of the positives, so that only values are sorted: a thousand classes of 50,000 images take seconds.
+    """
+    values, chosen = scores.numpy(), positive.numpy()
+    own = values[chosen]
+    others = len(values) - len(own)
+    if not len(own) or not others:
+        return None
+    ordered = np.sort(values)
+    ranks = (np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right") + 1) / 2
+    return float(ranks.sum() - len(own) * (len(own) + 1) / 2) / (len(own) * others)
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:
@@ -142,21 +153,31 @@ COLDEST, HOTTEST = 0.05, 20.0
 def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
     """The T for which softmax(logits / T) has the lowest NLL (Guo et al. 2017, section 4.2).
 
-    NLL is convex in 1/T, so its slope is bisected. None where no T from 0.05 to 20 is best, as when every image is right.
+    NLL is convex in 1/T: Newton's method finds where its slope is 0, halving the interval wherever a step would leave it.
+    None where no T from 0.05 to 20 is best, as when every image is right.
     """
     z = logits.double()
-    own = z.gather(1, labels.unsqueeze(1)).squeeze(1)
+    own = z.gather(1, labels.unsqueeze(1)).mean()
 
-    def slope(log_scale: float) -> float:
-        return (((z * math.exp(log_scale)).softmax(1) * z).sum(1) - own).mean().item()
+    def slope(log_scale: float) -> tuple[float, float]:
+        """Of NLL by 1/T, and the slope's own slope by log 1/T."""
+        p = (z * math.exp(log_scale)).softmax(1)
+        first = (p * z).sum(1)
+        second = p.mul_(z).mul_(z).sum(1)
+        return (first.mean() - own).item(), math.exp(log_scale) * (second - first.square()).mean().item()
 
     low, high = -math.log(HOTTEST), -math.log(COLDEST)
-    if slope(low) >= 0 or slope(high) <= 0:
+    if slope(low)[0] >= 0 or slope(high)[0] <= 0:
         return None
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
+    here = 0.0
+    while high - low > 1e-9:
+        value, rise = slope(here)
+        low, high = (low, here) if value > 0 else (here, high)
+        step = value / rise if rise > 0 else math.inf
+        if abs(step) < 1e-9:
+            break
+        here = here - step if low < here - step < high else (low + high) / 2
+    return math.exp(-here)
 
 
 @dataclass(frozen=True)
