@@ -35,8 +35,9 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     made, axes = figure(9, 2.8, 1, 3)
     epochs = [line["epoch"] for line in metrics]
     loss, top1, lr = axes[0]
-    loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, label="training (augmented)")
-    loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, label="held out")
+    dot = "." if len(epochs) == 1 else ""  # one point makes no line
+    loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, marker=dot, label="training (augmented)")
+    loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, marker=dot, label="held out")
     loss.set_title("loss", fontsize=10)
     loss.legend(fontsize=8, frameon=False)
     values = [line["top1"] for line in metrics]
@@ -47,7 +48,7 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         f"{values[best]:.2f} %", (epochs[best], values[best]), (-6, -14), textcoords="offset points", ha="right", fontsize=9
     )
     top1.set_title("top-1 on held-out images, %", fontsize=10)
-    lr.plot(epochs, [line["lr"] for line in metrics], color=GREY)
+    lr.plot(epochs, [line["lr"] for line in metrics], color=GREY, marker=dot)
     lr.set_title("learning rate", fontsize=10)
     for axis in axes[0]:
         axis.set_xlabel("epoch", fontsize=8)
