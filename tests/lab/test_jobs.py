@@ -1,0 +1,103 @@
+"""`metaformer.train`: what it takes, what it refuses, what it leaves."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tiny import QUICK, same, timeless, weights
+
+import metaformer
+from metaformer import Run
+from metaformer.config import revise
+from metaformer.lab import jobs
+from metaformer.recipes import SMALL
+from metaformer.weights.pretrained import from_pretrained
+
+pytestmark = pytest.mark.usefixtures("thread")
+
+
+def test_a_run_directory_holds_all_that_is_promised(run: Run) -> None:
+    promised = {"recipe.json", "metrics.jsonl", "last", "best", "curves.png", "confusion.png", "predictions.png", "log.txt"}
+    assert promised <= {path.name for path in run.path.iterdir()}
+    assert list(run.path.rglob("*.tmp")) == []
+    assert all(path.stat().st_size > 5000 for path in run.path.glob("*.png"))
+    assert run.finished
+    assert run.recipe.epochs == len(run.metrics) == 2
+
+
+def test_recipe_json_repeats_the_run(run: Run, tmp_path: Path) -> None:
+    again = metaformer.train(run.path / "recipe.json", root=tmp_path, quiet=True)
+    assert again.recipe == run.recipe
+    assert timeless(again.metrics) == timeless(run.metrics)
+    assert same(weights(again.last), weights(run.last))
+    assert same(weights(again.best), weights(run.best))
+    assert (again.path / "confusion.png").read_bytes() == (run.path / "confusion.png").read_bytes()
+
+
+def test_recipe_json_with_a_change(run: Run, tmp_path: Path) -> None:
+    changed = metaformer.train(run.path / "recipe.json", name="changed", root=tmp_path, quiet=True, seed=5, epochs=1)
+    assert changed.recipe == revise(run.recipe, {"seed": 5, "epochs": 1})
+    assert not same(weights(changed.last), weights(run.last))
+
+
+def test_a_finished_run_says_so_and_stays(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "curves.png").unlink()
+    names = ("recipe.json", "metrics.jsonl", "model.json", "model.safetensors", "training.pt")
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.name in names}
+    assert len(kept) == 7
+    for arguments in ({"model": tmp_path / "run"}, {"model": from_pretrained(run.best)[0], "resume": tmp_path / "run"}):
+        assert metaformer.train(**arguments) == Run(tmp_path / "run")
+        assert capsys.readouterr().out == f"{tmp_path / 'run'} is finished: 2 of 2 epochs\n"
+    assert (tmp_path / "run" / "curves.png").exists()
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 3}, {"name": "x"}, {"root": "elsewhere"}], ids=str)
+def test_a_run_goes_on_as_it_is(run: Run, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"a run goes on with its own recipe: train .* without settings, or start a new run"):
+        metaformer.train(run.path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "sentence"),
+    [
+        ({"epoch": 3}, ValueError, r"no setting 'epoch'; did you mean epochs\?"),
+        ({"epochs": "3"}, ValueError, "epochs='3' is not a whole number"),
+        ({"data": 3}, ValueError, "data=3 is not a text"),
+        ({"changes": {"norm": metaformer.BatchNorm()}}, ValueError, "is not texts by name, such as {'norm': 'BatchNorm"),
+        ({"resume": "nothing"}, FileNotFoundError, "nothing is not a run directory"),
+    ],
+)
+def test_mistakes_come_before_data_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    monkeypatch.setattr(jobs, "open_data", lambda *_, **__: pytest.fail("data was opened"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=sentence):
+        metaformer.train("caformer_t6", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["nothing/here", ".", Path("nothing/else")], ids=str)
+def test_a_path_that_is_no_run(model: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no recipe\.json"):
+        metaformer.train(model)
+
+
+def test_no_settings_is_the_small_recipe_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(jobs, "report", lambda *_: None)
+    monkeypatch.setattr(
+        jobs, "start", lambda recipe, data, model, **place: asked.append((recipe, len(data.train), model, place))
+    )
+    metaformer.train("caformer_t6")
+    assert asked == [(SMALL, 1437, None, {"name": None, "root": "runs", "quiet": False})]
+
+
+def test_timm_s_models_train_here_too(fashion: str, tmp_path: Path) -> None:
+    settings = {key: value for key, value in QUICK.items() if key != "changes"} | {"epochs": 1, "image_size": 32}
+    run = metaformer.train("timm:test_resnet", data=fashion, root=tmp_path, quiet=True, **settings)
+    judged = metaformer.evaluate(run.path)
+    assert 100 * judged.top1 == pytest.approx(run.metrics[0]["top1"])
