@@ -17,7 +17,7 @@ from torch import Tensor
 from metaformer.config import Recipe
 from metaformer.core.mixers import Pooling
 from metaformer.core.model import MetaFormer, MetaFormerConfig
-from metaformer.data.sources import Data
+from metaformer.data.dataset import Data
 from metaformer.data.splits import Images
 from metaformer.data.transforms import Preprocess
 from metaformer.infer.predictor import Predictor

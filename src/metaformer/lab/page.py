@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metaformer.config import Recipe
 from metaformer.core.count import count
-from metaformer.data.sources import Data
+from metaformer.data.dataset import Data
 from metaformer.infer.predictor import Predictor
 from metaformer.lab import charts
 from metaformer.lab.charts import Series
