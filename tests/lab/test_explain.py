@@ -118,6 +118,8 @@ def test_peers(name: str) -> None:
 
 
 def test_what_has_no_map_is_said() -> None:
+    with pytest.raises(ValueError, match="one place wide"):
+        class_activation(Linear(), torch.randn(1, 2, 1, 7), torch.tensor([0]))
     with pytest.raises(ValueError, match="Flatten has no forward_features"):
         class_activation(nn.Flatten(), torch.randn(1, 2, 2, 2), torch.tensor([0]))
 

@@ -63,6 +63,26 @@ def test_the_same_run_gives_the_same_files(run: Run) -> None:
     assert {name for name in FILES if (run.path / name).read_bytes() != before[name]} == set()
 
 
+class Stubborn(nn.Module):
+    """Its work depends on values, and it has no gradient."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach() * (1 if x.sum().item() > 0 else 2)
+
+
+def test_a_model_that_cannot_be_explained_or_counted_has_its_report(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    frame = {"depths": (1,) * 4, "dims": (8,) * 4, "norm": "NoNorm()", "residual": False, "num_classes": 10, "in_chans": 1}
+    model = metaformer.MetaFormer(metaformer.MetaFormerConfig(**frame, mixers=Stubborn, mlp_ratio=0))
+    run = metaformer.train(model, data="digits", epochs=1, device="cpu", root=tmp_path, quiet=True)
+    text = (run.path / "report.html").read_text()
+    assert "cannot be counted" in text
+    assert "No activation maps: One of the differentiated Tensors" in text
+
+
 def test_predictions_take_images_of_many_sizes(tmp_path: Path) -> None:
     images = [torch.zeros(3, 10, 20, dtype=torch.uint8), torch.full((1, 30, 8), 255, dtype=torch.uint8)]
     plots.predictions(images, ["a", "$x$ b $"], [("a", 0.9), ("c", 0.5)], tmp_path / "p.png")

@@ -21,14 +21,15 @@ def class_activation(model: nn.Module, images: Tensor, classes: Tensor) -> Tenso
     ReLU(Σ over channels of weight · map), where a weight is the mean gradient of the class's logit over its channel
     (Selvaraju et al. 2017, eq. 1 and 2), divided by its maximum; all 0 where no place speaks for the class. Of a MetaFormer
     the map is that of the deepest stage with at least 4 places on its shorter side, else of the first; of one of timm's models
-    the last. The model is left as it was. Raises ValueError for a model that has no map.
+    the last. The model is left as it was. Raises ValueError for a model that has no map, or one of a single place.
     """
     training = model.training
-    model.eval()
-    logits, features = _forward(model, images.detach().clone().requires_grad_())
-    own = logits.gather(1, classes.clone().to(logits.device).unsqueeze(1)).sum()
-    (gradient,) = torch.autograd.grad(own, features)
+    logits, features = _forward(model.eval(), images.detach().clone().requires_grad_())
     model.train(training)
+    own = logits.gather(1, classes.clone().to(logits.device).unsqueeze(1)).sum()
+    if min(_as_map(model, features).shape[2:]) < 2:
+        raise ValueError("the images are so small that the model's last map is one place wide, which does not tell where")
+    (gradient,) = torch.autograd.grad(own, features)
     maps, slopes = _as_map(model, features.detach()), _as_map(model, gradient)
     heat = (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu()
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, StrictUndefined
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaformer.config import Recipe
 from metaformer.core.count import count
@@ -144,7 +144,6 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     """What was trained, on what, how."""
     recipe, data, lines = judged.run.recipe, judged.data, judged.run.metrics
     pre = judged.predictor.preprocess
-    cost = count(judged.predictor.model, pre.size)
     changes = ", ".join(f"{key}={value}" for key, value in recipe.changes.items())
     support = data.train.labels.bincount(minlength=len(data.classes))
     least, most = int(support.min()), int(support.max())
@@ -153,8 +152,7 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     speed = sum(line["images_per_second"] * line["seconds"] for line in lines) / seconds if seconds else 0.0
     model = [
         ("Model", recipe.model + (f" with {changes}" if changes else "")),
-        ("Parameters", large(cost.parameters) + (f", {large(cost.frozen)} of them frozen" if cost.frozen else "")),
-        ("Cost per image", f"{large(cost.macs)} multiply-accumulates"),
+        *_cost(judged.predictor.model, pre.size),
         ("Trained", f"{len(lines)} epochs of {recipe.epochs}, {recipe.batch} images a step"),
         ("Time", f"{duration(seconds)}, {speed:,.0f} images/s"),
     ]
@@ -167,6 +165,18 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
         ("Normalised by", f"mean {_row(pre.mean)}, standard deviation {_row(pre.std)}"),
     ]
     return {"Model": model, "Data": shown}
+
+
+def _cost(model: nn.Module, size: int) -> list[tuple[str, str]]:
+    """Parameters and multiply-accumulates."""
+    parameters = list(model.parameters())
+    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
+    try:
+        cost = f"{large(count(model, size).macs)} multiply-accumulates"
+    except RuntimeError:  # code of the user's own whose shapes depend on values
+        cost = "cannot be counted"
+    total = large(sum(p.numel() for p in parameters))
+    return [("Parameters", total + (f", {large(frozen)} of them frozen" if frozen else "")), ("Cost per image", cost)]
 
 
 def _row(values: Sequence[float]) -> str:
@@ -316,8 +326,8 @@ def _looked(judged: Judged) -> dict[str, Any]:
         asked = torch.stack([first, second if tile.right else evaluation.labels[i]])
         try:
             heat = class_activation(predictor.model, predictor.preprocess.normalise(fed).expand(len(asked), -1, -1, -1), asked)
-        except ValueError as error:
-            return {"tiles": [], "why": str(error), "grid": ""}
+        except (ValueError, RuntimeError) as error:  # no map, or code of the user's own that has no gradient
+            return {"tiles": [], "why": str(error).partition("\n")[0].rstrip("."), "grid": ""}
         grid = f"{heat.shape[1]} × {heat.shape[2]}"
         maps = [(evaluation.classes[int(name)], overlay(fed[0], one)) for name, one in zip(asked, heat, strict=True)]
         shown.append((tile, maps))
