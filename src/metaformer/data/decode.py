@@ -3,21 +3,20 @@
 import logging
 import re
 import stat
-import struct
 import threading
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from metaformer.data.shown import DAMAGED, is_grey, shown, shrink
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
 """What is opened. The rest of Pillow's formats are rare, run other programs (EPS), or have no signature of their own."""
@@ -26,10 +25,6 @@ MEGAPIXELS = 100
 """Most that is decoded of any file; less where a decoder would need more than BUDGET for it."""
 BUDGET = 400 * 2**20
 """Most bytes that a decoder may ask for; with what follows, a file never takes more than 512 MiB."""
-LARGE = 16_000_000
-"""Pictures of more pixels are shrunk by a whole number while they are read: no model sees the difference."""
-
-GREY = ("1", "L", "LA", "La", "I", "F")
 TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,12 +34,11 @@ TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's parsers raise for bytes that are not as the format demands, found by damaging files at random.
-DAMAGED = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
-    ValueError, struct.error, zlib.error, Image.DecompressionBombError, ImageCms.PyCMSError,
-)  # fmt: skip
 _LOCK = threading.Lock()
+
+
+class UnreadableError(ValueError):
+    """Why a file gives no picture, in one line."""
 
 
 def decode(source: str | Path | bytes, channels: int, name: str | None = None, *, least: int | None = None) -> Tensor:
@@ -68,17 +62,13 @@ def decode(source: str | Path | bytes, channels: int, name: str | None = None, *
 
 def see(source: str | Path | bytes, *, least: int | None = None) -> Image.Image:
     """The upright picture, of mode L if it is grey, else RGB. Raises ValueError with the reason alone; see `decode`."""
-    if isinstance(source, bytes):
-        return _see(BytesIO(source), least)
-    try:
-        if not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would hang
-            raise ValueError("not a file")
-        with Path(source).open("rb") as file:
-            return _see(file, least)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError("no such file") from None
-    except PermissionError:
-        raise ValueError("may not be read") from None
+    with _file(source) as file:
+        image = _opened(file)
+        if image.format in ("JPEG", "MPO") and (least is not None or shrink(image.size) > 1):
+            image.draft(None, _wanted(image.size, least))
+        turn = _turned(image)
+        seen = shown(image)
+        return seen if turn is None else seen.transpose(turn)
 
 
 def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
@@ -86,37 +76,29 @@ def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
 
     Decodes nothing. Raises ValueError with the reason alone, as `see` does.
     """
-    try:
-        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            image = _opened(file)
-            file.seek(-min(12, file.seek(0, 2)), 2)
-            end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}.get(image.format or "", b"")
-            return image.size, is_grey(image), end in file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError("no such file") from None
-    except PermissionError:
-        raise ValueError("may not be read") from None
-    except (*DAMAGED, MemoryError) as error:
-        raise ValueError(_reason(error)) from error
-
-
-def is_grey(image: Image.Image) -> bool:
-    """Whether an image is stored without colour."""
-    return image.mode in GREY or image.mode.startswith("I;16")
-
-
-def _see(file: BinaryIO, least: int | None) -> Image.Image:
-    try:
+    with _file(source) as file:
         image = _opened(file)
-        if image.format in ("JPEG", "MPO") and (least is not None or _shrink(image.size) > 1):
-            image.draft(None, _wanted(image.size, least))
-        turn = _turned(image)
-        seen = _plain(image)
-        return seen if turn is None else seen.transpose(turn)
-    except UnidentifiedImageError:
-        raise ValueError(_unknown(file)) from None
+        file.seek(-min(12, file.seek(0, 2)), 2)
+        end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}.get(image.format or "", b"")
+        return image.size, is_grey(image), end in file.read()
+
+
+@contextmanager
+def _file(source: str | Path | bytes) -> Iterator[BinaryIO]:
+    """The open file. What goes wrong with it, here or in what is done with it, becomes UnreadableError."""
+    try:
+        if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would hang
+            raise UnreadableError("not a file")
+        with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            yield file
+    except UnreadableError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnreadableError("no such file") from None
+    except PermissionError:
+        raise UnreadableError("may not be read") from None
     except (*DAMAGED, MemoryError) as error:
-        raise ValueError(_reason(error)) from error
+        raise UnreadableError(_reason(error)) from error
 
 
 @contextmanager
@@ -134,13 +116,16 @@ def _hushed() -> Iterator[None]:
 
 
 def _opened(file: BinaryIO) -> Image.Image:
-    """The image with its header read. Raises ValueError if decoding it would take too much."""
-    with _hushed():
-        image = Image.open(file, formats=FORMATS)
+    """The image with its header read. Raises UnreadableError if it is none, or if decoding it would take too much."""
+    try:
+        with _hushed():
+            image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnreadableError(_unknown(file)) from None
     width, height = image.size
     most = min(MEGAPIXELS * 10**6, int(BUDGET / _bytes_per_pixel(image)))
     if width * height > most:
-        raise ValueError(_too_large(f"{width} × {height} pixels", most))
+        raise UnreadableError(_too_large(f"{width} × {height} pixels", most))
     return image
 
 
@@ -160,14 +145,9 @@ def _bytes_per_pixel(image: Image.Image) -> float:
 
 def _wanted(size: tuple[int, int], least: int | None) -> tuple[int, int]:
     """Sides that a JPEG is at least read at."""
-    scale = _shrink(size)
+    scale = shrink(size)
     wide, high = -(-size[0] // scale), -(-size[1] // scale)
     return (wide, high) if least is None else (min(wide, least), min(high, least))
-
-
-def _shrink(size: tuple[int, int]) -> int:
-    """By how much to shrink a picture to at most LARGE pixels."""
-    return max(1, int(np.ceil((size[0] * size[1] / LARGE) ** 0.5)))
 
 
 def _turned(image: Image.Image) -> Image.Transpose | None:
@@ -182,69 +162,6 @@ def _turned(image: Image.Image) -> Image.Transpose | None:
             return TURN.get(image.getexif().get(0x0112, 1))
         except DAMAGED:
             return None
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Mode L or RGB on white, not larger than LARGE. A large one goes band by band, for the memory's sake."""
-    to_plain = _converter(image)
-    scale = _shrink(image.size)
-    if scale == 1:
-        return to_plain(image)
-    width, height = image.size
-    whole = Image.new("L" if is_grey(image) else "RGB", (-(-width // scale), -(-height // scale)))
-    for top in range(0, height, 64 * scale):
-        band = image.crop((0, top, width, min(height, top + 64 * scale)))
-        whole.paste(to_plain(band).reduce(scale), (0, top // scale))
-    return whole
-
-
-def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """What makes mode L or RGB of this image, or of bands of it."""
-    mode = "L" if is_grey(image) else "RGB"
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        low, high = _range(image)
-        clear = image.info.get("transparency")
-        return lambda band: _levels(np.asarray(band), low, high, clear)
-    if image.has_transparency_data:
-        return lambda band: _on_white(band).convert(mode)
-    profile = image.info.get("icc_profile")
-    if image.mode == "CMYK" and profile:
-        try:
-            inks = ImageCms.getOpenProfile(BytesIO(profile))
-            to_screen = ImageCms.buildTransform(inks, ImageCms.createProfile("sRGB"), "CMYK", "RGB")
-        except DAMAGED:  # a profile that is broken or of other inks: as if there were none
-            return lambda band: band.convert(mode)
-        return lambda band: ImageCms.applyTransform(band, to_screen) or band.convert(mode)
-    return lambda band: band.convert(mode)
-
-
-def _on_white(band: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", band.size, "white"), band.convert("RGBA"))
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """The values that become black and white: see `decode`."""
-    bands = (image.crop((0, top, image.width, min(image.height, top + 256))) for top in range(0, image.height, 256))
-    low, high = np.inf, -np.inf
-    for band in bands:
-        values = np.asarray(band)
-        values = values[np.isfinite(values)]
-        if values.size:
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if image.mode == "F" and low >= 0 and high <= 255:
-        return 0.0, 1.0 if high <= 1 else 255.0
-    if image.mode != "F" and low >= 0 and high < 2**16:
-        return 0.0, float(next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits))
-    return (low, high) if low < high else (low, low + 1)
-
-
-def _levels(values: NDArray[Any], low: float, high: float, clear: object) -> Image.Image:
-    """Numbers (H, W) → grey of 8 bits; those equal to `clear` are transparent, so white."""
-    scaled = np.nan_to_num((values.astype(np.float32) - low) * np.float32(255 / (high - low)))
-    levels = scaled.round().clip(0, 255).astype(np.uint8)
-    if isinstance(clear, int):
-        levels[values == clear] = 255
-    return Image.fromarray(levels)
 
 
 def _unknown(file: BinaryIO) -> str:
@@ -268,8 +185,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, Image.DecompressionBombError):
         count = re.search(r"\((\d+) pixels\)", said)
         return _too_large(f"{int(count[1]) // 10**6:,} million pixels" if count else "its header says", MEGAPIXELS * 10**6)
-    if said.startswith(("too large", "not a file", "empty")):
-        return said
     if "MAX_TEXT" in said:
         return "refused: a text in it inflates to far more than a picture's notes"
     if "truncated" in said.lower() or isinstance(error, EOFError):
