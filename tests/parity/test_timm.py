@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from metaformer import GELU, Attention, MetaFormer, NoNorm, ReLU, Scale, SepConv, SquaredReLU
 from metaformer.weights.formats import to_format
 
+pytestmark = pytest.mark.usefixtures("thread")
+
 POOLFORMER = [name for name in PUBLISHED if name.startswith("poolformer_")]
 V2 = [name for name in PUBLISHED if name.startswith(("poolformerv2", "convformer", "caformer"))]
 CCAA = [theirs.SepConv, theirs.SepConv, theirs.Attention, theirs.Attention]
