@@ -1,0 +1,105 @@
+"""The public names, and the signatures that others rely upon."""
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import metaformer
+
+NAMES = [
+    "__version__",
+    "Count", "count",
+    "BatchNorm", "GELU", "LayerNorm", "LinearHead", "MLN", "MLPHead", "NoNorm",
+    "ReLU", "Scale", "SiLU", "SquaredReLU", "StarReLU",
+    "Attention", "DepthwiseConv", "Fourier", "Identity", "MaxPooling", "Pooling", "Random", "SepConv", "SpatialFC",
+    "MetaFormer", "MetaFormerConfig",
+    "Prediction", "Predictor", "evaluate",
+    "train",
+    "Run",
+    "create_model",
+    "load_weights",
+    "list_models",
+]  # fmt: skip
+
+
+def test_names() -> None:
+    assert metaformer.__all__ == NAMES
+    assert dir(metaformer) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_what_it_says(name: str) -> None:
+    thing = getattr(metaformer, name)
+    if name != "__version__":
+        assert thing.__name__ == name
+        assert thing.__module__.startswith("metaformer.")
+        assert inspect.getdoc(thing)
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'metaformer' has no attribute 'trian'$"):
+        _ = metaformer.trian  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="cannot import name 'trian'"):
+        from metaformer import trian  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_train_stays_a_function_whatever_is_imported() -> None:
+    code = """
+import inspect
+import metaformer
+import metaformer.train.loop
+assert inspect.isfunction(metaformer.train)
+assert inspect.isfunction(metaformer.train)
+from metaformer.train import loop
+assert inspect.ismodule(loop) and inspect.isfunction(metaformer.train)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+REQUIRED = inspect.Parameter.empty
+KEYWORDS = "**"
+FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, by keyword alone
+    "create_model": ({"name": REQUIRED}, {"num_classes": None, "in_chans": 3, "weights": None, "changes": KEYWORDS}),
+    "list_models": ({"pattern": "*"}, {}),
+    "load_weights": ({"model": REQUIRED, "source": REQUIRED}, {}),
+    "count": ({"model": REQUIRED, "image_size": REQUIRED}, {}),
+    "Predictor": ({"source": REQUIRED, "engine": "auto"}, {"device": "auto"}),
+    "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
+    "evaluate": ({"source": REQUIRED}, {"data": None, "device": "auto"}),
+    "MetaFormer": ({"config": REQUIRED}, {}),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_signature(name: str) -> None:
+    places: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
+    for parameter in inspect.signature(getattr(metaformer, name)).parameters.values():
+        if parameter.kind == parameter.POSITIONAL_OR_KEYWORD:
+            places[parameter.name] = parameter.default
+        else:
+            keywords[parameter.name] = KEYWORDS if parameter.kind == parameter.VAR_KEYWORD else parameter.default
+    by_place, by_keyword = FIXED[name]
+    assert places == by_place
+    assert keywords.items() >= by_keyword.items()
+
+
+def test_a_model_is_fed_and_read_as_promised() -> None:
+    class Own(torch.nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flip(2)
+
+    from metaformer import Attention, MetaFormer, MetaFormerConfig, Pooling
+
+    mixers = (Pooling(), Pooling(), Attention(), Own)
+    model = MetaFormer(MetaFormerConfig(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), mixers=mixers, num_classes=3))
+    x = torch.randn(2, 3, 64, 64)
+    assert [tuple(x.shape) for x in model.features(x)] == [(2, 8, 16, 16), (2, 8, 8, 8), (2, 16, 4, 4), (2, 16, 2, 2)]
+    assert model(x).shape == (2, 3)

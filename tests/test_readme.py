@@ -1,0 +1,130 @@
+"""Every command and code block of our pages is executed; those that train see small images, once."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from metaformer.lab.tables import model_table
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHELL, PYTHON, SHOWN = {"sh", "bash"}, {"python"}, {"text", "console", "json"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Fenced code."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    """In order. A fence that does not open or close a block is an error."""
+    text = page.read_text()
+    found = [
+        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
+        for match in re.finditer(r"^```([^\n`]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert 2 * len(found) == len(re.findall(r"^\s*```", text, re.MULTILINE)), f"{page}: a fence is not closed"
+    return found
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+CODED = [page for page in PAGES if blocks(page)]
+
+
+@pytest.mark.parametrize("page", CODED, ids=name)
+def test_languages_are_known(page: Path) -> None:
+    assert [block for block in blocks(page) if block.language not in SHELL | PYTHON | SHOWN] == []
+
+
+def is_checked_otherwise(line: str) -> bool:
+    """Whether a shell line installs or fetches, which no test does; what it names must be there."""
+    words = line.partition("#")[0].split()
+    if not words:
+        return False
+    if words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word]
+        assert [t for t in targets if not re.search(rf"^{t}:", (ROOT / "Makefile").read_text(), re.MULTILINE)] == []
+    elif words[:2] == ["pip", "install"]:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.findall(r"\w+", "".join(re.findall(r"\[(.*?)\]", line)))) <= set(extras)
+    else:
+        return words[0] == "cd" or words[:2] == ["git", "clone"]
+    return True
+
+
+@pytest.mark.parametrize(
+    ("line", "otherwise"), [("make demo  # x", True), ("pip install '.[dev]'", True), ("ls", False), ("", False)]
+)
+def test_what_is_checked_otherwise(line: str, otherwise: bool) -> None:
+    assert is_checked_otherwise(line) is otherwise
+
+
+@pytest.mark.parametrize("line", ["make nothing", "pip install metaformer[nothing]"])
+def test_what_is_not_there_is_noticed(line: str) -> None:
+    with pytest.raises(AssertionError):
+        is_checked_otherwise(line)
+
+
+@pytest.fixture
+def shell(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which `python` is this one, and `metaformer` is there, installed or not."""
+    wrapper = here.parent / f"{here.name}-bin" / "metaformer"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m metaformer "$@"\n')
+    wrapper.chmod(0o755)
+    (wrapper.parent / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{wrapper.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}")
+    return here
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("page", CODED, ids=name)
+@pytest.mark.usefixtures("shell")
+def test_every_block_runs(page: Path) -> None:
+    for block in blocks(page):
+        where = f"{name(page)}, line {block.line}"
+        separator = " " if block.language in SHELL else ", "
+        code = re.sub(r"\bepochs=\d+", f"epochs=1{separator}image_size=16", block.code)
+        if block.language in SHELL:
+            lines = [line for line in code.splitlines() if not is_checked_otherwise(line)]
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{where}: {done.stderr}"
+        elif block.language in PYTHON:
+            exec(compile(code, where, "exec"), {"__name__": "__main__"})
+
+
+def test_the_model_table_is_the_zoo() -> None:
+    written = re.findall(r"<!-- models -->\n(.*?)\n<!-- /models -->", README.read_text(), re.DOTALL)
+    assert written == [model_table()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_mixer_of_one_s_own_takes_ten_lines() -> None:
+    (block,) = [block for block in blocks(README) if "class " in block.code]
+    lines = [line for line in block.code.splitlines() if line.strip()]
+    assert "metaformer.train(" in block.code
+    assert len(lines) <= 10
