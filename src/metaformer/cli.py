@@ -107,6 +107,22 @@ def settings() -> None:
 
 
 @app.command()
+def recipes(pattern: Annotated[str, typer.Argument(help='A glob, such as "photo*".')] = "*") -> None:
+    """List training recipes: what each sets otherwise than the first."""
+    from metaformer.lab.tables import recipe_table
+
+    print(recipe_table(pattern))
+
+
+@app.command()
+def runs(root: Annotated[str, typer.Argument(help="Where run directories are.")] = "runs") -> None:
+    """List runs: how far each is, and its best top-1."""
+    from metaformer.lab.tables import run_table
+
+    print(run_table(root))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine and installation have: versions, devices, instruction sets, extras."""
     from metaformer.lab.doctor import examine
@@ -150,9 +166,13 @@ FILES = {
     "metrics.jsonl": "a line per epoch",
     "best": "the best weights, with classes and preprocessing",
     "last": "the newest weights, and what is needed to go on",
+    "report.html": "the whole story on one page: open it in a browser",
+    "evaluation.json": "its figures",
     "curves.png": "losses, top-1, learning rate",
     "confusion.png": "which class is called which",
     "predictions.png": "held-out images: the surest mistakes, then right answers",
     "samples": "the digits predicted above",
+    "split.csv": "which image learns and which judges",
+    "bad_images.csv": "images that cannot be read, and why",
     "log.txt": "what was said",
 }

@@ -11,7 +11,8 @@ from torch import Tensor
 from metaformer.core.device import choose_device
 from metaformer.data.decode import decode
 from metaformer.data.loader import Loader, default_workers
-from metaformer.data.sources import open_data
+from metaformer.data.sources import open_judged
+from metaformer.data.splits import Encoded, Images
 from metaformer.data.transforms import Preprocess
 from metaformer.runs import is_run, open_run
 from metaformer.tasks.classification import Classification, Evaluation
@@ -112,11 +113,16 @@ def evaluate(
     predictor = Predictor(source, device=device, model=model)
     if data is None and not is_run(source):
         raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
-    opened = open_data(data if data is not None else open_run(source).recipe.data)
-    if opened.classes != predictor.task.classes:
-        raise ValueError(f"the data's classes {opened.classes} are not the model's {predictor.task.classes}")
-    workers = default_workers(opened.val, None, predictor.device)
-    loader = Loader(opened.val, batch, predictor.preprocess, predictor.device, workers=workers)
+    split = open_run(source).path / "split.csv" if data is None else None
+    named = open_run(source).recipe.data if data is None else data
+    opened = open_judged(named, predictor.task.classes, len(predictor.preprocess.mean), split=split)
+    return judge(predictor, opened.val, batch=batch)
+
+
+def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation:
+    """The predictor's answers on every image of a split, beside the right ones."""
+    workers = default_workers(split, None, predictor.device)
+    loader = Loader(split, batch, predictor.preprocess, predictor.device, workers=workers)
     return predictor.task.evaluate(predictor.model, loader.epoch())
 
 

@@ -76,7 +76,7 @@ def compare(name: str, job: str, batch: int, size: int, device: torch.device, pr
     """Ours and timm's, eager and compiled."""
     import timm
 
-    makers = {"ours": lambda: create_model(name), "timm": lambda: timm.create_model(name)}
+    makers: dict[str, Callable[[], Any]] = {"ours": lambda: create_model(name), "timm": lambda: timm.create_model(name)}
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     contestants: dict[str, Callable[[], object]] = {}
     for owner, make in makers.items():

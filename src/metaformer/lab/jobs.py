@@ -10,6 +10,7 @@ from metaformer.data.sources import open_data
 from metaformer.lab.report import report
 from metaformer.recipes import PHOTOS, SMALL
 from metaformer.runs import Run, is_run, open_run
+from metaformer.train.display import Watch
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
@@ -38,23 +39,21 @@ def train(
     if resume is not None:
         if settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
-        run = _go_on(open_run(resume), own, quiet=quiet)
+        run, data = open_run(resume), None
+        if run.finished:
+            report_finished(run, quiet=quiet)
+        else:
+            data = open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv", progress=Watch(quiet=quiet))
+            go_on(run, data, own, quiet=quiet)
     else:
         settings = ({"model": CUSTOM} if own is not None else _named(str(model))) | settings
         recipe = revise(SMALL, settings)
-        data = open_data(recipe.data)
+        data = open_data(recipe.data, seed=recipe.seed, progress=Watch(quiet=quiet))
         if data.image_size is None:
             recipe = revise(PHOTOS, settings)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
-    report(run, own)
+    report(run, own, data)
     return run
-
-
-def _go_on(run: Run, model: Model | None, *, quiet: bool) -> Run:
-    if run.finished:
-        report_finished(run, quiet=quiet)
-        return run
-    return go_on(run, open_data(run.recipe.data), model, quiet=quiet)
 
 
 def _named(model: str) -> dict[str, Any]:

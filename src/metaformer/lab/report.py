@@ -4,8 +4,9 @@ import json
 
 import torch
 
+from metaformer.data.dataset import Data
 from metaformer.data.sources import open_data
-from metaformer.infer.predictor import Predictor, evaluate
+from metaformer.infer.predictor import Predictor, judge
 from metaformer.lab import plots
 from metaformer.lab.page import Judged, page
 from metaformer.lab.pictures import pictures
@@ -16,22 +17,24 @@ from metaformer.weights.pretrained import Model
 SHOWN = 32
 
 
-def report(run: Run, model: Model | None = None) -> Evaluation:
+def report(run: Run, model: Model | None = None, data: Data | None = None) -> Evaluation:
     """Judges the best weights and writes report.html, evaluation.json, curves.png, confusion.png and predictions.png.
 
-    The pictured predictions are the surest mistakes first, then right answers spread over the held-out images.
+    `model` and `data` where they are at hand already. The pictured predictions are the surest mistakes first, then right
+    answers spread over the held-out images.
     """
-    judged = evaluate(run.path, model=model)
+    predictor = Predictor(run.path, model=model)
+    data = data or open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv")
+    judged = judge(predictor, data.val)
     summary = judged.summary()
     write_text(run.path / "evaluation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     plots.curves(run.metrics, run.path / "curves.png")
     plots.confusion(judged.confusion(), judged.classes, run.path / "confusion.png")
-    data = open_data(run.recipe.data)
     shown = _worth_seeing(judged)
     called = [top[0] for top in Classification(judged.classes).decode(judged.logits[shown], most=1)]
     truth = [judged.classes[label] for label in judged.labels[shown].tolist()]
     plots.predictions(pictures(data.val, shown.tolist()), truth, called, run.path / "predictions.png")
-    write_text(run.path / "report.html", page(Judged(run, data, Predictor(run.path, model=model), judged, summary)))
+    write_text(run.path / "report.html", page(Judged(run, data, predictor, judged, summary)))
     return judged
 
 

@@ -50,3 +50,17 @@ class Display:
 def say(line: str, *, quiet: bool = False) -> None:
     """A line outside of any run."""
     Console(quiet=quiet, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+class Watch:
+    """Told how far something is, it shows that on a terminal, at most ten times a second."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.shown = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not self.console.is_terminal or (done < total and time.monotonic() - self.shown < 0.1):
+            return
+        self.shown = time.monotonic()
+        self.console.print(f"\r{what} {done:,}/{total:,}", end="\n" if done >= total else "", markup=False)

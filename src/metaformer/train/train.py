@@ -1,6 +1,8 @@
 """A run from its recipe: check, build, fit, close."""
 
+import csv
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ from metaformer.config import Recipe
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.core.model import MetaFormer
 from metaformer.data.augment import Augment, View
+from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
-from metaformer.data.sources import Data
 from metaformer.data.transforms import Batch, Preprocess
-from metaformer.runs import Run, create_run
+from metaformer.runs import Run, create_run, write_text
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
@@ -35,7 +37,21 @@ def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, 
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
     fit = prepare(recipe, data, model)
-    return _fit(fit, create_run(recipe, root, name), quiet=quiet)
+    run = create_run(recipe, root, name)
+    for sentence in data.notes:
+        say(sentence, quiet=quiet)
+    if data.drawn:
+        write_text(run.path / "split.csv", split_csv(data))
+    if data.unreadable:
+        write_text(run.path / "bad_images.csv", _csv([("image", "reason"), *data.unreadable]))
+        say(f"{len(data.unreadable)} images cannot be read and are left out: {run.path / 'bad_images.csv'}", quiet=quiet)
+    return _fit(fit, run, quiet=quiet)
+
+
+def _csv(rows: list[tuple[str, str]]) -> str:
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool) -> Run:
