@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaformer.core.architecture import MetaFormerConfig as MetaFormerConfig
     from metaformer.core.count import Count as Count
     from metaformer.core.count import count as count
     from metaformer.core.layers import GELU as GELU
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from metaformer.core.mixers import SepConv as SepConv
     from metaformer.core.mixers import SpatialFC as SpatialFC
     from metaformer.core.model import MetaFormer as MetaFormer
-    from metaformer.core.model import MetaFormerConfig as MetaFormerConfig
     from metaformer.infer.predictor import Prediction as Prediction
     from metaformer.infer.predictor import Predictor as Predictor
     from metaformer.infer.predictor import evaluate as evaluate
@@ -46,7 +46,8 @@ _HOME = {
     "core.count": "Count count",
     "core.layers": "BatchNorm GELU LayerNorm LinearHead MLN MLPHead NoNorm ReLU Scale SiLU SquaredReLU StarReLU",
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
-    "core.model": "MetaFormer MetaFormerConfig",
+    "core.architecture": "MetaFormerConfig",
+    "core.model": "MetaFormer",
     "infer.predictor": "Prediction Predictor evaluate",
     "lab.jobs": "train",
     "runs": "Run",

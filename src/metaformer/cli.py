@@ -69,23 +69,40 @@ def evaluate(
 @app.command()
 def predict(
     source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Image files, or folders of them.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
+    out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Say what is on images."""
-    from metaformer.data.find import find_images
+    """Say what is on images. What cannot be read is told, and the exit code is then 1."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from metaformer.data.find import find_images, printable
+    from metaformer.infer.output import Table, check_out, json_line, saved, summary
     from metaformer.infer.predictor import Predictor
 
-    failed = False
-    for answer in Predictor(source, device=device).stream(find_images(paths)):
-        failed |= answer.error is not None
-        if json_lines:
-            print(json.dumps(answer.to_dict()))
-        elif answer.error is not None:
-            print(answer.error, file=sys.stderr)
-        else:
-            print(f"{answer.path}  " + "  ".join(f"{name} {value:.1%}" for name, value in answer.top[:3]))
+    file, images = check_out(out), find_images(paths)
+    predictor = Predictor(source, device=device)
+    screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    table = Table(images, predictor.task.classes, width=screen.width if screen.is_terminal else None)
+    shown, failed = not json_lines and file is None, 0
+    if shown and screen.is_terminal:
+        screen.print(table.header())
+    answers = predictor.stream(images, top=top)
+    hidden = shown or json_lines or not aside.is_terminal
+    with saved(file, min(top, len(predictor.task.classes))) as save:
+        for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
+            save(answer)
+            if answer.error is not None:
+                failed += 1
+                aside.print(printable(answer.error), markup=False)
+            if json_lines:
+                print(json_line(answer))
+            elif shown and answer.error is None:
+                screen.print(table.row(answer))
+    aside.print(summary(len(images), failed, file), markup=False)
     if failed:
         raise typer.Exit(1)
 

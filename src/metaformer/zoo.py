@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import GELU, MLN, LayerNorm, LinearHead, MLPHead, NoNorm, Scale
 from metaformer.core.mixers import Attention, Identity, Mixer, Pooling, Random, SepConv, SpatialFC
-from metaformer.core.model import MetaFormerConfig
 from metaformer.core.spec import nearest
 
 Size = tuple[tuple[int, ...], tuple[int, ...]]

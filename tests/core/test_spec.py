@@ -29,7 +29,7 @@ from metaformer import (
     SquaredReLU,
     StarReLU,
 )
-from metaformer.core.model import SPECS
+from metaformer.core.architecture import SPECS
 from metaformer.core.spec import from_text, nearest, to_text
 
 EXAMPLES = [

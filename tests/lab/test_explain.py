@@ -5,8 +5,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Pooling
-from metaformer.core.model import MetaFormer, MetaFormerConfig
+from metaformer.core.model import MetaFormer
 from metaformer.lab.explain import class_activation
 from metaformer.weights.peers import Peer, PeerConfig
 

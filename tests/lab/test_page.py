@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from metaformer.config import Recipe
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Pooling
-from metaformer.core.model import MetaFormer, MetaFormerConfig
+from metaformer.core.model import MetaFormer
 from metaformer.data.dataset import Data
 from metaformer.data.splits import Images
 from metaformer.data.transforms import Preprocess

@@ -60,18 +60,21 @@ class Predictor:
         self.task = Classification(tuple(about["classes"]))
         self.preprocess = Preprocess.from_dict(about["preprocess"])
 
-    def __call__(self, images: Sequence[str | Path | Tensor], *, batch: int = 32) -> list[Prediction]:
-        """Predictions in the order of `images`: files, or pixels (C, H, W) as uint8. An unreadable file gives its reason."""
-        return list(self.stream(images, batch=batch))
+    def __call__(self, images: Sequence[str | Path | Tensor], *, batch: int = 32, top: int = 5) -> list[Prediction]:
+        """Predictions in the order of `images`: files, or pixels (C, H, W) as uint8. An unreadable file gives its reason.
 
-    def stream(self, images: Sequence[str | Path | Tensor], *, batch: int = 32) -> Iterator[Prediction]:
+        Each has the `top` most probable classes.
+        """
+        return list(self.stream(images, batch=batch, top=top))
+
+    def stream(self, images: Sequence[str | Path | Tensor], *, batch: int = 32, top: int = 5) -> Iterator[Prediction]:
         """The same, one by one, with no more than a batch in memory."""
         if isinstance(images, str | Path):
             raise ValueError(f"give a list of images: [{str(images)!r}]")
         for start in range(0, len(images), batch):
-            yield from self._predict(images[start : start + batch])
+            yield from self._predict(images[start : start + batch], top)
 
-    def _predict(self, images: Sequence[str | Path | Tensor]) -> Iterator[Prediction]:
+    def _predict(self, images: Sequence[str | Path | Tensor], top: int) -> Iterator[Prediction]:
         fed: dict[int, Tensor] = {}
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
@@ -83,7 +86,7 @@ class Predictor:
         if fed:
             with torch.inference_mode():
                 logits = self.model(self.preprocess.normalise(torch.cat(list(fed.values())).to(self.device)))
-            answers = dict(zip(fed, self.task.decode(logits), strict=True))
+            answers = dict(zip(fed, self.task.decode(logits, top), strict=True))
         for i, image in enumerate(images):
             path = "" if isinstance(image, Tensor) else str(image)
             yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))

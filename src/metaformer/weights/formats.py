@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Attention
-from metaformer.core.model import MetaFormerConfig
 from metaformer.core.spec import nearest
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]

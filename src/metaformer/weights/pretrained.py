@@ -8,7 +8,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from metaformer.config import read_json
-from metaformer.core.model import MetaFormer, MetaFormerConfig
+from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.model import MetaFormer
 from metaformer.weights.load import load_weights, read_file
 from metaformer.weights.peers import Peer, PeerConfig
 
