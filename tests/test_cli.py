@@ -1,5 +1,6 @@
 """The command line: every verb does its work; every mistake is one sentence and exit code 2."""
 
+import csv
 import json
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weights
@@ -93,15 +95,37 @@ def test_eval(run: Run, copy: Path, fashion: str) -> None:
 
 def test_predict(copy: Path, images: Path) -> None:
     code, out, err = command("predict", copy, images)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "3 images, 0 unreadable\n")
     lines = out.splitlines()
     assert [line.split("  ")[0] for line in lines] == [str(images / f"{i}.png") for i in range(3)]
-    assert all(re.fullmatch(r".+\.png(  [\w/ -]+ \d+\.\d%){3}", line) for line in lines)
-    code, out, err = command("predict", copy, images / "1.png", images / "0.png", "--json")
-    assert (code, err) == (0, "")
+    assert all(re.fullmatch(r".+\.png  [\w/ -]+  +\d+\.\d%(  [\w/ -]+ \d+\.\d%){2}", line) for line in lines)
+    code, out, err = command("predict", copy, images / "1.png", images / "0.png", "--json", "--top", "3")
+    assert (code, err) == (0, "2 images, 0 unreadable\n")
     records = [json.loads(line) for line in out.splitlines()]
     assert [record["path"] for record in records] == [str(images / "1.png"), str(images / "0.png")]
-    assert f"{records[0]['label']} {records[0]['probability']:.1%}" in lines[1]
+    assert [len(record["top"]) for record in records] == [3, 3]
+    assert re.search(rf"  {re.escape(records[0]['label'])} +{records[0]['probability']:.1%}  ", lines[1])
+
+
+def test_predict_globs_into_files(copy: Path, images: Path) -> None:
+    (images / "text.png").write_text("no image")
+    code, out, _ = command("predict", copy, images / "[02].png", images / "t*", "--json", "--top", "99")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (code, [Path(record["path"]).name for record in records]) == (1, ["0.png", "2.png", "text.png"])
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        code, out, err = command("predict", copy, images / "[02].png", images / "t*", "--out", name, "--top", "99")
+        assert (code, out) == (1, "")
+        assert re.fullmatch(rf".*/text\.png: not an image .*\n3 images, 1 unreadable; written to {name}\n", err)
+    (images / "text.png").unlink()
+    assert [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()] == records
+    with Path("a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [records[0]["label"], records[1]["label"], ""]
+    assert float(rows[1]["probability_10"]) == records[1]["top"][9]["probability"]
+    assert [row["error"] or "" for row in pq.read_table("a.parquet").to_pylist()] == ["", "", records[2]["error"]]
+    code, out, err = command("predict", copy, images, "--out", "a.xlsx")
+    assert (code, out) == (2, "")
+    assert err == "metaformer: --out a.xlsx does not say a format by its suffix: .jsonl, .csv, .parquet\n"
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -110,8 +134,11 @@ def test_predict_goes_on_past_what_it_cannot_read(copy: Path, images: Path, as_j
     options = ["--json"] if as_json else []
     code, out, err = command("predict", copy, "text.png", images / "0.png", "nothing.png", *options)
     assert code == 1
-    reasons = [json.loads(line)["error"] for line in out.splitlines() if "error" in line] if as_json else err.splitlines()
-    assert [reason.split(":")[0] for reason in reasons] == ["text.png", "nothing.png"]
+    reasons = err.splitlines()
+    assert [reason.split(":")[0] for reason in reasons] == ["text.png", "nothing.png", "3 images, 2 unreadable"]
+    if as_json:
+        records = [json.loads(line) for line in out.splitlines()]
+        assert [f"{record['path']}: {record['error']}" for record in records if "error" in record] == reasons[:2]
     assert str(images / "0.png") in out
 
 

@@ -36,7 +36,12 @@ class Table:
         self.label = max([5, *map(cell_len, classes)])
         if width is not None:
             self.label = min(self.label, max(8, width // 4))
-            others = self.label + 10 + (self.bar + 2 if self.bar else 0) + min(NEXT * (self.label + 8), width // 3)
+            others = (
+                self.label
+                + 10
+                + (self.bar + 2 if self.bar else 0)
+                + min(min(NEXT, len(classes) - 1) * (self.label + 8), width // 3)
+            )
             self.path = min(self.path, max(8, width - others))
 
     def header(self) -> Text:
