@@ -14,15 +14,13 @@ Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", hel
 
 
 def main() -> None:
-    """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is exit code 130."""
+    """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is typer's 130."""
     try:
         app()
     except (ValueError, OSError, FloatingPointError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"metaformer: {said}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _version(wanted: bool) -> None:
