@@ -1,6 +1,7 @@
 """Classification: loss, decoding and figures, by hand and against scikit-learn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,14 @@ def test_loss_sum_by_hand(smoothing: float) -> None:
     expected = [cross_entropy(row, label, smoothing) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
     assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(sum(expected), rel=1e-6)
     assert task.loss_sum(Table(), batch(2)).item() == pytest.approx(expected[2], rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_loss_of_mixed_images_is_shared(share: float) -> None:
+    task, own, other = Classification(CLASSES, 0.1), batch(0, 1, 2), LABELS[[2, 3, 1]]
+    expected = share * task.loss_sum(Table(), own) + (1 - share) * task.loss_sum(Table(), Batch(own.images, other))
+    found = task.loss_sum(Table(), replace(own, partners=other, share=share))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_loss_of_half_precision_is_computed_in_full() -> None:
