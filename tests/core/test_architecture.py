@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from metaformer import GELU, MLN, LayerNorm, MetaFormerConfig, Pooling, Scale
+from metaformer import GELU, MLN, LayerNorm, MetaFormerConfig, Pooling, Scale, SepConv
 
 SMALL = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
 
@@ -68,6 +68,11 @@ WRONG = [
     ({"norm": LayerNorm}, "norm=LayerNorm is a class: a spec has brackets, LayerNorm(...)"),
     ({"norm": GELU()}, "norm=GELU() does not serve there: give MLN, LayerNorm, BatchNorm, NoNorm, or a function or class"),
     ({"norm": None}, "norm=None does not serve there: give MLN"),
+    ({"norm": LayerNorm(eps=None)}, "LayerNorm's eps=None is not a number"),
+    ({"norm": "LayerNorm(bias=1)"}, "LayerNorm's bias=1 is not True or False"),
+    ({"scales": Scale(shortcut=True)}, "Scale's shortcut=True is not a number"),
+    ({"mixers": SepConv(activation="ReLU()")}, "activation='ReLU()' does not serve there: give StarReLU"),
+    ({"mixers": "SepConv(activation=Pooling())"}, "activation=Pooling(window=3) does not serve there: give StarReLU"),
     ({"norm": (LayerNorm(),) * 4}, "does not serve there: give MLN"),
     ({"norm": "LayrNorm()"}, "norm: unknown 'LayrNorm', did you mean LayerNorm?"),
     ({"activation": LayerNorm()}, "does not serve there: give StarReLU, SquaredReLU, ReLU, GELU, SiLU"),

@@ -16,6 +16,7 @@ from metaformer import (
     MaxPooling,
     MetaFormer,
     MetaFormerConfig,
+    MLPHead,
     NoNorm,
     Pooling,
     Random,
@@ -106,6 +107,12 @@ def test_one_block_may_drop_its_path():
 @pytest.mark.parametrize("ratio", [0.5, 2.0, 3.5])
 def test_channel_mlp_ratio(ratio):
     assert build(mlp_ratio=ratio).stages[1].blocks[0].mlp.branch.fc1.out_channels == int(16 * ratio)
+
+
+@pytest.mark.parametrize("changes", [{"mlp_ratio": 0.1}, {"mixers": SepConv(ratio=0)}, {"head": MLPHead(0.01)}], ids=str)
+def test_a_ratio_that_leaves_no_channel_gets_a_sentence(changes):
+    with pytest.raises(ValueError, match=r"ratio=0\S* leaves no hidden channel of (8|32): give at least 0\.(125|0312)"):
+        build(**changes)
 
 
 # --- mixers -----------------------------------------------------------------------------------------------------------

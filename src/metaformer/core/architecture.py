@@ -149,6 +149,12 @@ def _spec(name: str, value: Any, slot: tuple[type, ...]) -> Any:
     if not isinstance(value, slot) and not foreign:
         own = "" if Scale in slot else ", or a function or class of your own that makes a module"
         raise ValueError(f"{name}={value!r} does not serve there: give {', '.join(cls.__name__ for cls in slot)}{own}")
+    for f in fields(value) if isinstance(value, ours) else ():
+        option = getattr(value, f.name)
+        if f.name in SLOTS:
+            _spec(f.name, option, SLOTS[f.name])
+        elif f.type in (bool, int, float) or option is not None:
+            _number(f"{type(value).__name__}'s {f.name}", option, f.type if isinstance(f.type, type) else float)
     return value
 
 

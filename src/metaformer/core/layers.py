@@ -198,12 +198,19 @@ def init_weights(layer: Layer, std: float = 0.02) -> Layer:
     return layer
 
 
+def widened(dim: int, ratio: float) -> int:
+    """Hidden channels: ratio · dim, rounded down. Raises ValueError where none is left."""
+    if dim * ratio < 1:
+        raise ValueError(f"ratio={ratio} leaves no hidden channel of {dim}: give at least {1 / dim:.3g}")
+    return int(dim * ratio)
+
+
 class MLP(nn.Module):
     """The channel MLP: C → ratio·C → C at each place, as 1×1 convolutions."""
 
     def __init__(self, dim: int, ratio: float, activation: Activation, *, bias: bool) -> None:
         super().__init__()
-        hidden = int(dim * ratio)
+        hidden = widened(dim, ratio)
         self.fc1 = conv(dim, hidden, bias=bias)
         self.act = activation()
         self.fc2 = conv(hidden, dim, bias=bias)
@@ -232,7 +239,7 @@ class MLPHead:
     ratio: float = 4.0
 
     def __call__(self, dim: int, num_classes: int, dropout: float) -> nn.Module:
-        hidden = int(dim * self.ratio)
+        hidden = widened(dim, self.ratio)
         parts: OrderedDict[str, nn.Module] = OrderedDict(
             fc1=init_weights(nn.Linear(dim, hidden)),
             act=SquaredReLUAct(),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaformer.core.layers import Activation, StarReLU, conv
+from metaformer.core.layers import Activation, StarReLU, conv, widened
 
 Mixer = Callable[[int], nn.Module]
 """Given the channel count, makes a module that maps (B, C, H, W) to (B, C, H, W). A module class will do, or a lambda."""
@@ -110,7 +110,7 @@ class SepConv:
 class SepConvMixer(nn.Module):
     def __init__(self, dim: int, spec: SepConv) -> None:
         super().__init__()
-        hidden = int(dim * spec.ratio)
+        hidden = widened(dim, spec.ratio)
         self.pw1 = conv(dim, hidden, bias=spec.bias)
         self.act = spec.activation()
         self.dw = conv(hidden, hidden, spec.kernel, groups=hidden, bias=spec.bias)
