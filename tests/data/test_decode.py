@@ -12,6 +12,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,11 @@ def test_modes(tmp_path: Path, mode: str, value: int | tuple[int, ...], colour: 
     assert decode(str(file), 3)[0, :, 1, 2].tolist() == colour
     assert decode(file, 1).shape == (1, 1, 2, 3)
     assert decode(file, 1)[0, 0, 1, 2].item() == grey
+
+
+def test_grey_of_sixteen_bits_with_a_transparent_value(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 300, 65535]], np.uint16)).save(tmp_path / "a.png", transparency=0)
+    assert decode(tmp_path / "a.png", 3)[0, 0, 0].tolist() == [255, 1, 255]
 
 
 def test_the_first_frame_counts(tmp_path: Path) -> None:
@@ -366,7 +372,17 @@ def test_headers(tmp_path: Path) -> None:
         header(b"text")
 
 
-def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_threads_do_not_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, most, really = [0], [0], Image.open
+
+    def slow_open(*arguments: Any, **options: Any) -> Image.Image:
+        busy[0] += 1
+        most[0] = max(most[0], busy[0])
+        time.sleep(0.001)
+        busy[0] -= 1
+        return really(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow_open)
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"  # one that Pillow warns of
     Image.new("RGB", (60, 60), (9, 99, 199)).save(tmp_path / "a.png", exif=exif)
     before = list(warnings.filters)
@@ -374,6 +390,7 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
         for pixels in pool.map(lambda _: decode(tmp_path / "a.png", 3), range(200)):
             assert pixels.unique().tolist() == [9, 99, 199]
     assert warnings.filters == before
+    assert most == [1]  # the filters are the process's, so nobody else may be among them
 
 
 def test_nothing_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

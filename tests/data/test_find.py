@@ -1,6 +1,7 @@
 """Files, folders and globs: which images are meant."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,16 @@ def test_nothing_found_is_said(here: Path, name: str, sentence: str) -> None:
         find_images([name])
 
 
-def test_links_are_followed_and_circles_left(here: Path) -> None:
+def test_links_are_followed_and_circles_left(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch("far/1.png", "b/2.png")
     Path("b/link").symlink_to(Path("far").resolve())
-    Path("far/back").symlink_to(Path("b").resolve())
+    for i in range(3):
+        Path(f"far/back{i}").symlink_to(Path("b").resolve())
+    places: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda *a, **k: (places.append(step[0]) or step for step in islice(walk(*a, **k), 99)))
     assert found("b") == ["b/2.png", "b/link/1.png"]
+    assert places == ["b", "b/link", "b/link/back0", "b/link/back1", "b/link/back2"]
 
 
 def test_subfolders_are_sorted_and_visible(here: Path) -> None:

@@ -42,7 +42,7 @@ def test_columns_are_found_by_name_or_place(table: Path, header: list[str]) -> N
 
 
 def test_columns_may_stand_anywhere(table: Path) -> None:
-    lines = ["\ufeffid;label;split;note;path", *(f"7;{y};{part};a, b;{path}" for path, y, part in (s.split(",") for s in SIX))]
+    lines = ["\ufeffpath;label;note;split", *(f"{path};{y};a, b;{part}" for path, y, part in (s.split(",") for s in SIX))]
     assert images(open_data(write(table, *lines)), "val") == [("3.png", "dog"), ("4.png", "cat")]
     tabs = [line.replace(";", "\t") for line in lines]
     assert images(open_data(write(table.with_suffix(".tsv"), *tabs)), "val") == [("3.png", "dog"), ("4.png", "cat")]
