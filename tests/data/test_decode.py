@@ -307,7 +307,7 @@ def test_least(tmp_path: Path) -> None:
 
 
 def test_a_broken_profile_is_as_none(tmp_path: Path) -> None:
-    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 8, 4), np.uint8), "CMYK")
+    image = Image.frombytes("CMYK", (8, 8), np.random.RandomState(0).bytes(256))
     image.save(tmp_path / "a.tif")
     for profile in (b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()):
         image.save(tmp_path / "b.tif", icc_profile=profile)
