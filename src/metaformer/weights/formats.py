@@ -12,11 +12,7 @@ from metaformer.core.spec import nearest
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 # fmt: off
-V2: list[Rule] = [  # the second paper's code
-    (r"^stages\.0\.embed\.norm",            r"downsample_layers.0.post_norm"),
-    (r"^stages\.(\d)\.embed\.norm",         r"downsample_layers.\1.pre_norm"),
-    (r"^stages\.(\d)\.embed\.conv",         r"downsample_layers.\1.conv"),
-    (r"\.blocks\.",                         r"."),
+PARTS: list[Rule] = [  # what the second paper's code and timm call alike
     (r"\.mixer\.norm",                      r".norm1"),
     (r"\.mlp\.norm",                        r".norm2"),
     (r"\.mixer\.shortcut_scale",            r".res_scale1.scale"),
@@ -26,9 +22,17 @@ V2: list[Rule] = [  # the second paper's code
     (r"\.mixer\.branch\.pw(\d)",            r".token_mixer.pwconv\1"),
     (r"\.mixer\.branch\.dw",                r".token_mixer.dwconv"),
     (r"\.mixer\.branch\.act",               r".token_mixer.act1"),
+    (r"\.mlp\.branch",                      r".mlp"),
+]
+
+V2: list[Rule] = [  # the second paper's code
+    (r"^stages\.0\.embed\.norm",            r"downsample_layers.0.post_norm"),
+    (r"^stages\.(\d)\.embed\.norm",         r"downsample_layers.\1.pre_norm"),
+    (r"^stages\.(\d)\.embed\.conv",         r"downsample_layers.\1.conv"),
+    (r"\.blocks\.",                         r"."),
+    *PARTS,
     (r"\.mixer\.branch\.weight",            r".token_mixer.random_matrix"),
     (r"\.mixer\.branch",                    r".token_mixer"),
-    (r"\.mlp\.branch",                      r".mlp"),
     (r"^head\.norm",                        r"norm"),
     (r"^head\.classifier\.fc\.",            r"head.LAST"),
     (r"^head\.classifier",                  r"head"),
@@ -53,17 +57,8 @@ V1: list[Rule] = [  # the first paper's code: stages, downsampling and position 
 TIMM: list[Rule] = [
     (r"^stages\.0\.embed",                  r"stem"),
     (r"^stages\.(\d)\.embed",               r"stages.\1.downsample"),
-    (r"\.mixer\.norm",                      r".norm1"),
-    (r"\.mlp\.norm",                        r".norm2"),
-    (r"\.mixer\.shortcut_scale",            r".res_scale1.scale"),
-    (r"\.mlp\.shortcut_scale",              r".res_scale2.scale"),
-    (r"\.mixer\.scale",                     r".layer_scale1.scale"),
-    (r"\.mlp\.scale",                       r".layer_scale2.scale"),
-    (r"\.mixer\.branch\.pw(\d)",            r".token_mixer.pwconv\1"),
-    (r"\.mixer\.branch\.dw",                r".token_mixer.dwconv"),
-    (r"\.mixer\.branch\.act",               r".token_mixer.act1"),
+    *PARTS,
     (r"\.mixer\.branch",                    r".token_mixer"),
-    (r"\.mlp\.branch",                      r".mlp"),
     (r"^head\.classifier\.fc\.",            r"head.fc.LAST"),
     (r"^head\.classifier",                  r"head.fc"),
 ]
