@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def test_one_file_is_split(tmp_path: Path) -> None:
     row = int(data.val.name(1).rpartition(" ")[2])
     expected = np.random.RandomState(row).randint(0, 256, (70, 70, 3), np.uint8)
     assert torch.equal(data.val.image(1), torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_workers_can_read_it(tmp_path: Path) -> None:
+    data = open_data(str(write(tmp_path / "all.parquet", ["a", "b"] * 10)))
+    again = pickle.loads(pickle.dumps(data.val))
+    assert all(torch.equal(again.image(i), data.val.image(i)) for i in range(4))
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,15 @@ def test_open_data_says_what_is_allowed(source: str, sentence: str) -> None:
         open_data(source)
 
 
+def test_a_mistyped_path_is_put_right(here: Path) -> None:
+    Path("photographs/train").mkdir(parents=True)
+    for wrong, right in (("fotographs", "photographs"), ("photographs/trian", "photographs/train")):
+        with pytest.raises(FileNotFoundError, match=rf"^there is no {wrong}; did you mean data={right}\?$"):
+            open_data(wrong)
+    with pytest.raises(FileNotFoundError, match=r"^there is no photographs/x; data= may be digits, "):
+        open_data("photographs/x")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="Fashion-MNIST is not there")
 def test_real_fashion_mnist() -> None:
     data = open_data(f"fashion-mnist:{REAL}")

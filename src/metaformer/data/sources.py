@@ -87,8 +87,13 @@ def _nothing(source: str) -> ValueError | FileNotFoundError:
     if close:
         right = close[0].replace("cifar-10", "cifar10") + colon + place
         return ValueError(f"no data {source!r}, and no such folder or file; did you mean data={right}?")
-    if Path(source).name != source or Path(source).suffix:
-        return FileNotFoundError(f"there is no {Path(source).expanduser()}; data= may be {FORMS}")
+    path = Path(source).expanduser()
+    beside = [file.name for file in path.parent.iterdir()] if source and path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, n=1, cutoff=0.8)
+    if near:
+        return FileNotFoundError(f"there is no {path}; did you mean data={path.parent / near[0]}?")
+    if path.name != source or path.suffix:
+        return FileNotFoundError(f"there is no {path}; data= may be {FORMS}")
     return ValueError(f"no data {source!r}, and no such folder or file; allowed: {FORMS}")
 
 
