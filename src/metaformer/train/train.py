@@ -44,7 +44,7 @@ def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, 
         write_text(run.path / "split.csv", split_csv(data))
     if data.unreadable:
         write_text(run.path / "bad_images.csv", _csv([("image", "reason"), *data.unreadable]))
-        say(f"{len(data.unreadable)} images cannot be read and are left out: {run.path / 'bad_images.csv'}", quiet=quiet)
+        say(f"unreadable and left out: {len(data.unreadable)}, listed in {run.path / 'bad_images.csv'}", quiet=quiet)
     return _fit(fit, run, quiet=quiet)
 
 
