@@ -84,6 +84,8 @@ def main() -> None:
     recipe = replace(SMALL, data=args.data, epochs=1, precision=args.precision)
     data = cut(open_data(args.data), args.images)
     fit = prepare(recipe, data, None)
+    pixels = fit.train.preprocess.fitted(data.train.pixels)  # what ours does each time, where sizes differ
+    data = replace(data, train=Images(pixels, data.train.labels))
     twin = timm_twin(data.channels, len(data.classes)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(twin.parameters(), lr=2e-3, weight_decay=0.05)
     size = fit.train.preprocess.size

@@ -73,7 +73,7 @@ class Recipe:
     # where and how
     device: str = "auto"
     precision: str = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 where the hardware has it."""
+    """fp32, bf16 (autocast), or auto: bf16 on a GPU that has it."""
     compile: bool = False
     """Whether training runs through torch.compile."""
     workers: int | None = None
@@ -132,7 +132,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError that names the file where there is none."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(data, dict):

@@ -27,7 +27,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """One record per finished epoch; a line that was cut short is none."""
         file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}\n")]
 
     @property
@@ -82,7 +82,7 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
 def write_text(path: Path, text: str) -> None:
     """Writes under a temporary name, then renames: a reader sees the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

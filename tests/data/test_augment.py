@@ -230,3 +230,16 @@ def test_mixup_draws_from_beta(alpha: float) -> None:
     shares = np.array([replace(OFF, mixup=alpha).mixed(labelled(2, 1), 0, step).share for step in range(2000)])
     assert shares.mean() == pytest.approx(0.5, abs=0.04)
     assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.15)
+
+
+def test_cutmix_cuts_boxes_of_timms_sizes() -> None:
+    from timm.data.mixup import rand_bbox
+
+    ours, theirs = [], []
+    for step in range(3000):
+        mixed = replace(OFF, cutmix=1.0).mixed(labelled(2, side=7), 0, step)
+        ours.append(1 - mixed.share)
+        top, bottom, left, right = rand_bbox((7, 7), np.random.default_rng(step).beta(1, 1))
+        theirs.append((bottom - top) * (right - left) / 49)
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.02)
+    assert np.mean(np.array(ours) == 0) == pytest.approx(np.mean(np.array(theirs) == 0), abs=0.015)

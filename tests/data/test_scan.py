@@ -61,7 +61,11 @@ def test_only_one_small_size_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     files = [photo(tmp_path / f"{i}.png", i, size=(64, 64)) for i in range(70)]
     assert scan(files, everything(70)).pixels is not None
     files[41] = photo(tmp_path / "other.png", size=(63, 64))  # not among those that are tried first
-    assert scan(files, everything(70)).pixels is None
+    mixed = scan(files, everything(70))
+    assert mixed.pixels is None
+    mean, std = by_numpy(files)
+    assert mixed.mean == pytest.approx(mean, abs=0.01)
+    assert mixed.std == pytest.approx(std, abs=0.01)
     monkeypatch.setattr(module, "MEMORY", 70 * 3 * 64 * 64 - 1)
     files[41] = photo(tmp_path / "other.png", size=(64, 64))
     assert scan(files, everything(70)).pixels is None

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import QUICK, same, weights
+from tests.tiny import QUICK, after_steps, same, weights
 from torch import Tensor, nn
 
 from metaformer import MetaFormer, create_model
@@ -25,6 +26,7 @@ from metaformer.train.loop import Fit, accumulate
 from metaformer.train.train import prepare, start
 
 pytestmark = pytest.mark.usefixtures("thread")
+
 
 SMALL = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_classes": 10, "in_chans": 1}
 
@@ -193,7 +195,7 @@ def test_images_are_mirrored_where_they_keep_their_meaning(
 
 @pytest.mark.parametrize("lr", [1e9, 1e18])
 def test_divergence_is_an_error_that_leaves_nothing_wrong(tmp_path: Path, fashion: str, lr: float) -> None:
-    with pytest.raises(FloatingPointError, match=r"^the loss became .* in epoch 1; try a lower lr than 1e\+"):
+    with pytest.raises(FloatingPointError, match=r"^the loss or its gradient became .* in epoch 1; try a lower lr than 1e\+"):
         train(tmp_path, quick(fashion, lr=lr, warmup_lr=lr, clip=None))
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["log.txt", "metrics.jsonl", "recipe.json"]
@@ -239,3 +241,17 @@ def test_the_average_is_what_is_judged_and_kept(tmp_path: Path, fashion: str) ->
     assert same(weights(plain.last), weights(averaged.last))  # it does not touch what learns
     assert not same(weights(plain.best), weights(averaged.best))
     assert same(torch.load(averaged.last / "training.pt", weights_only=True)["average"], weights(averaged.best))
+
+
+def test_a_gradient_that_is_not_finite_is_an_error(tmp_path: Path, fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a: norm(*a) * torch.inf)
+    with pytest.raises(FloatingPointError, match="the loss or its gradient became nan"):
+        start(quick(fashion), open_data(fashion), None, name="run", root=tmp_path, quiet=True)
+
+
+def test_ctrl_c_counts_where_an_epoch_is_one_step(tmp_path: Path, fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_steps(monkeypatch, 1, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        start(replace(quick(fashion), batch=500), open_data(fashion), None, name="run", root=tmp_path, quiet=True)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1

@@ -171,8 +171,10 @@ def test_a_mixer_that_changes_the_shape_is_refused(fashion: str, tmp_path: Path)
 def test_own_mixer_trains_stops_and_goes_on(
     fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {key: value for key, value in QUICK.items() if key != "changes"} | {"data": fashion, "drop_path": 0.1}
+    settings = {key: value for key, value in QUICK.items() if key not in ("changes", "drop_path")} | {"data": fashion}
     model = own()
+    with pytest.raises(ValueError, match="drop_path= comes too late for a model that is built"):
+        metaformer.train(model, root=tmp_path, drop_path=0.1, **settings)
     whole = metaformer.train(model, name="whole", root=tmp_path, **settings)
     assert whole.recipe.model == "custom"
     assert not torch.equal(model.state_dict()["stages.0.blocks.0.mixer.branch.scale"], torch.ones(8, 1, 1))
@@ -218,3 +220,9 @@ def test_what_is_said_is_logged(fashion: str, tmp_path: Path, capsys: pytest.Cap
     quiet = start(recipe, open_data(fashion), None, name="quiet", root=tmp_path, quiet=True)
     assert capsys.readouterr().out == ""
     assert len((quiet.path / "log.txt").read_text().splitlines()) == len(said)
+
+
+def test_the_recipe_of_a_run_is_resolved(fashion: str, tmp_path: Path) -> None:
+    asked = replace(quick(fashion), image_size=None, flip=None, precision="auto", device="cpu")
+    recipe = start(asked, open_data(fashion), None, name="run", root=tmp_path, quiet=True).recipe
+    assert (recipe.image_size, recipe.flip, recipe.precision) == (28, 0.5, "fp32")

@@ -166,9 +166,9 @@ class Augment:
         height, width = batch.images.shape[2:]
         side = math.sqrt(1 - share)
         y, x = int(draw.integers(height)), int(draw.integers(width))
-        half_height, half_width = int(height * side) // 2, int(width * side) // 2
-        top, bottom = max(y - half_height, 0), min(y + half_height, height)
-        left, right = max(x - half_width, 0), min(x + half_width, width)
+        tall, wide = int(height * side), int(width * side)
+        top, bottom = max(y - tall // 2, 0), min(y + (tall + 1) // 2, height)
+        left, right = max(x - wide // 2, 0), min(x + (wide + 1) // 2, width)
         images = batch.images.clone()
         images[:, :, top:bottom, left:right] = partner[:, :, top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (height * width)

@@ -73,4 +73,4 @@ def _labelled(place: Path, passed: Counter[str], part: str | None) -> Iterator[t
         if not images[folder] and part != "val":
             raise ValueError(f"class folder {folder} has no image: fill it or remove it")
         passed.update(file.suffix.lower() or "without suffix" for file in found[folder] if not is_image(file))
-        yield from ((folder.name, file) for file in images[folder])
+        yield from ((printable(folder.name), file) for file in images[folder])

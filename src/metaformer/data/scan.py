@@ -153,7 +153,7 @@ class _Look:
             part.digests[i] = digest(item)
         if self.rows is not None and self.rows.shape[2:] == (image.height, image.width):
             self.rows[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-        elif self.counts[i]:
+        if self.counts[i]:  # also of images that have a row: one of another size, met later, makes the rows useless
             part.sums += _moments(image)
             part.weight += 1
 

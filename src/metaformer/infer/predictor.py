@@ -116,10 +116,16 @@ def evaluate(
     predictor = Predictor(source, device=device, model=model)
     if data is None and not is_run(source):
         raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
-    split = open_run(source).path / "split.csv" if data is None else None
-    named = open_run(source).recipe.data if data is None else data
+    own = open_run(source) if is_run(source) else None
+    named = own.recipe.data if own is not None and data is None else str(data)
+    split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None
     opened = open_judged(named, predictor.task.classes, len(predictor.preprocess.mean), split=split)
     return judge(predictor, opened.val, batch=batch)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts name the same data, so that nothing that was learnt from is judged."""
+    return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation:

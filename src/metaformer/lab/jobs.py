@@ -46,7 +46,7 @@ def train(
             data = open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv", progress=Watch(quiet=quiet))
             go_on(run, data, own, quiet=quiet)
     else:
-        settings = ({"model": CUSTOM} if own is not None else _named(str(model))) | settings
+        settings = (_handed(own, settings) if own is not None else _named(str(model))) | settings
         recipe = revise(SMALL, settings)
         data = open_data(recipe.data, seed=recipe.seed, progress=Watch(quiet=quiet))
         if data.image_size is None:
@@ -54,6 +54,15 @@ def train(
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own, data)
     return run
+
+
+def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe says of a model that is built already. Raises ValueError for settings that would build it otherwise."""
+    for key in ("model", "changes", "drop_path", "head_dropout"):
+        if key in settings:
+            raise ValueError(f"{key}= comes too late for a model that is built: set it when you build the model")
+    dropout = model.config.head_dropout if isinstance(model, MetaFormer) else 0.0
+    return {"model": CUSTOM, "drop_path": model.config.drop_path, "head_dropout": dropout}
 
 
 def _named(model: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Display:
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 

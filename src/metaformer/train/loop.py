@@ -90,6 +90,8 @@ class Fit:
                     save(run, self.state, progress, self.about)
                     raise KeyboardInterrupt
                 self._close_epoch(run, progress, display)
+                if interrupted.is_set() and progress.epoch < self.recipe.epochs:
+                    raise KeyboardInterrupt
 
     def _train_epoch(self, progress: Progress, display: Display, interrupted: threading.Event) -> None:
         """The rest of the epoch's steps, or as many as were done when a person asked to stop."""
@@ -121,7 +123,8 @@ class Fit:
         optimizer.zero_grad(set_to_none=True)
         loss, count = accumulate(self.forward, self.task, batch.parts(self.recipe.accumulate), self.precision)
         if self.recipe.clip is not None and not clips_itself(self.recipe):
-            nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
+            norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
+            loss = torch.where(norm.isfinite(), loss, torch.nan)  # else clipping would turn the step into nothing, unseen
         optimizer.step()
         return loss, count
 
@@ -132,8 +135,8 @@ class Fit:
         judged = self.task.evaluate(judge, self.val.epoch())
         if not math.isfinite(loss + judged.loss):
             raise FloatingPointError(
-                f"the loss became {loss}, on held-out images {judged.loss}, in epoch {epoch}; "
-                f"try a lower lr than {self.recipe.lr:g}"
+                f"the loss or its gradient became {loss}, on held-out images {judged.loss}, in epoch {epoch}; "
+                f"try a lower lr than {self.recipe.lr:g}, or precision=fp32"
             )
         line = {
             "epoch": epoch,
@@ -148,7 +151,7 @@ class Fit:
             progress.best = judged.top1
             about = self.about | {"epoch": epoch, "top1": line["top1"]}
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, **about))
-        with (run.path / "metrics.jsonl").open("a") as file:
+        with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         display.say(
             f"epoch {epoch:3d}/{self.recipe.epochs}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "

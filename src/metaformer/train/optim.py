@@ -62,8 +62,13 @@ class Average(Generic[Model]):
     def update(self, model: nn.Module, step: int) -> None:
         """After optimizer step number `step`, from 1."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mean, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+        for mean, value in zip(_tensors(self.model), _tensors(model), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, weight)
             else:
                 mean.copy_(value)
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Parameters and buffers, a shared one once."""
+    return [*model.parameters(), *model.buffers()]

@@ -2,6 +2,7 @@
 
 import csv
 from copy import deepcopy
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, 
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
     fit = prepare(recipe, data, model)
-    run = create_run(recipe, root, name)
+    run = create_run(fit.recipe, root, name)
     for sentence in data.notes:
         say(sentence, quiet=quiet)
     if data.drawn:
@@ -73,6 +74,8 @@ def prepare(recipe: Recipe, data: Data, model: Model | None) -> Fit:
     judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
     augment = Augment.of(recipe, mirrors=data.mirrors)
     average = None if recipe.ema is None else Average(model, recipe.ema)
+    precision = choose_precision(recipe.precision, device)
+    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=PRECISIONS[precision])
     fit = Fit(
         recipe=recipe,
         state=State(model, make_optimizer(model, recipe), average),
@@ -80,7 +83,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None) -> Fit:
         task=Classification(data.classes, recipe.label_smoothing),
         train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
         val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
-        precision=choose_precision(recipe.precision, device),
+        precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
     )
     _try(fit)

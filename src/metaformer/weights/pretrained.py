@@ -5,7 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from metaformer.config import read_json
 from metaformer.core.architecture import MetaFormerConfig
@@ -21,13 +23,18 @@ def save_pretrained(model: Model, folder: str | Path, **about: Any) -> None:
     """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    state = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in _state(model)}
     weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
     save_file(state, weights, metadata={"format": "pt"})
     what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
-    text.write_text(json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n")
+    text.write_text(json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n", encoding="utf-8")
     weights.replace(folder / "model.safetensors")
     text.replace(folder / "model.json")
+
+
+def _state(model: Model) -> list[tuple[str, Tensor]]:
+    """Name and value; cloned when saved, for a model may use one tensor under two names, which the format refuses."""
+    return list(model.state_dict().items())
 
 
 def from_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
