@@ -77,14 +77,6 @@ def test_either_memory_layout_gives_the_same_and_maps_are_channels_last(name):
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
-def test_maps_are_channels_last_whatever_the_layout_of_the_weights():
-    """Assigned weights keep the layout of their file."""
-    model = tiny("poolformer_s12")
-    model.load_state_dict({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, assign=True)
-    assert not model.stages[0].embed.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in model.features(image()))
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_image_does_not_depend_on_its_batch(name):
     model, x = tiny(name), image(3)
