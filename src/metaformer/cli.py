@@ -148,7 +148,7 @@ def doctor() -> None:
 
 @app.command()
 def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = "runs") -> None:
-    """Train caformer_t6 on real digits, judge it, predict a few images; under a minute or two on a laptop."""
+    """Train caformer_t6 on real digits, judge it, predict a few images; a minute or two."""
     from metaformer.infer.predictor import Predictor, evaluate
     from metaformer.lab.demo import sample_digits
     from metaformer.lab.jobs import train as job

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import QUICK, Killer, Stopped, after_steps, pairs, same, timeless, weights
+from tests.tiny import QUICK, Killer, Stopped, after_steps, one_core, pairs, same, timeless, weights
 
 from metaformer import create_model
 from metaformer.config import Recipe
@@ -36,7 +36,8 @@ def recipe(fashion: str) -> Recipe:
 @pytest.fixture(scope="module")
 def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nothing stopped."""
-    return begin(recipe, tmp_path_factory.mktemp("whole"))
+    with one_core():
+        return begin(recipe, tmp_path_factory.mktemp("whole"))
 
 
 def begin(recipe: Recipe, root: Path) -> Run:

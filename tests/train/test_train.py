@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, after_steps, same, timeless, weights
+from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights
 from torch import Tensor, nn
 
 import metaformer
@@ -67,7 +67,8 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def base(fashion: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return begin(quick(fashion), tmp_path_factory.mktemp("base"))
+    with one_core():
+        return begin(quick(fashion), tmp_path_factory.mktemp("base"))
 
 
 def test_every_setting_is_tested() -> None:

@@ -28,7 +28,7 @@ def from_text(text: str, known: Mapping[str, type]) -> Any:
     Raises ValueError for an unknown name or option, naming the nearest right one.
     """
     if ":" in text and "(" not in text:
-        raise ValueError(f"{text!r} is code of your own, which a file cannot bring back: build the model in Python")
+        raise ValueError(f"{text!r} is code of your own, which a file cannot bring back: build it and give it, model=")
     try:
         return _build(ast.parse(text.strip(), mode="eval").body, text, known)
     except (SyntaxError, MemoryError, RecursionError):  # what the parser raises when brackets nest too deeply

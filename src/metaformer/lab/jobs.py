@@ -10,7 +10,7 @@ from metaformer.data.sources import open_data
 from metaformer.lab.report import report
 from metaformer.recipes import PHOTOS, SMALL
 from metaformer.runs import Run, is_run, open_run
-from metaformer.train.display import Watch
+from metaformer.train.display import Watch, say
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
@@ -51,6 +51,7 @@ def train(
         data = open_data(recipe.data, seed=recipe.seed, progress=Watch(quiet=quiet))
         if data.image_size is None:
             recipe = revise(PHOTOS, settings)
+            say("recipe: photos, for images of many sizes; metaformer recipes shows it", quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own, data)
     return run
