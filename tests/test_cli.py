@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from metaformer.cli import FILES
 from metaformer.data.sources import open_data
 from metaformer.lab import jobs
 from metaformer.lab.doctor import examine
-from metaformer.lab.tables import model_table, settings_table
+from metaformer.lab.tables import columns, model_table, settings_table
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
 
@@ -86,11 +87,14 @@ def test_ctrl_c_is_exit_code_130(run: Run, fashion: str, monkeypatch: pytest.Mon
 
 
 def test_eval(run: Run, copy: Path, fashion: str) -> None:
-    code, out, err = command("eval", copy)
+    code, text, err = command("eval", copy)
+    assert (code, err) == (0, "")
+    assert re.match(r"top-1 +\d\d\.\d\d %  \(", text)
+    code, out, err = command("eval", copy, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["top1"] == pytest.approx(max(line["top1"] for line in run.metrics))
     assert json.loads(out)["images"] == 40
-    assert command("eval", copy / "best", "--data", fashion, "--device", "cpu") == (0, out, "")
+    assert command("eval", copy / "best", "--data", fashion, "--device", "cpu") == (0, text, "")
 
 
 def test_predict(copy: Path, images: Path) -> None:
@@ -144,12 +148,12 @@ def test_predict_goes_on_past_what_it_cannot_read(copy: Path, images: Path, as_j
 
 def test_models() -> None:
     code, out, err = command("models", "*_t6")
-    assert (code, out, err) == (0, model_table("*_t6") + "\n", "")
-    assert re.findall(r"^\| `(\w+)`", out, re.MULTILINE) == list_models("*_t6")
+    assert (code, out, err) == (0, columns(model_table("*_t6"), right=(1, 2, 3)) + "\n", "")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list_models("*_t6")
 
 
 def test_settings_and_doctor() -> None:
-    assert command("settings") == (0, settings_table() + "\n", "")
+    assert command("settings") == (0, columns(settings_table()) + "\n", "")
     code, out, err = command("doctor")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(examine())
@@ -174,7 +178,7 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("demo", "demo-2"):
         code, out, err = command("demo")
         assert (code, err) == (0, "")
-        assert f"$ metaformer eval runs/{name}\n{{" in out
+        assert f"$ metaformer eval runs/{name}\ntop-1 " in out
         assert f"$ metaformer predict runs/{name} runs/{name}/samples\n" in out
         assert len(re.findall(rf"^runs/{name}/samples/\d\d-is-\d\.png  \d \d+\.\d%", out, re.MULTILINE)) == 10
         assert f"Everything is in runs/{name}:" in out
@@ -185,7 +189,7 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MISTAKES: list[tuple[str, str]] = [
     ("train caformr_t6", "no model 'caformr_t6', did you mean caformer_t6?"),
-    ("train caformer_t6 epoch=3", "no setting 'epoch'; did you mean epochs?"),
+    ("train caformer_t6 epoch=3", "no setting 'epoch', did you mean epochs?"),
     ("train caformer_t6 epochs", "'epochs' is not key=value, such as epochs=5"),
     ("train caformer_t6 epochs=x", "epochs=x is not a whole number"),
     ("train caformer_t6 epochs=0", "epochs=0 is not at least 1"),
@@ -195,7 +199,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 batch=99999999999999999999", "batch=99999999999999999999 is too large"),
     ("train caformer_t6 model=x", "no setting 'model'"),
     ("train caformer_t6 changes=x", "no setting 'changes'"),
-    ("train caformer_t6 device=tpu", "device=tpu is not one of auto, cpu, cuda, mps"),
+    ("train caformer_t6 device=tpu", "device='tpu' is not one of auto, cpu, cuda, mps"),
     ("train caformer_t6 device=cpu:x", "device=cpu:x is not a device"),
     ("train caformer_t6 data=nothing", "nothing"),
     ("train caformer_t6 data=fashion-mnist:nothing", "nothing"),
@@ -214,7 +218,10 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 DATA root=/proc/nothing", "/proc/nothing"),
     ("train caformer_t6 DATA name=" + "x" * 300, "File name too long"),
     ("train custom", "this run's model is code of your own"),
-    ("train runs/nothing", "runs/nothing is not a run directory: it has no recipe.json"),
+    ("train runs/tny", "no run 'runs/tny', did you mean runs/tiny?"),
+    ("train caformer_t6 recipe=tiny", "no recipe 'tiny'; allowed: small, photos"),
+    ("train caformer_t6 --epochs 3", "'--epochs' is not key=value, such as epochs=5, without dashes"),
+    ("train runs/nothing", "no run 'runs/nothing'"),
     ("train runs", "runs is not a run directory: it has no recipe.json"),
     ("train nothing.json", "nothing.json: No such file or directory"),
     ("train file.json", "file.json is damaged"),
@@ -222,13 +229,13 @@ MISTAKES: list[tuple[str, str]] = [
     ("train runs/tiny epochs=3", "a run goes on with its own recipe: train runs/tiny without settings"),
     ("train runs/tiny name=other", "a run goes on with its own recipe"),
     ("train runs/tiny root=other", "a run goes on with its own recipe"),
-    ("eval nothing", "no run or folder nothing"),
+    ("eval nothing", "no run 'nothing'"),
     ("eval runs", "runs holds no model: it has no model.json"),
     ("eval caformer_t6", "caformer_t6 has no weights here: train it, metaformer train caformer_t6, and name the run"),
     ("eval runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on"),
     ("eval runs/tiny --data nothing", "nothing"),
     ("eval runs/tiny --device tpu", "device=tpu is not to be had here"),
-    ("predict nothing file.txt", "no run or folder nothing"),
+    ("predict nothing file.txt", "no run 'nothing'"),
     ("predict runs/tiny folder.json", "folder.json has no image in it"),
     ("models nothing*", "no model matches 'nothing*'; metaformer models lists all"),
 ]
@@ -242,10 +249,29 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
     words = [f"data={fashion}" if word == "DATA" else word for word in line.split()]
     code, out, err = command(*words)
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"metaformer: [^\n]+\n", err), err
+    assert re.fullmatch(r"metaformer: [^\n]+\n(  metaformer [^\n]+\n)?", err), err
     assert sentence in err
     assert sorted(path.name for path in Path().iterdir()) == ["file.json", "file.txt", "folder.json", "runs"]
     assert [path.name for path in Path("runs").iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("train caformr_t6 epochs=1", "train caformer_t6 epochs=1"),
+        ("train caformer_t6 epoch=3 data=my_epoch", "train caformer_t6 epochs=3 data=my_epoch"),
+        ("train caformer_t6 optimizer=adam", "train caformer_t6 optimizer=adamw"),
+        ("train caformer_t6 model.nrm=MLN()", "train caformer_t6 'model.norm=MLN()'"),
+        ("train caformer_t6 data=digitz", "train caformer_t6 data=digits"),
+        ("eval runs/tny", "eval runs/tiny"),
+    ],
+)
+def test_a_slip_is_answered_by_the_command_that_was_meant(
+    copy: Path, line: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["metaformer", *line.split()])
+    code, _, err = command(*line.split())
+    assert (code, err.splitlines()[1]) == (2, f"  metaformer {meant}")
 
 
 @pytest.mark.parametrize(

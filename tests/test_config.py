@@ -19,7 +19,6 @@ from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, revise
         (["clip=none", "flip=0.5"], {"clip": None, "flip": 0.5}),
         (["image_size=None"], {"image_size": None}),
         (["data=fashion-mnist:/a=b c"], {"data": "fashion-mnist:/a=b c"}),
-        (["epochs=1", "epochs=2"], {"epochs": 2}),
         (["compile=True", "randaugment=none"], {"compile": True, "randaugment": None}),
         (["model.norm=BatchNorm(eps=1e-3)", "model.dims=(1,2)"], {"changes": {"norm": "BatchNorm(eps=1e-3)", "dims": "(1,2)"}}),
         ([], {}),
@@ -40,9 +39,10 @@ def test_every_default_can_be_typed(key: str) -> None:
     ("pair", "sentence"),
     [
         ("epochs", "'epochs' is not key=value, such as epochs=5"),
-        ("epoch=3", "no setting 'epoch'; did you mean epochs?"),
-        ("zzz=3", "no setting 'zzz'; allowed: data, image_size, "),
+        ("epoch=3", "no setting 'epoch', did you mean epochs?"),
+        ("zzz=3", "no setting 'zzz'; allowed: recipe, data, image_size, "),
         ("=3", "no setting ''"),
+        ("--epochs=3", "'--epochs=3' is not key=value, such as epochs=5, without dashes"),
         ("model=caformer_s18", "no setting 'model'"),
         ("changes=x", "no setting 'changes'"),
         ("epochs=1.5", "epochs=1.5 is not a whole number"),
@@ -55,6 +55,22 @@ def test_every_default_can_be_typed(key: str) -> None:
 def test_parse_says_what_is_wrong(pair: str, sentence: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(sentence)):
         parse([pair])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "key"),
+    [(["epochs=1", "epochs=2"], "epochs"), (["model.norm=MLN()", "model.norm=MLN()"], "model.norm"),
+     (["model.drop_path=0", "drop_path=0.1"], "drop_path")],
+)  # fmt: skip
+def test_a_key_given_twice_is_refused(pairs: list[str], key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}= is given twice$"):
+        parse(pairs)
+
+
+def test_further_keys_are_texts_and_are_named_in_hints() -> None:
+    assert parse(["name=5", "epochs=5"], ("name", "root")) == {"name": "5", "epochs": 5}
+    with pytest.raises(ValueError, match=r"^no setting 'naem', did you mean name\?$"):
+        parse(["naem=x"], ("name", "root"))
 
 
 @pytest.mark.parametrize(
@@ -74,18 +90,18 @@ def test_parse_says_what_is_wrong(pair: str, sentence: str) -> None:
         ({"warmup_epochs": 1e308}, "warmup_epochs=1e+308 is too large"),
         ({"drop_path": 1.0}, "drop_path=1.0 is not between 0 and 0.99"),
         ({"flip": 1.5}, "flip=1.5 is not between 0 and 1"),
-        ({"clip": -1.0}, "clip=-1.0 is not at least 0"),
-        ({"device": "tpu"}, "device=tpu is not one of auto, cpu, cuda, mps"),
+        ({"clip": -1.0}, "clip=-1.0 is not at least 1e-09"),
+        ({"device": "tpu"}, "device='tpu' is not one of auto, cpu, cuda, mps"),
         ({"data": None}, "data=None is not a text"),
-        ({"optimizer": "adam"}, "optimizer=adam is not one of adamw, lamb, sgd"),
-        ({"fit": "stretch"}, "fit=stretch is not one of squash, crop, pad"),
-        ({"precision": "fp16"}, "precision=fp16 is not one of auto, fp32, bf16"),
+        ({"optimizer": "adam"}, "optimizer='adam' is not one of adamw, lamb, sgd; did you mean adamw?"),
+        ({"fit": "stretch"}, "fit='stretch' is not one of squash, crop, pad"),
+        ({"precision": "fp16"}, "precision='fp16' is not one of auto, fp32, bf16"),
         ({"compile": 1}, "compile=1 is not true or false"),
         ({"workers": -1}, "workers=-1 is not between 0 and 1024"),
         ({"crop": 0.0}, "crop=0.0 is not between 0.01 and 1"),
         ({"changes": {"norm": 3}}, "changes={'norm': 3} is not texts by name, such as {'norm': 'BatchNorm()'}"),
         ({"changes": "norm"}, "changes='norm' is not texts by name"),
-        ({"epohcs": 1}, "no setting 'epohcs'; did you mean epochs?"),
+        ({"epohcs": 1}, "no setting 'epohcs', did you mean epochs?"),
     ],
 )
 def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
@@ -124,7 +140,7 @@ def test_json_there_and_back() -> None:
     [
         ({"schema": 2}, "not of schema 1"),
         ({"schema": None}, "not of schema 1"),
-        ({"epohcs": 2}, "no setting 'epohcs'; did you mean epochs?"),
+        ({"epohcs": 2}, "no setting 'epohcs', did you mean epochs?"),
         ({"model": None}, "model=None is not a text"),
         ({"changes": 3}, "changes=3 is not texts by name"),
     ],

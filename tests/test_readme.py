@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from metaformer.lab.tables import model_table
+from metaformer.lab.tables import markdown, model_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -113,7 +113,7 @@ def test_every_block_runs(page: Path) -> None:
 
 def test_the_model_table_is_the_zoo() -> None:
     written = re.findall(r"<!-- models -->\n(.*?)\n<!-- /models -->", README.read_text(), re.DOTALL)
-    assert written == [model_table()]
+    assert written == [markdown(model_table())]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -1,6 +1,8 @@
 """The command line: each verb parses, imports what it needs, makes one call. No torch for --help."""
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +21,18 @@ def main() -> None:
         app()
     except (ValueError, OSError, FloatingPointError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"metaformer: {said}", file=sys.stderr)
+        print(f"metaformer: {said}{_corrected(said, sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
+
+
+def _corrected(said: str, words: list[str]) -> str:
+    """The command as it was meant, where the sentence says what was mistyped (`'a'`) and for what (did you mean b?)."""
+    wrong, right = re.search(r"'([^']+)'", said), re.search(r"did you mean (\S+)\?$", said)
+    if not (wrong and right):
+        return ""
+    part = re.compile(rf"(?<![\w-]){re.escape(wrong[1])}(?![\w-])")
+    meant = [part.sub(lambda _: right[1], word) for word in words]
+    return f"\n  metaformer {shlex.join(meant)}" if meant != words else ""
 
 
 def _version(wanted: bool) -> None:
@@ -36,7 +48,7 @@ def _top(
     """MetaFormer: any token mixer in one general block. Train it, judge it, use it."""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def train(
     model: Annotated[str, typer.Argument(help="A published name, an unfinished run to go on with, or a recipe.json.")],
     settings: Pairs = None,
@@ -45,10 +57,7 @@ def train(
     from metaformer.config import parse
     from metaformer.lab.jobs import train as job
 
-    pairs = settings or []
-    place = dict(pair.split("=", 1) for pair in pairs if pair.startswith(("name=", "root=")))
-    rest = parse(pair for pair in pairs if not pair.startswith(("name=", "root=")))
-    run = job(model, name=place.get("name"), root=place.get("root", "runs"), **rest)
+    run = job(model, **parse(settings or [], ("name", "root")))
     _say_where(run.path)
 
 
@@ -57,11 +66,14 @@ def evaluate(
     source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
-    """Judge a run's best weights on held-out images; JSON."""
+    """Judge a run's best weights on held-out images."""
     from metaformer.infer.predictor import evaluate as judge
+    from metaformer.lab.tables import evaluation_text
 
-    print(json.dumps(judge(source, data=data, device=device).summary(), indent=2))
+    figures = judge(source, data=data, device=device).summary()
+    print(json.dumps(figures, indent=2) if as_json else evaluation_text(figures))
 
 
 @app.command()
@@ -108,33 +120,33 @@ def predict(
 @app.command()
 def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*".')] = "*") -> None:
     """List models: parameters, multiply-accumulates, published top-1."""
-    from metaformer.lab.tables import model_table
+    from metaformer.lab.tables import columns, model_table
 
-    print(model_table(pattern))
+    print(columns(model_table(pattern), right=(1, 2, 3)))
 
 
 @app.command()
 def settings() -> None:
     """List the settings that train takes, with their defaults."""
-    from metaformer.lab.tables import settings_table
+    from metaformer.lab.tables import columns, settings_table
 
-    print(settings_table())
+    print(columns(settings_table()))
 
 
 @app.command()
 def recipes(pattern: Annotated[str, typer.Argument(help='A glob, such as "photo*".')] = "*") -> None:
-    """List training recipes: what each sets otherwise than the first."""
-    from metaformer.lab.tables import recipe_table
+    """List training recipes, a column each; recipe=NAME takes one, else the data decides."""
+    from metaformer.lab.tables import columns, recipe_table
 
-    print(recipe_table(pattern))
+    print(columns(recipe_table(pattern)))
 
 
 @app.command()
 def runs(root: Annotated[str, typer.Argument(help="Where run directories are.")] = "runs") -> None:
     """List runs: how far each is, and its best top-1."""
-    from metaformer.lab.tables import run_table
+    from metaformer.lab.tables import columns, run_table
 
-    print(run_table(root))
+    print(columns(run_table(root), right=(3, 4)))
 
 
 @app.command()
@@ -152,10 +164,11 @@ def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = 
     from metaformer.infer.predictor import Predictor, evaluate
     from metaformer.lab.demo import sample_digits
     from metaformer.lab.jobs import train as job
+    from metaformer.lab.tables import evaluation_text
 
     run = job("caformer_t6", data="digits", root=root, name=_free(Path(root), "demo"))
     print(f"\n$ metaformer eval {run.path}")
-    print(json.dumps(evaluate(run.path).summary(), indent=2))
+    print(evaluation_text(evaluate(run.path).summary()))
     samples = sample_digits(run.path / "samples")
     print(f"\n$ metaformer predict {run.path} {run.path / 'samples'}")
     for answer in Predictor(run.path)(samples):

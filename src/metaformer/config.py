@@ -20,6 +20,8 @@ class Recipe:
     # what
     model: str
     """A name of the zoo, `timm:<name>`, or "custom" for a model that was handed over built."""
+    recipe: str = "small"
+    """The row of metaformer recipes that gives what is not set; by default small or photos, as the images are."""
     changes: Mapping[str, str] = field(default_factory=dict)
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
@@ -42,6 +44,7 @@ class Recipe:
     """adamw, lamb or sgd (momentum 0.9, Nesterov)."""
     lr: float = 2e-3
     warmup_epochs: float = 2.0
+    """Where it is not set: what the recipe's row says, but at most a quarter of the epochs."""
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     weight_decay: float = 0.05
@@ -60,7 +63,7 @@ class Recipe:
     pad: float = 0.125
     """Images move by up to this part of their side, in from a black border."""
     flip: float | None = None
-    """Probability of a horizontal flip; by default 0.5 where the data keeps its meaning in a mirror, else 0."""
+    """Probability of a horizontal flip; by default 0, and 0.5 for photographs of your own and CIFAR-10."""
     randaugment: str | None = None
     """timm's string, such as rand-m9-mstd0.5-inc1."""
     erase: float = 0.0
@@ -92,8 +95,11 @@ class Recipe:
         if not isinstance(self.changes, Mapping) or not all(type(text) is str for text in self.changes.values()):
             raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
         for key, allowed in CHOICES.items():
-            if getattr(self, key).partition(":")[0] not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)} is not one of {', '.join(allowed)}")
+            value = getattr(self, key)
+            if value.partition(":")[0] not in allowed:
+                close = get_close_matches(value, allowed, n=1, cutoff=0.6)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ValueError(f"{key}={value!r} is not one of {', '.join(allowed)}{hint}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -122,7 +128,7 @@ KEYS = tuple(key for key in KINDS if key != "model")
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, inf), "batch": (1, inf), "accumulate": (1, inf), "image_size": (1, inf), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
-    "clip": (0, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
+    "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
     "ema": (0, 0.99999), "workers": (0, 1024),
 }
@@ -143,13 +149,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_key(key: str, more: tuple[str, ...] = ()) -> None:
     """Raises ValueError that names the nearest right key."""
     if key not in KEYS + more:
-        close = get_close_matches(key, KEYS, n=1, cutoff=0.6)
-        hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(KEYS)}, model.<field>"
-        raise ValueError(f"no setting {key!r}; {hint}")
+        close = get_close_matches(key, KEYS + more, n=1, cutoff=0.6)
+        hint = f", did you mean {close[0]}?" if close else f"; allowed: {', '.join(KEYS + more)}, model.<field>"
+        raise ValueError(f"no setting {key!r}{hint}")
 
 
-def parse(pairs: Iterable[str]) -> dict[str, Any]:
-    """Typed settings from `key=value` texts; `model.key=value` changes the model's config.
+def parse(pairs: Iterable[str], more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Typed settings from `key=value` texts; `model.key=value` changes the model's config; `more` are further keys, of texts.
 
     Raises ValueError that says what is wrong and what is allowed.
     """
@@ -157,13 +163,15 @@ def parse(pairs: Iterable[str]) -> dict[str, Any]:
     changes: dict[str, str] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{pair!r} is not key=value, such as epochs=5")
+        if not equals or key.startswith("-"):
+            raise ValueError(f"{pair!r} is not key=value, such as epochs=5, without dashes")
+        if key in settings or key.removeprefix("model.") in changes:
+            raise ValueError(f"{key}= is given twice")
         if key.startswith("model."):
             changes[key.removeprefix("model.")] = text
         else:
-            check_key(key)
-            settings[key] = _parse(key, text)
+            check_key(key, more)
+            settings[key] = text if key in more else _parse(key, text)
     return settings | ({"changes": changes} if changes else {})
 
 

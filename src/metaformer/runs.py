@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,18 @@ def is_run(path: str | Path) -> bool:
 def open_run(path: str | Path) -> Run:
     """The run in a folder. Raises FileNotFoundError with a sentence if it is none."""
     if not is_run(path):
-        raise FileNotFoundError(f"{path} is not a run directory: it has no recipe.json")
+        raise no_run(path)
     return Run(Path(path))
+
+
+def no_run(path: str | Path) -> FileNotFoundError:
+    """What is wrong with a path that is no run directory, with the run beside it that is spelt alike."""
+    path = Path(path)
+    if path.exists():
+        return FileNotFoundError(f"{path} is not a run directory: it has no recipe.json")
+    names = [folder.name for folder in path.parent.glob("*") if is_run(folder)]
+    close = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return FileNotFoundError(f"no run '{path}'" + (f", did you mean {path.parent / close[0]}?" if close else ""))
 
 
 def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:

@@ -207,7 +207,7 @@ def mend(root: Path, case: str) -> str:
         ("images alone", "ROOT/flat has 3 images but no class folders: put each class into a folder of its own"),
         ("no images", "ROOT/texts has no image in its folders (.avif, .bmp, "),
         ("one class", "ROOT has only one class, 'ants': at least two are needed to tell apart"),
-        ("one folder too high", "ROOT/up has only one folder, data, and so one class: did you mean data=ROOT/up/data?"),
+        ("one folder too high", "ROOT/up has only one folder, data, and so one class: did you mean ROOT/up/data?"),
         (
             "strange class",
             "the judging part of ROOT has class 'antz' (did you mean 'ants'?), which the part to learn",

@@ -21,7 +21,7 @@ VIEW = View(PREPROCESS, 0.4, "rand-m6-mstd0.5-inc1", 1)
 @pytest.fixture(scope="module")
 def train() -> Images:
     data = open_data("digits")
-    return Images(*data.train.read(torch.arange(70)))
+    return Images(data.train.pixels[:70], data.train.labels[:70])
 
 
 def equal(one: list[Batch], other: list[Batch]) -> bool:

@@ -24,7 +24,7 @@ def colours(*values: tuple[int, int, int], height: int = 1, width: int = 1) -> T
 
 def test_the_training_set_has_mean_0_and_deviation_1() -> None:
     data = open_data("digits")
-    seen = Preprocess(8, data.mean, data.std)(data.train.read(torch.arange(len(data.train)))[0])
+    seen = Preprocess(8, data.mean, data.std)(data.train.pixels)
     assert seen.shape == (1437, 1, 8, 8)
     assert seen.double().mean().item() == pytest.approx(0, abs=1e-4)
     assert seen.double().std().item() == pytest.approx(1, abs=1e-4)

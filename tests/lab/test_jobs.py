@@ -1,6 +1,7 @@
 """`metaformer.train`: what it takes, what it refuses, what it leaves."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from tests.tiny import QUICK, same, timeless, weights
 
 import metaformer
 from metaformer import Run
-from metaformer.config import revise
+from metaformer.config import Recipe, revise
 from metaformer.lab import jobs
-from metaformer.recipes import SMALL
+from metaformer.recipes import RECIPES, SMALL
 from metaformer.weights.pretrained import from_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -63,11 +64,11 @@ def test_a_run_goes_on_as_it_is(run: Run, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "sentence"),
     [
-        ({"epoch": 3}, ValueError, r"no setting 'epoch'; did you mean epochs\?"),
+        ({"epoch": 3}, ValueError, r"no setting 'epoch', did you mean epochs\?"),
         ({"epochs": "3"}, ValueError, "epochs='3' is not a whole number"),
         ({"data": 3}, ValueError, "data=3 is not a text"),
         ({"changes": {"norm": metaformer.BatchNorm()}}, ValueError, "is not texts by name, such as {'norm': 'BatchNorm"),
-        ({"resume": "nothing"}, FileNotFoundError, "nothing is not a run directory"),
+        ({"resume": "nothing"}, FileNotFoundError, "no run 'nothing'"),
     ],
 )
 def test_mistakes_come_before_data_is_opened(
@@ -82,7 +83,7 @@ def test_mistakes_come_before_data_is_opened(
 
 @pytest.mark.parametrize("model", ["nothing/here", ".", Path("nothing/else")], ids=str)
 def test_a_path_that_is_no_run(model: str | Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no recipe\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no run '|is not a run directory: it has no recipe\.json"):
         metaformer.train(model)
 
 
@@ -96,8 +97,24 @@ def test_no_settings_is_the_small_recipe_on_digits(tmp_path: Path, monkeypatch: 
     assert asked == [(SMALL, 1437, None, {"name": None, "root": "runs", "quiet": False})]
 
 
+@pytest.mark.parametrize(
+    ("settings", "name", "warmup"),
+    [({}, "small", 2.0), ({"epochs": 3}, "small", 0.75), ({"epochs": 3, "warmup_epochs": 2.0}, "small", 2.0),
+     ({"recipe": "photos"}, "photos", 5.0), ({"recipe": "photos", "epochs": 8}, "photos", 2.0)],
+)  # fmt: skip
+def test_the_recipe_s_row_and_its_warm_up(
+    settings: dict[str, Any], name: str, warmup: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Recipe] = []
+    monkeypatch.setattr(jobs, "report", lambda *_: None)
+    monkeypatch.setattr(jobs, "start", lambda recipe, *_, **__: asked.append(recipe))
+    metaformer.train("caformer_t6", **settings)
+    expected = replace(RECIPES[name], warmup_epochs=warmup)
+    assert asked == [replace(expected, epochs=settings.get("epochs", expected.epochs))]
+
+
 def test_timm_s_models_train_here_too(fashion: str, tmp_path: Path) -> None:
     settings = {key: value for key, value in QUICK.items() if key != "changes"} | {"epochs": 1, "image_size": 32}
     run = metaformer.train("timm:test_resnet", data=fashion, root=tmp_path, quiet=True, **settings)
     judged = metaformer.evaluate(run.path)
-    assert 100 * judged.top1 == pytest.approx(run.metrics[0]["top1"])
+    assert judged.top1 == pytest.approx(run.metrics[0]["top1"])

@@ -7,36 +7,36 @@ import pytest
 
 from metaformer import list_models
 from metaformer.config import KEYS
-from metaformer.lab.tables import _purposes, model_table, recipe_table, run_table, settings_table
+from metaformer.lab.tables import _purposes, columns, markdown, model_table, recipe_table, run_table, settings_table
 from metaformer.recipes import SMALL
 from metaformer.runs import create_run
 
 
 def test_model_table_by_value() -> None:
-    assert model_table("*former_[st]18").splitlines() == [
+    assert markdown(model_table("*former_[st]18")).splitlines() == [
         "| model | parameters | MACs | at | published top-1 (at 384) |",
         "|---|---:|---:|---:|---:|",
         "| `convformer_s18` | 26.8 M | 3.94 G | 224 | 83.0 (84.4) |",
         "| `caformer_s18` | 26.3 M | 4.11 G | 224 | 83.6 (85.0) |",
     ]
-    assert model_table("caformer_t6").splitlines()[2].endswith(" | 32 | – |")
-    assert model_table("poolformer_s12").splitlines()[2].endswith(" | 224 | 77.2 |")
+    assert model_table("caformer_t6")[1][3:] == ("32", "–")
+    assert model_table("poolformer_s12")[1][3:] == ("224", "77.2")
 
 
 def test_model_table_keeps_the_order_and_needs_a_match() -> None:
-    assert [row.split("`")[1] for row in model_table("*_t6").splitlines()[2:]] == list_models("*_t6")
+    assert [row[0] for row in model_table("*_t6")[1:]] == list_models("*_t6")
     with pytest.raises(ValueError, match=r"no model matches 'x\*'; metaformer models lists all"):
         model_table("x*")
 
 
 def test_settings_table_has_every_key_with_default_and_limits() -> None:
-    rows = {row.split()[0]: row.split()[1:] for row in settings_table().splitlines()}
+    rows = {row[0]: row[1:] for row in settings_table()[1:]}
     assert list(rows) == ["name", "root", *KEYS, "model.<field>"]
-    assert rows["epochs"] == ["20", "At", "least", "1."]
+    assert rows["epochs"] == ("20", "At least 1.")
     assert rows["flip"][0] == "none"
-    assert " ".join(rows["flip"]).endswith("0 to 1.")
+    assert rows["flip"][1].endswith("0 to 1.")
     assert rows["precision"][0] == "auto"
-    assert " ".join(rows["fit"]).endswith("squash, crop or pad.")
+    assert rows["fit"][1].endswith("squash, crop or pad.")
 
 
 def test_every_setting_but_the_plainest_says_what_it_is_for() -> None:
@@ -44,12 +44,13 @@ def test_every_setting_but_the_plainest_says_what_it_is_for() -> None:
     assert set(KEYS) - set(_purposes()) - plain == {"device"}
 
 
-def test_recipe_table_shows_what_differs_and_needs_a_match() -> None:
-    small, photos = recipe_table().splitlines()
-    assert all(f" {key}=" in small for key in KEYS)
-    assert photos.startswith("photos: ")
-    assert "crop=0.35" in photos
-    assert "seed=" not in photos
+def test_recipe_table_has_a_column_for_each_and_needs_a_match() -> None:
+    head, *rows = recipe_table()
+    assert head == ("setting", "small", "photos")
+    assert ("crop", "none", "0.35") in rows
+    assert ("epochs", "20", "60") in rows
+    assert "device" not in [row[0] for row in rows]
+    assert recipe_table("ph*")[0] == ("setting", "photos")
     with pytest.raises(ValueError, match="no recipe matches 'x'; there are small, photos"):
         recipe_table("x")
 
@@ -58,9 +59,17 @@ def test_run_table_lists_runs_and_how_far_they_are(tmp_path: Path) -> None:
     run = create_run(replace(SMALL, epochs=3), tmp_path, "one")
     (run.path / "metrics.jsonl").write_text('{"epoch": 1, "top1": 50.0}\n{"epoch": 2, "top1": 40.0}\n')
     create_run(SMALL, tmp_path, "two")
-    head, one, two = run_table(tmp_path).splitlines()
-    assert head.split() == ["run", "model", "data", "epochs", "best", "top-1"]
-    assert one.split()[1:] == ["caformer_t6", "digits", "2/3", "50.00", "%"]
-    assert two.split()[3:] == ["0/20", "–"]
+    (tmp_path / "alien").mkdir()
+    (tmp_path / "alien" / "recipe.json").write_text('{"flour": "500 g"}')
+    head, alien, one, two = run_table(tmp_path)
+    assert head == ("run", "model", "data", "epochs", "best top-1")
+    assert alien[2] == "this recipe is not of schema 1, the one this version reads and writes"
+    assert one[1:] == ("caformer_t6", "digits", "2/3", "50.00 %")
+    assert two[3:] == ("0/20", "–")
     with pytest.raises(FileNotFoundError, match="holds no run"):
         run_table(tmp_path / "elsewhere")
+
+
+def test_columns_are_as_wide_as_their_widest_text() -> None:
+    assert columns([("a", "long one"), ("bbb", "2")], right=(1,)) == "a    long one\nbbb         2"
+    assert columns([("a", "b"), ("bbb", "")]) == "a    b\nbbb"

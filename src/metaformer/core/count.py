@@ -1,6 +1,6 @@
 """What a model costs: parameters, multiply-accumulates, activation FLOPs, activation memory. One counter for all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class Count:
     """FLOPs of activation functions by the papers' count; None where one is used that they do not count."""
     activation_bytes: int
     """What autograd keeps for the backward pass, each storage once, without parameters, input and the masks of dropout."""
-    macs_by_name: dict[str, int]
+    macs_by_name: dict[str, int] = field(repr=False)
     """Multiply-accumulates of each module that has any, its children's included; "" is the model."""
 
 

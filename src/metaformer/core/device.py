@@ -12,9 +12,13 @@ def choose_device(name: str) -> torch.device:
     if not there.get(kind, False):
         raise ValueError(f"device={name} is not to be had here; there is: {', '.join(k for k in there if there[k])}")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device={name} is not a device, such as {kind} or {kind}:0") from None
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise ValueError(f"device={name} is not to be had here: {kind}:{count - 1} is the last one")
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

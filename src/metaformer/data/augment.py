@@ -102,7 +102,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to whole batches: shift and flip on bytes; erasing and mixing after normalising."""
+    """What is done to whole batches, on the model's device: shift and flip on bytes; erasing and mixing after normalising."""
 
     pad: float
     flip: float
@@ -119,7 +119,7 @@ class Augment:
 
     def move(self, pixels: Tensor, index: Tensor, epoch: int, total: int) -> Tensor:
         """(B, C, H, W) of bytes → the same shape; `index` (B,) says which of the `total` samples these are."""
-        draw = _draws(self.seed, epoch, total)[index]
+        draw = _draws(self.seed, epoch, total)[index].to(pixels.device)
         height, width = pixels.shape[2:]
         mirrored = torch.where(draw[:, 0].view(-1, 1, 1, 1) < self.flip, pixels.flip(3), pixels) if self.flip else pixels
         if not self.pad:
@@ -189,9 +189,9 @@ def _moves(draw: Tensor, most: float) -> Tensor:
 def shift(pixels: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Each image (B, C, H, W) moved by its own whole pixels (B,), black where nothing moves in."""
     height, width = pixels.shape[2:]
-    rows = torch.arange(height) - down.unsqueeze(1)  # (B, H): where each new row comes from
-    columns = torch.arange(width) - right.unsqueeze(1)
+    rows = torch.arange(height, device=pixels.device) - down.unsqueeze(1)  # (B, H): where each new row comes from
+    columns = torch.arange(width, device=pixels.device) - right.unsqueeze(1)
     inside = ((rows >= 0) & (rows < height)).unsqueeze(2) & ((columns >= 0) & (columns < width)).unsqueeze(1)
-    batch = torch.arange(len(pixels)).view(-1, 1, 1)
+    batch = torch.arange(len(pixels), device=pixels.device).view(-1, 1, 1)
     moved = pixels.permute(0, 2, 3, 1)[batch, rows.clamp(0, height - 1).unsqueeze(2), columns.clamp(0, width - 1).unsqueeze(1)]
     return (moved * inside.unsqueeze(3)).permute(0, 3, 1, 2)

@@ -69,7 +69,8 @@ def build_judged(listing: Listing, source: str, classes: tuple[str, ...], *, pro
     strange = sorted(set(listing.labels) - set(classes))
     if strange:
         raise ValueError(f"{source} has class {_nearest(strange[0], classes)}, which the model does not know")
-    seen = scan(listing.items, torch.ones(len(listing.items), dtype=torch.bool), progress=progress)
+    every = torch.ones(len(listing.items), dtype=torch.bool)
+    seen = scan(listing.items, every, closely=every, progress=progress)
     unreadable = _unreadable(listing, seen, source)
     val = _split(listing, classes, seen, [i for i in range(len(listing.items)) if i not in seen.unreadable])
     size = None if seen.pixels is None else max(28, *seen.pixels.shape[2:])

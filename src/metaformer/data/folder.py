@@ -67,7 +67,7 @@ def _labelled(place: Path, passed: Counter[str], part: str | None) -> Iterator[t
     if not any(images.values()):
         raise ValueError(f"{place} has no image in its folders ({', '.join(SUFFIXES)})")
     if len(classes) == 1 and part is None and subfolders(classes[0]):
-        raise ValueError(f"{place} has only one folder, {classes[0].name}, and so one class: did you mean data={classes[0]}?")
+        raise ValueError(f"{place} has only one folder, {classes[0].name}, and so one class: did you mean {classes[0]}?")
     passed.update({"images beside the class folders": beside} if beside else {})
     for folder in classes:
         if not images[folder] and part != "val":

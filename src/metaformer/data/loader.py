@@ -28,15 +28,21 @@ class Feed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | ValueError:
-        """Pixels (B, C, size, size) and sample numbers (B,); an error is handed over, for a worker would wrap it."""
+    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor, dict[int, str]]:
+        """Pixels (B, C, size, size), sample numbers (B,), and why those that are missing from them cannot be read."""
         index = torch.tensor([sample for _, sample in keys])
         if isinstance(self.split, Images) and self.view is None:
-            return self.preprocess.fitted(self.split.pixels[index]), index
-        try:
-            return torch.stack([self._one(epoch, sample) for epoch, sample in keys]), index
-        except ValueError as error:
-            return error
+            return self.preprocess.fitted(self.split.pixels[index]), index, {}
+        pixels: dict[int, Tensor] = {}
+        damaged: dict[int, str] = {}
+        for epoch, sample in keys:
+            try:
+                pixels[sample] = self._one(epoch, sample)
+            except ValueError as error:
+                damaged[sample] = str(error)
+        size = self.preprocess.size
+        stacked = torch.stack(list(pixels.values())) if pixels else torch.empty(0, 1, size, size, dtype=torch.uint8)
+        return stacked, torch.tensor(list(pixels), dtype=torch.int64), damaged
 
     def _one(self, epoch: int, sample: int) -> Tensor:
         pixels = self.split.image(sample)
@@ -57,7 +63,11 @@ class Order:
 
 
 class Loader:
-    """Batches on the device. With `augment` they are shuffled by (seed, epoch); without, they come in order."""
+    """Batches on the device. With `augment` they are shuffled by (seed, epoch); without, they come in order.
+
+    Of more images than are decoded beforehand some may turn out to be damaged: they are left out of their batch, which may
+    then be empty, and kept in `damaged`. More than 1 % of the split raise ValueError; so does any where they come in order.
+    """
 
     def __init__(
         self,
@@ -72,6 +82,7 @@ class Loader:
     ) -> None:
         self.split, self.batch, self.preprocess, self.device, self.augment = split, batch, preprocess, device, augment
         self.order = Order()
+        self.damaged: dict[int, str] = {}
         self.loader: DataLoader[Any] = DataLoader(
             Feed(split, preprocess, view),
             batch_sampler=self.order,
@@ -92,18 +103,24 @@ class Loader:
         if self.augment is not None:
             order = torch.randperm(count, generator=generator(self.augment.seed, epoch, "order"))
         self.order.batches = tuple([(epoch, i) for i in part.tolist()] for part in order.split(self.batch)[start:])
-        for step, read in enumerate(self.loader, start):
-            if isinstance(read, ValueError):
-                raise read
-            pixels, index = read
+        for step, (pixels, index, damaged) in enumerate(self.loader, start):
+            if damaged:
+                self._note(damaged)
             yield self._ready(pixels, index, epoch, step)
 
+    def _note(self, damaged: dict[int, str]) -> None:
+        self.damaged |= damaged
+        if self.augment is None or len(self.damaged) > len(self.split) / 100:
+            reason = next(iter(damaged.values()))
+            raise ValueError(f"{len(self.damaged):,} of {len(self.split):,} images cannot be read; the last: {reason}")
+
     def _ready(self, pixels: Tensor, index: Tensor, epoch: int, step: int) -> Batch:
-        if self.augment is not None:
+        pixels = pixels.to(self.device, non_blocking=True)
+        if self.augment is not None and len(index):
             pixels = self.augment.move(pixels, index, epoch, len(self.split))
-        images = self.preprocess.normalise(pixels.to(self.device, non_blocking=True))
+        images = self.preprocess.normalise(pixels)
         labels = self.split.labels[index].to(self.device, non_blocking=True)
-        if self.augment is None:
+        if self.augment is None or not len(index):
             return Batch(images, labels)
         return self.augment.mixed(Batch(self.augment.erased(images, index, epoch), labels), epoch, step)
 

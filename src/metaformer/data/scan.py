@@ -42,19 +42,23 @@ class Scan:
     """Of the files that were read in full, so that copies can be told."""
 
 
-def scan(items: Sequence[Path | bytes], counts: Tensor, *, progress: Progress | None = None) -> Scan:
+def scan(
+    items: Sequence[Path | bytes], counts: Tensor, *, closely: Tensor | None = None, progress: Progress | None = None
+) -> Scan:
     """Looks at images in threads; `counts` (N,) says which contribute to mean and standard deviation.
 
     Up to 20,000 images, and any number of images of one size up to 64 pixels a side, are decoded, each once: what is not
-    reported can be decoded. Of more, 5,000 that count are decoded for mean and standard deviation; of the others the
-    header is read, and they are decoded if their end is not one of their format. Damage in the middle of those is not seen.
+    reported can be decoded. Of more, those that `closely` (N,) names are decoded, by default those that do not count, and
+    5,000 that count, for mean and standard deviation; of the others the header is read, and they are decoded if their end
+    is not one of their format. Damage in the middle of those is not seen.
     """
     total = len(items)
     look = _Look(items, counts, _room(items))
     numbers = range(total)
     if look.pixels is None and total > ALL:
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-        look.closely = set(order[counts[order]][:SAMPLE].tolist())
+        surely = ~counts if closely is None else closely
+        look.closely = {*order[counts[order]][:SAMPLE].tolist(), *surely.nonzero().flatten().tolist()}
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
     whole = _Part()
     try:

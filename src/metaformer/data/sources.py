@@ -86,12 +86,12 @@ def _nothing(source: str) -> ValueError | FileNotFoundError:
     close = get_close_matches(name.lower().replace("_", "-"), [*KNOWN, "cifar-10"], n=1, cutoff=0.6)
     if close:
         right = close[0].replace("cifar-10", "cifar10") + colon + place
-        return ValueError(f"no data {source!r}, and no such folder or file; did you mean data={right}?")
+        return ValueError(f"no data {source!r}, and no such folder or file; did you mean {right}?")
     path = Path(source).expanduser()
     beside = [file.name for file in path.parent.iterdir()] if source and path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, n=1, cutoff=0.8)
     if near:
-        return FileNotFoundError(f"there is no {path}; did you mean data={path.parent / near[0]}?")
+        return FileNotFoundError(f"there is no {path}; did you mean {path.parent / near[0]}?")
     if path.name != source or path.suffix:
         return FileNotFoundError(f"there is no {path}; data= may be {FORMS}")
     return ValueError(f"no data {source!r}, and no such folder or file; allowed: {FORMS}")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from metaformer.data.decode import decode
@@ -49,10 +48,6 @@ class Images:
         """The name given, or the sample's number."""
         return f"image {sample}" if self.names is None else self.names[sample]
 
-    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, C, H, W) and labels (B,) of the samples named."""
-        return self.pixels[index], self.labels[index]
-
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -87,8 +82,3 @@ def subset(split: Images | Encoded, keep: Tensor) -> Images | Encoded:
     if isinstance(split, Images):
         return Images(split.pixels[keep], split.labels[keep], names)
     return Encoded([split.items[i] for i in numbers], split.labels[keep], split.channels, names)
-
-
-def stack(images: Sequence[Tensor]) -> Tensor:
-    """(C, H, W) each, of one size → (B, C, H, W)."""
-    return torch.stack(list(images))

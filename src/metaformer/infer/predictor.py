@@ -14,7 +14,7 @@ from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_judged
 from metaformer.data.splits import Encoded, Images
 from metaformer.data.transforms import Preprocess
-from metaformer.runs import is_run, open_run
+from metaformer.runs import is_run, no_run, open_run
 from metaformer.tasks.classification import Classification, Evaluation
 from metaformer.weights.pretrained import Model, from_pretrained
 from metaformer.zoo import ZOO
@@ -145,5 +145,5 @@ def _folder(source: str | Path) -> Path:
     if not Path(source).exists() and str(source) in ZOO:
         raise ValueError(f"{source} has no weights here: train it, metaformer train {source}, and name the run")
     if not Path(source).exists():
-        raise FileNotFoundError(f"no run or folder {source}")
+        raise no_run(source)
     return Path(source)

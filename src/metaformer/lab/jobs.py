@@ -1,16 +1,17 @@
 """`train`: the whole job, from a name to a run directory with its pictures."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from metaformer.config import Recipe, read_json, revise
 from metaformer.core.model import MetaFormer
+from metaformer.core.spec import nearest
 from metaformer.data.sources import open_data
 from metaformer.lab.report import report
-from metaformer.recipes import PHOTOS, SMALL
-from metaformer.runs import Run, is_run, open_run
-from metaformer.train.display import Watch, say
+from metaformer.recipes import RECIPES
+from metaformer.runs import Run, is_run, no_run, open_run
+from metaformer.train.display import Watch
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
@@ -47,14 +48,23 @@ def train(
             go_on(run, data, own, quiet=quiet)
     else:
         settings = (_handed(own, settings) if own is not None else _named(str(model))) | settings
-        recipe = revise(SMALL, settings)
-        data = open_data(recipe.data, seed=recipe.seed, progress=Watch(quiet=quiet))
-        if data.image_size is None:
-            recipe = revise(PHOTOS, settings)
-            say("recipe: photos, for images of many sizes; metaformer recipes shows it", quiet=quiet)
+        asked = _row(settings, "small")
+        data = open_data(asked.data, seed=asked.seed, progress=Watch(quiet=quiet))
+        recipe = asked if data.image_size is not None else _row(settings, "photos")
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own, data)
     return run
+
+
+def _row(settings: dict[str, Any], fitting: str) -> Recipe:
+    """The row that `settings` names, else the `fitting` one, with the settings in it. Raises ValueError for a wrong one."""
+    name = settings.get("recipe", fitting)
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}{nearest(str(name), list(RECIPES))}")
+    recipe = revise(RECIPES[name], settings | {"recipe": name})
+    if "warmup_epochs" in settings:
+        return recipe
+    return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))  # so that a short run arrives at its lr
 
 
 def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
@@ -72,5 +82,5 @@ def _named(model: str) -> dict[str, Any]:
         recipe = Recipe.from_dict(read_json(Path(model)))
         return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     if model not in ZOO and not model.startswith(PREFIX) and (Path(model).name != model or Path(model).is_dir()):
-        raise FileNotFoundError(f"{model} is not a run directory: it has no recipe.json")
+        raise no_run(model)
     return {"model": model}

@@ -61,7 +61,7 @@ def page(judged: Judged) -> str:
         figures=summary,
         digits=2 if summary["images"] >= 2000 else 1,
         right=int(judged.evaluation.right.sum()),
-        sureness=judged.evaluation.confidence.mean().item() - judged.evaluation.top1,
+        sureness=judged.evaluation.confidence.mean().item() - judged.evaluation.top1 / 100,
         trained_on=_day(judged.run),
         best=_best(judged.run),
         facts=_facts(judged),

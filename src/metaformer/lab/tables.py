@@ -2,39 +2,59 @@
 
 import ast
 import inspect
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from metaformer.config import CHOICES, KEYS, LIMITS, Recipe
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
+from metaformer.data.find import printable
 from metaformer.recipes import RECIPES, SMALL
 from metaformer.runs import is_run, open_run
 from metaformer.zoo import TOP1, ZOO, list_models
 
+Rows = list[tuple[str, ...]]
+"""Texts by row and column; the first row says what the columns are."""
 
-def model_table(pattern: str = "*") -> str:
-    """Markdown: name, parameters, multiply-accumulates, published top-1. Raises ValueError if nothing matches."""
+
+def columns(rows: Rows, right: tuple[int, ...] = ()) -> str:
+    """Aligned columns for a screen, those in `right` to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    sides = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+    aligned = ([side(text, width) for side, text, width in zip(sides, row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
+def markdown(rows: Rows) -> str:
+    """The table for a document: the first column is code, the others are numbers."""
+    lines = [f"| {' | '.join(rows[0])} |", "|---|" + "---:|" * (len(rows[0]) - 1)]
+    return "\n".join([*lines, *(f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in rows[1:])])
+
+
+def model_table(pattern: str = "*") -> Rows:
+    """Name, parameters, multiply-accumulates, published top-1. Raises ValueError if nothing matches."""
     names = list_models(pattern)
     if not names:
         raise ValueError(f"no model matches {pattern!r}; metaformer models lists all")
-    rows = ["| model | parameters | MACs | at | published top-1 (at 384) |", "|---|---:|---:|---:|---:|"]
+    rows: Rows = [("model", "parameters", "MACs", "at", "published top-1 (at 384)")]
     for name in names:
         size = 32 if name.endswith("_t6") else 224
         with torch.device("meta"):
             cost = count(MetaFormer(ZOO[name]), size)
         top1, large = TOP1.get(name, (None, None))
         published = "–" if top1 is None else f"{top1:.1f}" + (f" ({large:.1f})" if large else "")
-        rows.append(f"| `{name}` | {cost.parameters / 1e6:.1f} M | {cost.macs / 1e9:.2f} G | {size} | {published} |")
-    return "\n".join(rows)
+        rows.append((name, f"{cost.parameters / 1e6:.1f} M", f"{cost.macs / 1e9:.2f} G", str(size), published))
+    return rows
 
 
-def settings_table() -> str:
+def settings_table() -> Rows:
     """The keys of a recipe with their defaults, what they may be, and what they are for."""
     purpose = _purposes()
-    rows = [("name", "", "of the run's directory"), ("root", "runs", "where run directories go")]
+    rows: Rows = [("setting", "default", ""), ("name", "", "of the run's directory"), ("root", "runs", "where they go")]
     for key in KEYS:
         low, high = LIMITS.get(key, (None, None))
         limits = "" if low is None else f" At least {low}." if high == float("inf") else f" {low} to {high}."
@@ -44,7 +64,7 @@ def settings_table() -> str:
     rows.append(
         ("model.<field>", "", "any field of the model's config: model.norm='BatchNorm()' model.mixers='Pooling(window=5)'")
     )
-    return "\n".join(f"{name:16s} {default:8s} {text.strip()}" for name, default, text in rows)
+    return [(name, default, text.strip()) for name, default, text in rows]
 
 
 def _purposes() -> dict[str, str]:
@@ -58,29 +78,56 @@ def _purposes() -> dict[str, str]:
     return found
 
 
-def recipe_table(pattern: str = "*") -> str:
-    """Every recipe's settings that differ from the first's. Raises ValueError if nothing matches."""
+def recipe_table(pattern: str = "*") -> Rows:
+    """A column for each recipe, a row for each setting that is more than a place or a device. Raises ValueError if none."""
     names = [name for name in RECIPES if fnmatchcase(name, pattern)]
     if not names:
         raise ValueError(f"no recipe matches {pattern!r}; there are {', '.join(RECIPES)}")
-    lines = []
-    for name in names:
-        recipe = RECIPES[name]
-        shown = [key for key in KEYS if recipe is SMALL or getattr(recipe, key) != getattr(SMALL, key)]
-        lines.append(f"{name}: " + " ".join(f"{key}={getattr(recipe, key)}" for key in shown).replace("None", "none"))
-    return "\n".join(lines)
+    keys = [key for key in KEYS if key not in NO_PART]
+    return [("setting", *names), *((key, *(_shown(RECIPES[name], key) for name in names)) for key in keys)]
 
 
-def run_table(root: str | Path = "runs") -> str:
+NO_PART = ("recipe", "data", "image_size", "fit", "device", "precision", "compile", "workers", "accumulate", "seed")
+"""Settings that recipes leave to the user and the data."""
+
+
+def _shown(recipe: Recipe, key: str) -> str:
+    value = getattr(recipe, key)
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def run_table(root: str | Path = "runs") -> Rows:
     """The runs under a folder: model, data, epochs done, best top-1. Raises FileNotFoundError if there is none."""
     folders = sorted(folder for folder in Path(root).glob("*") if is_run(folder))
     if not folders:
         raise FileNotFoundError(f"{root} holds no run; metaformer train makes one")
-    rows = [("run", "model", "data", "epochs", "best top-1")]
+    rows: Rows = [("run", "model", "data", "epochs", "best top-1")]
     for folder in folders:
         run = open_run(folder)
-        recipe, metrics = run.recipe, run.metrics
+        try:
+            recipe, metrics = run.recipe, run.metrics
+        except ValueError as error:
+            rows.append((str(folder), "–", str(error), "–", "–"))
+            continue
         best = f"{max(line['top1'] for line in metrics):.2f} %" if metrics else "–"
         rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{recipe.epochs}", best))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return rows
+
+
+def evaluation_text(figures: Mapping[str, Any]) -> str:
+    """What `Evaluation.summary` says, for a screen; classes with the lowest F1 first."""
+    low, high = figures["top1_interval"]
+    lines: Rows = [("top-1", f"{figures['top1']:.2f} %  ({low:.1f} to {high:.1f}) on {figures['images']:,} images")]
+    lines += [("top-5", f"{figures['top5']:.2f} %")] if figures["top5"] is not None else []
+    lines += [("loss", f"{figures['loss']:.4f}"), ("calibration", f"ECE {figures['ece']:.3f}, Brier {figures['brier']:.3f}")]
+    lines += [("macro F1, AUC", f"{_digits(figures['macro_f1'])}, {_digits(figures['macro_auc'])}")]
+    classes = sorted(figures["per_class"].items(), key=lambda item: item[1]["f1"] if item[1]["f1"] is not None else -1.0)
+    table: Rows = [("class", "precision", "recall", "F1", "AUC", "images")]
+    for name, row in classes:
+        measured = (_digits(row[key]) for key in ("precision", "recall", "f1", "auc"))
+        table.append((printable(name), *measured, f"{row['support']:,}"))
+    return columns(lines) + "\n\n" + columns(table, right=(1, 2, 3, 4, 5))
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

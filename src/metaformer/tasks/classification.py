@@ -79,14 +79,17 @@ class Evaluation:
     labels: Tensor
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Evaluation(top-1 {self.top1:.2f} % of {len(self.labels):,} images, loss {self.loss:.4f})"
+
     @property
     def predicted(self) -> Tensor:
         return self.logits.argmax(1)
 
     @property
     def top1(self) -> float:
-        """Part of the images whose most probable class is the right one."""
-        return self.right.double().mean().item()
+        """Percent of the images whose most probable class is the right one."""
+        return 100 * self.right.double().mean().item()
 
     @property
     def loss(self) -> float:
@@ -120,8 +123,8 @@ class Evaluation:
         table = metrics.per_class(self.probabilities, self.predicted, self.labels)
         temperature = metrics.check_temperature(self.logits, self.labels)
         return {
-            "top1": 100 * self.top1,
-            "top1_interval": [100 * bound for bound in metrics.wilson(self.top1, len(self.labels))],
+            "top1": self.top1,
+            "top1_interval": [100 * bound for bound in metrics.wilson(self.top1 / 100, len(self.labels))],
             "top5": 100 * metrics.top_k(self.logits, self.labels, 5) if len(self.classes) > 5 else None,
             "loss": self.loss,
             "brier": metrics.brier(self.probabilities, self.labels),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
@@ -22,7 +23,7 @@ class Progress:
     count: int = 0
     seconds: float = 0.0
     best: float = -1.0
-    """Highest top-1 so far."""
+    """Highest top-1 so far, in percent."""
 
     def next_epoch(self) -> None:
         """Moves on to the start of the next epoch."""
@@ -43,11 +44,12 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
 
     def write(folder: Path) -> None:
         save_pretrained(state.model, folder, **about, epoch=progress.epoch, step=progress.step)
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
-        average = None if state.average is None else state.average.model.state_dict()
-        kept = {"optimizer": state.optimizer.state_dict(), "average": average, "progress": asdict(progress), "random": random}
+        kept = {
+            "optimizer": state.optimizer.state_dict(),
+            "average": None if state.average is None else state.average.model.state_dict(),
+            "progress": asdict(progress),
+            "random": _random(state),
+        }
         torch.save(kept, folder / "training.pt")
 
     replace_folder(run.path / "last", write)
@@ -63,6 +65,23 @@ def restore(run: Run, state: State) -> Progress:
     if state.average is not None:
         state.average.model.load_state_dict(kept["average"])
     torch.set_rng_state(kept["random"]["cpu"])
-    if "cuda" in kept["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(kept["random"]["cuda"])
+    device = _device(state)
+    if device.type == "cuda" and "cuda" in kept["random"]:
+        torch.cuda.set_rng_state(kept["random"]["cuda"], device)
+    if device.type == "mps" and "mps" in kept["random"]:
+        torch.mps.set_rng_state(kept["random"]["mps"])
     return Progress(**kept["progress"])
+
+
+def _random(state: State) -> dict[str, Tensor]:
+    """The state of the generators that training draws from: the processor's and the model's device's."""
+    device, kept = _device(state), {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        kept["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        kept["mps"] = torch.mps.get_rng_state()
+    return kept
+
+
+def _device(state: State) -> torch.device:
+    return next(state.model.parameters()).device

@@ -24,7 +24,7 @@ from metaformer.weights.pretrained import save_pretrained
 
 
 class Judged(Protocol):
-    """What a task's evaluation must say."""
+    """What a task's evaluation must say: top-1 in percent, and a loss."""
 
     @property
     def top1(self) -> float: ...
@@ -100,9 +100,11 @@ class Fit:
         self.state.model.train()
         for batch in self.train.epoch(progress.epoch, progress.step):
             lr = learning_rate(self.recipe, self.done(progress), self.steps)
+            progress.step += 1
+            if not len(batch.labels):  # nothing in it can be read
+                continue
             loss, count = self.step(batch, lr)
             loss_sum += loss
-            progress.step += 1
             progress.count += count
             if self.state.average is not None:
                 self.state.average.update(self.state.model, self.done(progress))
@@ -142,7 +144,7 @@ class Fit:
             "epoch": epoch,
             "train_loss": loss,
             "val_loss": judged.loss,
-            "top1": 100 * judged.top1,
+            "top1": judged.top1,
             "lr": self.state.optimizer.param_groups[0]["lr"],
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,

@@ -1,6 +1,7 @@
 """A run from its recipe: check, build, fit, close."""
 
 import csv
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from io import StringIO
@@ -43,16 +44,22 @@ def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, 
         say(sentence, quiet=quiet)
     if data.drawn:
         write_text(run.path / "split.csv", split_csv(data))
-    if data.unreadable:
-        write_text(run.path / "bad_images.csv", _csv([("image", "reason"), *data.unreadable]))
-        say(f"unreadable and left out: {len(data.unreadable)}, listed in {run.path / 'bad_images.csv'}", quiet=quiet)
+    _list_unreadable(run, data.unreadable, quiet=quiet)
     return _fit(fit, run, quiet=quiet)
 
 
-def _csv(rows: list[tuple[str, str]]) -> str:
+def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool) -> None:
+    """Adds images with their reasons to the run's list and says how many there are now."""
+    file = run.path / "bad_images.csv"
+    with file.open(newline="", encoding="utf-8") if file.exists() else StringIO() as lines:
+        known = dict(list(csv.reader(lines))[1:])
+    every = known | dict(images)
+    if len(every) == len(known):
+        return
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerows([("image", "reason"), *every.items()])
+    write_text(file, text.getvalue())
+    say(f"unreadable and left out: {len(every)}, listed in {file}", quiet=quiet)
 
 
 def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool) -> Run:
@@ -114,7 +121,7 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
         display.say(
             f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {PRECISIONS[fit.precision]}: "
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
-            f"{fit.train.preprocess.size} pixels ({fit.recipe.fit})"
+            f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
         )
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
@@ -123,7 +130,16 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
         except KeyboardInterrupt:
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
-        display.say(f"best top-1 {100 * progress.best:.2f} % on {val:,} held-out images")
+        except torch.OutOfMemoryError as error:
+            batch, parts = fit.recipe.batch, 2 * fit.recipe.accumulate
+            raise ValueError(
+                f"{fit.train.device} has too little memory for {-(-batch // fit.recipe.accumulate)} images at once; "
+                f"accumulate={parts} learns the same in parts of {-(-batch // parts)}"
+            ) from error
+        finally:
+            damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
+            _list_unreadable(run, damaged, quiet=quiet)
+        display.say(f"best top-1 {progress.best:.2f} % on {val:,} held-out images")
     return run
 
 

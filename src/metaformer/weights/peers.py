@@ -57,7 +57,9 @@ def _make(config: PeerConfig) -> Any:
     try:
         try:
             return timm.create_model(config.name, drop_path_rate=config.drop_path, **options)
-        except TypeError:  # not every architecture has drop path
-            return timm.create_model(config.name, **options)
+        except TypeError as error:
+            if "drop_path_rate" not in str(error):
+                raise
+            return timm.create_model(config.name, **options)  # not every architecture has drop path
     except (AssertionError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"timm's {config.name} cannot be made for {config.image_size} pixels: choose image_size=") from error
