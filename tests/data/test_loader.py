@@ -1,7 +1,9 @@
 """Batches of an epoch: every sample once, in an order of its own, from any step on, by any number of workers."""
 
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -89,6 +91,24 @@ def test_files_are_read_and_a_damaged_one_is_named(tmp_path: Path, train: Images
     files[4].write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"4\.png: not an image"):
         list(Loader(split, 3, PREPROCESS, CPU, workers=workers).epoch())
+
+
+@pytest.mark.parametrize("batch", [50, 1])
+def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path, batch: int) -> None:
+    good, bad = BytesIO(), tmp_path / "bad.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(good, "png")
+    items: list[Path | bytes] = [good.getvalue()] * 150
+    items[7] = bad
+    split = Encoded(items, torch.arange(150), 1)
+    loader = Loader(split, batch, PREPROCESS, CPU, augment=AUGMENT)
+    batches = list(loader.epoch(0))
+    assert len(batches) == len(loader)
+    assert sorted(torch.cat([part.labels for part in batches]).tolist()) == [i for i in range(150) if i != 7]
+    assert all(len(part.images) == len(part.labels) for part in batches)
+    assert loader.damaged == {7: f"{bad}: no such file"}
+    items[8] = b"no image"  # now more than 1 %
+    with pytest.raises(ValueError, match="2 of 150 images cannot be read; the last: "):
+        list(loader.epoch(1))
 
 
 def test_workers_are_for_what_costs_time(train: Images) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -139,9 +140,28 @@ def test_other_tensors_are_refused(run: Run, pixels: Tensor) -> None:
 
 
 def test_one_path_is_no_list(run: Run, files: list[Path]) -> None:
-    for one in (files[0], str(files[0])):
-        with pytest.raises(ValueError, match=r"^give a list of images: \['"):
-            Predictor(run.path)(one)
+    picture = Image.open(files[0])
+    for one in (files[0], str(files[0]), files[0].read_bytes(), picture, np.array(picture), torch.zeros(1, 8, 8)):
+        with pytest.raises(ValueError, match=r"^give a list of images, be it of one: predictor\(\[image\]\)$"):
+            Predictor(run.path)(one)  # type: ignore[arg-type]
+
+
+def test_pictures_bytes_and_arrays_are_images_too(run: Run, files: list[Path]) -> None:
+    predictor = Predictor(run.path)
+    expected = [answer.top for answer in predictor(files)]
+    pictures = [Image.open(file) for file in files]
+    assert [answer.top for answer in predictor(pictures)] == expected
+    assert [answer.top for answer in predictor([file.read_bytes() for file in files])] == expected
+    assert [answer.top for answer in predictor([np.array(picture) for picture in pictures])] == expected
+    assert [answer.top for answer in predictor([np.array(picture)[..., None] for picture in pictures])] == expected
+    turned = pictures[0].transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    assert [answer.top for answer in predictor([turned])] == expected[:1]  # upright, as its EXIF says
+    (cut,) = predictor([files[0].read_bytes()[:70]])
+    assert str(cut.error).startswith("image: ")
+    (wrong,) = predictor([np.zeros((4, 4, 3), np.uint8)])
+    assert wrong.error == "torch.uint8 (3, 4, 4): this model takes pixels (1, H, W) as uint8, 0 to 255"
+    assert repr(predictor) == f"Predictor({str(run.path)!r}, 10 classes, 8 pixels, {predictor.device})"
 
 
 def test_to_dict() -> None:

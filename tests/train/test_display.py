@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,21 @@ def test_lines_stay_and_are_logged(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert [line[20:] for line in lines] == ["one", long]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+
+
+def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    with Display(tmp_path / "log.txt", 10, 0) as shown:
+        now += 59
+        assert not shown.due()
+        now += 2
+        assert shown.due()
+        shown.step(5, "epoch 1/2", "loss 1.234")
+        assert not shown.due()
+    assert capsys.readouterr().out == "epoch 1/2  loss 1.234\n"
 
 
 def test_quiet_is_logged_and_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

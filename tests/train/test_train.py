@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.photos import photos
 from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights
 from torch import Tensor, nn
 
 import metaformer
 from metaformer import MetaFormer, Predictor, create_model
 from metaformer.config import KEYS, Recipe
+from metaformer.data import scan
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.train.train import go_on, prepare, start
@@ -54,6 +56,7 @@ OTHER: dict[str, Any] = {
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
 }  # fmt: skip
 ELSEWHERE = {
+    "recipe": "test_jobs",
     "data": "test_sources",
     "accumulate": "test_loop: it must not change what is learnt",
     "ema": "test_loop: it changes what is kept",
@@ -207,6 +210,25 @@ def test_a_run_killed_before_its_first_save_starts_again(base: Run, tmp_path: Pa
     assert again.finished
     assert same(weights(again.last), weights(base.last))
     assert timeless(again.metrics) == timeless(base.metrics)
+
+
+def test_a_run_goes_on_past_images_that_turn_out_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, first in (("a", 0), ("b", 60)):
+        photos(tmp_path / "data/train" / name, 60, first)
+        photos(tmp_path / "data/val" / name, 3, 200 + first)
+    broken = tmp_path / "data/train/a/7.png"
+    damaged = bytearray(broken.read_bytes())
+    damaged[1000:2000] = bytes(1000)  # header and end are whole, so that a look at those sees nothing
+    broken.write_bytes(damaged)
+    monkeypatch.setattr(scan, "ALL", 100)
+    monkeypatch.setattr(scan, "SAMPLE", 0)
+    recipe = quick(str(tmp_path / "data"), batch=25, workers=0)
+    run = begin(recipe, tmp_path)
+    assert run.finished
+    rows = (run.path / "bad_images.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["image", str(broken)]
+    go_on(run, open_data(recipe.data), None, quiet=True)
+    assert (run.path / "bad_images.csv").read_text().splitlines() == rows
 
 
 def test_what_is_said_is_logged(fashion: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

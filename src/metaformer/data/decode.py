@@ -41,8 +41,10 @@ class UnreadableError(ValueError):
     """Why a file gives no picture, in one line."""
 
 
-def decode(source: str | Path | bytes, channels: int, name: str | None = None, *, least: int | None = None) -> Tensor:
-    """(1, channels, H, W) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file or its bytes.
+def decode(
+    source: str | Path | bytes | Image.Image, channels: int, name: str | None = None, *, least: int | None = None
+) -> Tensor:
+    """(1, channels, H, W) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file, its bytes or a picture.
 
     The first frame, turned as its EXIF or XMP says, on white where it is transparent; CMYK by its colour profile. Grey of
     16 bits is scaled by the fewest of 8, 10, 12, 14 or 16 bits that hold its greatest value, numbers of other kinds by
@@ -55,20 +57,27 @@ def decode(source: str | Path | bytes, channels: int, name: str | None = None, *
     try:
         pixels = np.array(see(source, least=least).convert("L" if channels == 1 else "RGB"))
     except ValueError as error:
-        called = name if name is not None else "image" if isinstance(source, bytes) else str(source)
+        called = name if name is not None else str(source) if isinstance(source, str | Path) else "image"
         raise ValueError(f"{called}: {error}") from error
     return torch.from_numpy(pixels).reshape(1, *pixels.shape[:2], channels).permute(0, 3, 1, 2)
 
 
-def see(source: str | Path | bytes, *, least: int | None = None) -> Image.Image:
+def see(source: str | Path | bytes | Image.Image, *, least: int | None = None) -> Image.Image:
     """The upright picture, of mode L if it is grey, else RGB. Raises ValueError with the reason alone; see `decode`."""
+    if isinstance(source, Image.Image):
+        with _named():
+            return _upright(source)
     with _file(source) as file:
         image = _opened(file)
         if image.format in ("JPEG", "MPO") and (least is not None or shrink(image.size) > 1):
             image.draft(None, _wanted(image.size, least))
-        turn = _turned(image)
-        seen = shown(image)
-        return seen if turn is None else seen.transpose(turn)
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _turned(image)
+    seen = shown(image)
+    return seen if turn is None else seen.transpose(turn)
 
 
 def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
@@ -86,11 +95,18 @@ def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
 @contextmanager
 def _file(source: str | Path | bytes) -> Iterator[BinaryIO]:
     """The open file. What goes wrong with it, here or in what is done with it, becomes UnreadableError."""
-    try:
+    with _named():
         if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):  # a pipe would hang
             raise UnreadableError("not a file")
         with BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             yield file
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What goes wrong with a picture becomes UnreadableError, with the reason."""
+    try:
+        yield
     except UnreadableError:
         raise
     except (FileNotFoundError, NotADirectoryError):

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from metaformer.core.device import choose_device
@@ -18,6 +20,8 @@ from metaformer.runs import is_run, no_run, open_run
 from metaformer.tasks.classification import Classification, Evaluation
 from metaformer.weights.pretrained import Model, from_pretrained
 from metaformer.zoo import ZOO
+
+Picture = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,29 @@ class Predictor:
         self.task = Classification(tuple(about["classes"]))
         self.preprocess = Preprocess.from_dict(about["preprocess"])
 
-    def __call__(self, images: Sequence[str | Path | Tensor], *, batch: int = 32, top: int = 5) -> list[Prediction]:
-        """Predictions in the order of `images`: files, or pixels (C, H, W) as uint8. An unreadable file gives its reason.
+    def __call__(self, images: Sequence[Picture], *, batch: int = 32, top: int = 5) -> list[Prediction]:
+        """Predictions in the order of `images`, each with the `top` most probable classes.
 
-        Each has the `top` most probable classes.
+        An image is a path, the bytes of a file, a PIL image, or pixels as uint8: a tensor (C, H, W) or an array (H, W, C)
+        or (H, W). One that cannot be read gives its reason.
         """
         return list(self.stream(images, batch=batch, top=top))
 
-    def stream(self, images: Sequence[str | Path | Tensor], *, batch: int = 32, top: int = 5) -> Iterator[Prediction]:
+    def stream(self, images: Sequence[Picture], *, batch: int = 32, top: int = 5) -> Iterator[Prediction]:
         """The same, one by one, with no more than a batch in memory."""
-        if isinstance(images, str | Path):
-            raise ValueError(f"give a list of images: [{str(images)!r}]")
+        if isinstance(images, str | Path | bytes | Image.Image) or (
+            isinstance(images, Tensor | np.ndarray) and images.ndim < 4
+        ):
+            raise ValueError("give a list of images, be it of one: predictor([image])")
         for start in range(0, len(images), batch):
             yield from self._predict(images[start : start + batch], top)
 
-    def _predict(self, images: Sequence[str | Path | Tensor], top: int) -> Iterator[Prediction]:
+    def __repr__(self) -> str:
+        return (
+            f"Predictor({str(self.source)!r}, {len(self.task.classes)} classes, {self.preprocess.size} pixels, {self.device})"
+        )
+
+    def _predict(self, images: Sequence[Picture], top: int) -> Iterator[Prediction]:
         fed: dict[int, Tensor] = {}
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
@@ -88,16 +100,21 @@ class Predictor:
                 logits = self.model(self.preprocess.normalise(torch.cat(list(fed.values())).to(self.device)))
             answers = dict(zip(fed, self.task.decode(logits, top), strict=True))
         for i, image in enumerate(images):
-            path = "" if isinstance(image, Tensor) else str(image)
+            path = str(image) if isinstance(image, str | Path) else ""
             yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))
 
-    def _pixels(self, image: str | Path | Tensor) -> Tensor:
+    def _pixels(self, image: Picture) -> Tensor:
         """(1, C, H, W) as uint8."""
         channels = self.model.config.in_chans
-        if not isinstance(image, Tensor):
+        if isinstance(image, str | Path | bytes | Image.Image):
             return decode(image, channels)
-        if image.ndim != 3 or len(image) != channels or image.dtype != torch.uint8:
-            raise ValueError(f"{image.dtype} {tuple(image.shape)}: this model takes pixels ({channels}, H, W) as uint8")
+        if isinstance(image, np.ndarray):
+            pixels = torch.from_numpy(np.ascontiguousarray(image))
+            image = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.unsqueeze(0)
+        if image.ndim != 3 or len(image) != channels or image.dtype != torch.uint8 or not image.numel():
+            raise ValueError(
+                f"{image.dtype} {tuple(image.shape)}: this model takes pixels ({channels}, H, W) as uint8, 0 to 255"
+            )
         return image.unsqueeze(0)
 
 

@@ -72,8 +72,7 @@ def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
     for key in ("model", "changes", "drop_path", "head_dropout"):
         if key in settings:
             raise ValueError(f"{key}= comes too late for a model that is built: set it when you build the model")
-    dropout = model.config.head_dropout if isinstance(model, MetaFormer) else 0.0
-    return {"model": CUSTOM, "drop_path": model.config.drop_path, "head_dropout": dropout}
+    return {"model": CUSTOM, "drop_path": model.config.drop_path, "head_dropout": model.config.head_dropout}
 
 
 def _named(model: str) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Display:
             disable=quiet or not self.console.is_terminal,
         )
         self.task = self.bar.add_task("starting", total=total_steps, completed=done, facts="")
-        self.shown = 0.0
+        self.live = not self.bar.disable
+        self.shown = 0.0 if self.live else time.monotonic()
 
     def __enter__(self) -> "Display":
         self.bar.start()
@@ -34,12 +35,16 @@ class Display:
         self.bar.stop()
 
     def due(self) -> bool:
-        """Whether the live line wants new facts: ten times a second at most, so that no step waits for the device."""
-        return not self.bar.disable and time.monotonic() - self.shown > 0.1
+        """Whether new facts are wanted: ten times a second at most, once a minute where there is no terminal, because to
+        know the loss is to wait for the device."""
+        return time.monotonic() - self.shown > (0.1 if self.live else 60)
 
     def step(self, done: int, name: str, facts: str) -> None:
         self.shown = time.monotonic()
-        self.bar.update(self.task, completed=done, description=name, facts=facts)
+        if self.live:
+            self.bar.update(self.task, completed=done, description=name, facts=facts)
+        else:
+            self.say(f"{name}  {facts}")
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)

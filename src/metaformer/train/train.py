@@ -162,12 +162,12 @@ def _build(recipe: Recipe, data: Data, size: int) -> Model:
     fixed = {"num_classes": len(data.classes), "in_chans": data.channels}
     for key in fixed.keys() & recipe.changes.keys():
         raise ValueError(f"model.{key} follows from the data, {fixed[key]} here: leave it out")
+    options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
     if recipe.model.startswith(PREFIX):
         if recipe.changes:
             raise ValueError(f"{recipe.model} is timm's: model.{next(iter(recipe.changes))} cannot be changed")
         name = recipe.model.removeprefix(PREFIX)
-        return Peer(PeerConfig(name=name, image_size=size, drop_path=recipe.drop_path, **fixed))
-    options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
+        return Peer(PeerConfig(name=name, image_size=size, **options, **fixed))
     return create_model(recipe.model, **fixed, **(options | dict(recipe.changes)))
 
 

@@ -18,6 +18,8 @@ class PeerConfig:
     in_chans: int
     image_size: int
     drop_path: float = 0.0
+    head_dropout: float = 0.0
+    """timm's drop_rate, which some of its architectures apply in their blocks too."""
 
 
 class Peer(nn.Module):
@@ -51,6 +53,8 @@ def _make(config: PeerConfig) -> Any:
         near = get_close_matches(config.name, timm.list_models(), n=1, cutoff=0.6)
         raise ValueError(f"timm has no model {config.name!r}{f', did you mean timm:{near[0]}?' if near else ''}")
     options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
+    if config.head_dropout:
+        options["drop_rate"] = config.head_dropout
     known = timm.get_pretrained_cfg(config.name)
     if known is not None and known.fixed_input_size:
         options["img_size"] = config.image_size
