@@ -6,6 +6,7 @@ It can be told what goes wrong with each request in turn.
 import base64
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-COMMIT = "c0ffee" * 6 + "c0ff"
 LARGE = 1000
 """Bytes from which on a file is kept by its SHA-256, elsewhere than the repository; below, git keeps it."""
 
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         size = len(content) + {"smaller": -1, "larger": 1}.get(what, 0)
         digest = hashlib.sha256(content).hexdigest()
         self.send_response(302 if len(content) >= LARGE else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self._state(path))
         if len(content) >= LARGE:
             self.send_header("Location", f"http://localhost:{self.server.server_port}/bytes/{path}")
             self.send_header("X-Linked-Etag", f'"{"0" * 64 if what == "hash" else digest}"')
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/"):
-            self._json({"id": "user/name", "sha": COMMIT, "type": "user", "name": "user", "orgs": [], "siblings": []})
+            self._json({"id": "user/name", "sha": "0" * 40, "type": "user", "name": "user", "orgs": [], "siblings": []})
             return
         what = self._next(self.server.plan)
         if what.isdigit():
@@ -132,7 +132,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json({"url": f"{self.server.address}/user/{wanted['name']}", "name": f"user/{wanted['name']}"})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            modes = [{"path": f["path"], "uploadMode": "lfs" if f["size"] >= LARGE else "regular"} for f in files]
+            modes = [
+                {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".png")) else "regular"}
+                for f in files
+            ]
             self._json({"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
         elif self.path.endswith("/info/lfs/objects/batch"):
             put = [(o, f"{self.server.address}/put/{o['oid']}") for o in json.loads(body)["objects"]]
@@ -159,7 +162,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.files[f"{repo}/{value['path']}"] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 self.server.files[f"{repo}/{value['path']}"] = self.server.uploaded[value["oid"]]
-        self._json({"commitUrl": f"{self.server.address}/{repo}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        self._json(
+            {
+                "commitUrl": f"{self.server.address}/{repo}/commit/{self._state(repo)}",
+                "commitOid": self._state(repo),
+                "success": True,
+            }
+        )
 
     # --- parts ---
 
@@ -170,20 +179,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def _repo_file(self) -> tuple[str, bytes] | None:
         """Of /user/name/resolve/main/file, and of where that sends large files."""
-        path = unquote(self.path).lstrip("/").removeprefix("elsewhere/").removeprefix("bytes/").replace("/resolve/main/", "/")
+        path = unquote(self.path).lstrip("/").removeprefix("elsewhere/").removeprefix("bytes/")
+        path = re.sub(r"/resolve/[^/]+/", "/", path, count=1)
         return (path, self.server.files[path]) if path in self.server.files else None
+
+    def _state(self, path: str) -> str:
+        """The commit of a path's repository: another one when a file is."""
+        repo = "/".join(path.split("/")[:2])
+        files = sorted((name, content) for name, content in self.server.files.items() if name.startswith(f"{repo}/"))
+        return hashlib.sha1(repr(files).encode(), usedforsecurity=False).hexdigest()
 
     def _error(self, code: int, kind: str = "") -> None:
         self.send_response(code)
         if kind:
             self.send_header("X-Error-Code", kind)
-            self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+            self.send_header("X-Repo-Commit", "0" * 40)
+        self._json({"error": "so it was planned"}, None)
 
-    def _json(self, value: Any) -> None:
-        text = json.dumps(value).encode()
-        self.send_response(200)
+    def _json(self, value: Any, code: int | None = 200) -> None:
+        text = json.dumps(value).encode() if self.command != "HEAD" else b""
+        if code is not None:
+            self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -12,6 +12,8 @@ from metaformer import __version__
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
+MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, or hf:USER/NAME."
+
 
 def main() -> None:
     """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is typer's 130."""
@@ -54,11 +56,11 @@ def train(
 
 @app.command(name="eval")
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Judge a run's best weights on held-out images; JSON."""
+    """Judge a model, of a run its best weights, on held-out images; JSON."""
     from metaformer.infer.predictor import evaluate as judge
 
     print(json.dumps(judge(source, data=data, device=device).summary(), indent=2))
@@ -66,7 +68,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
     out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
@@ -111,6 +113,14 @@ def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caforme
     from metaformer.lab.tables import model_table
 
     print(model_table(pattern))
+
+
+@app.command()
+def weights(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*" or "*.in21k".')] = "*") -> None:
+    """List published weights: what they were trained on, for which images, published top-1, where they are."""
+    from metaformer.weights.catalogue import weights_table
+
+    print(weights_table(pattern))
 
 
 @app.command()

@@ -22,5 +22,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(download, "PAUSE", 0.0)
     with serving() as made:
         monkeypatch.setenv("HF_ENDPOINT", made.address)
+        template = f"{made.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", made.address)  # read once, when it is imported
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("METAFORMER_MIRROR", made.address)
         yield made

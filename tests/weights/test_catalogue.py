@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from timm.models import get_pretrained_cfg, list_models
 
-from metaformer.weights.catalogue import MEAN, ROWS, STD, TAGS, Published, find, find_all
+from metaformer.weights.catalogue import MEAN, ROWS, STD, TAGS, Published, find, list_weights, weights_table
 from metaformer.weights.imagenet import class_names, synsets
 from metaformer.zoo import ZOO
 
@@ -26,7 +26,7 @@ def test_timm_has_the_same_under_the_same_names() -> None:
         cfg = theirs[name]
         assert cfg is not None
         assert row.where == cfg.hf_hub_id
-        assert (row.crop, row.size, row.num_classes) == (cfg.crop_pct, cfg.input_size[-1], cfg.num_classes), name
+        assert (row.crop_fraction, row.size, row.num_classes) == (cfg.crop_pct, cfg.input_size[-1], cfg.num_classes), name
         assert (MEAN, STD, row.licence.lower()) == (cfg.mean, cfg.std, cfg.license)
         assert cfg.interpolation == "bicubic"
 
@@ -74,7 +74,7 @@ FACTS = [
 @pytest.mark.parametrize(("model", "tag", "size", "classes", "crop", "top1"), FACTS)
 def test_what_a_row_says(model: str, tag: str, size: int, classes: int, crop: float, top1: float | None) -> None:
     row = find(model, tag)
-    assert (row.size, row.num_classes, row.crop, row.top1) == (size, classes, crop, top1)
+    assert (row.size, row.num_classes, row.crop_fraction, row.top1) == (size, classes, crop, top1)
 
 
 def test_safetensors_come_first_and_true_is_in1k_at_224() -> None:
@@ -114,11 +114,25 @@ def test_what_is_not_there(model: str, tag: str | bool, sentence: str) -> None:
 
 
 def test_patterns() -> None:
-    assert len(find_all()) == 125
-    assert {row.model for row in find_all("*_384")} == {row.model for row in ROWS if row.size == 384}
-    assert [row.format for row in find_all("poolformer_s12")] == ["timm", "v1", "transformers", "mmpretrain"]
+    assert len(list_weights()) == 125
+    assert {row.model for row in list_weights("*_384")} == {row.model for row in ROWS if row.size == 384}
+    assert [row.format for row in list_weights("poolformer_s12")] == ["timm", "v1", "transformers", "mmpretrain"]
     with pytest.raises(ValueError, match=r"^no published weights match 'caformr_s18'; did you mean caformer_s18\?$"):
-        find_all("caformr_s18")
+        list_weights("caformr_s18")
+
+
+def test_the_table() -> None:
+    head, *lines = weights_table("caformer_s18").splitlines()
+    assert head.split() == ["model", "weights", "pixels", "classes", "top-1", "licence", "formats", "first", "of", "them", "is"]
+    assert [line.split()[:6] for line in lines] == [
+        ["caformer_s18", "in1k", "224", "1,000", "83.6", "Apache-2.0"],
+        ["caformer_s18", "in1k_384", "384", "1,000", "85.0", "Apache-2.0"],
+        ["caformer_s18", "in21k", "224", "21,841", "–", "Apache-2.0"],
+        ["caformer_s18", "in21k_ft_in1k", "224", "1,000", "84.1", "Apache-2.0"],
+        ["caformer_s18", "in21k_ft_in1k_384", "384", "1,000", "85.4", "Apache-2.0"],
+    ]
+    assert lines[2].endswith("timm, v2  timm/caformer_s18.sail_in22k/model.safetensors")
+    assert len(weights_table().splitlines()) == 66
 
 
 def test_a_row_is_frozen() -> None:

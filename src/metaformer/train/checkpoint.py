@@ -42,7 +42,7 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
     """Writes `last/`, which is the old one or the new one at every moment."""
 
     def write(folder: Path) -> None:
-        save_pretrained(state.model, folder, **about, epoch=progress.epoch, step=progress.step)
+        save_pretrained(state.model, folder, about | {"epoch": progress.epoch, "step": progress.step})
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+from metaformer.weights.imagenet import class_names, synsets
 from metaformer.zoo import TOP1, ZOO
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -65,8 +66,8 @@ class Published:
     size: int
     """Side of the images in pixels."""
     num_classes: int
-    crop: float
-    """Resize the short side to floor(size / crop), bicubic, then crop the centre."""
+    crop_fraction: float
+    """Resize the short side to floor(size / this), bicubic, then crop the centre."""
     top1: float | None
     """Published ImageNet-1K top-1 in percent."""
     licence: str = "Apache-2.0"
@@ -82,9 +83,23 @@ class Published:
         return "://" not in self.where
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """ImageNet's names, in the order of the logits."""
+        return class_names(self.num_classes)
+
+    @property
     def preprocess(self) -> dict[str, Any]:
-        """What `Preprocess.from_dict` takes."""
-        return {"size": self.size, "mean": list(MEAN), "std": list(STD), "fit": "crop", "crop": self.crop}
+        """How images are made ready, as `Preprocess.from_dict` takes it."""
+        return {"size": self.size, "mean": list(MEAN), "std": list(STD), "fit": "crop", "crop_fraction": self.crop_fraction}
+
+    def about(self) -> dict[str, Any]:
+        """What stands beside weights in a folder, in model.json: task, classes, preprocessing, figures. JSON-ready."""
+        source = f"{self.where}/{self.file}"
+        return {
+            "task": "classification", "classes": list(self.classes), "synsets": list(synsets(self.num_classes)),
+            "preprocess": self.preprocess, "weights": self.name, "source": source, "licence": self.licence,
+            "published_top1": self.top1,
+        }  # fmt: skip
 
 
 def _rows() -> Iterator[Published]:
@@ -155,7 +170,26 @@ def find(model: str, tag: str | bool = True) -> Published:
     return found[0]
 
 
-def find_all(pattern: str = "*") -> list[Published]:
+def weights_table(pattern: str = "*") -> str:
+    """What `list_weights` gives, for people: a line for each set of weights, all its formats in the last column."""
+    sets: dict[str, list[Published]] = {}
+    for row in list_weights(pattern):
+        sets.setdefault(row.name, []).append(row)
+    lines = [("model", "weights", "pixels", "classes", "top-1", "licence", "formats", "first of them is")]
+    for rows in sets.values():
+        row = rows[0]
+        top1 = "–" if row.top1 is None else f"{row.top1:.1f}"
+        formats, where = ", ".join(same.format for same in rows), f"{row.where}/{row.file}" if row.on_hub else row.file
+        lines.append((row.model, row.tag, str(row.size), f"{row.num_classes:,}", top1, row.licence, formats, where))
+    widths = [max(len(line[i]) for line in lines) for i in range(7)]
+    numbers = (2, 3, 4)
+    return "\n".join(
+        "  ".join(line[i].rjust(widths[i]) if i in numbers else line[i].ljust(widths[i]) for i in range(7)) + f"  {line[7]}"
+        for line in lines
+    )
+
+
+def list_weights(pattern: str = "*") -> list[Published]:
     """The rows whose model or `model.tag` matches a glob. Raises ValueError if none does."""
     found = [row for row in ROWS if fnmatchcase(row.model, pattern) or fnmatchcase(row.name, pattern)]
     if not found:

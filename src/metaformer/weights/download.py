@@ -38,6 +38,8 @@ class Remote:
     digest: str = ""
     """The hash in hexadecimal digits, or its first ones."""
     headers: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+    """The state of its repository."""
 
 
 class PassingError(OSError):
@@ -58,7 +60,7 @@ def keep(remote: Remote, file: Path, what: str, *, quiet: bool) -> Path:
             if not file.is_file():
                 part = file.with_name(f"{file.name}.part")
                 with _bar(what, quiet=quiet) as progress:
-                    retried(lambda: _append(remote, part, progress), remote.address)
+                    retried(lambda: _append(remote, part, progress), f"download {remote.address}")
                 _check(part, remote)
                 part.replace(file)
     except PermissionError as error:
@@ -77,7 +79,7 @@ def retried(act: Callable[[], Result], what: str, tries: int | None = None) -> R
         except PassingError as error:
             if attempt == most:
                 times = "" if most == 1 else f", {most} times"
-                raise ConnectionError(f"cannot download {what}: {error}{times}; another attempt goes on from there") from error
+                raise ConnectionError(f"cannot {what}: {error}{times}; try again later") from error
             time.sleep(min(MOST, max(error.after, PAUSE * 2 ** (attempt - 1))))
     raise AssertionError
 

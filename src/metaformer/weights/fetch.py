@@ -50,17 +50,18 @@ def fetch_hub(
     """
     what = what or f"{file} of {repo}"
     folder = cache_folder() / "hub" / repo.replace("/", "--")
-    here = _newest(folder, file) or _in_hub_cache(repo, file, revision)
+    fixed = fixed or _is_commit(revision)
+    here = _newest(folder, file, revision) or _in_hub_cache(repo, file, revision)
     if here is not None and (fixed or is_offline()):
         return here
     _check_online(what)
     try:
-        remote = retried(lambda: _ask_hub(repo, file, revision), f"{repo}/{file}", tries=None if here is None else 1)
+        remote = retried(lambda: _ask_hub(repo, file, revision), f"ask for {repo}/{file}", tries=None if here is None else 1)
     except ConnectionError:
         if here is None:
             raise
         return here
-    return keep(remote, folder / remote.digest[:16] / file, what, quiet=quiet)
+    return keep(remote, folder / remote.commit / file, what, quiet=quiet)
 
 
 def cache_folder() -> Path:
@@ -117,8 +118,14 @@ def find_local(row: Published, folder: str | Path | None = None) -> Path | None:
     return next((place / name for name in local_names(row) if (place / name).is_file()), None)
 
 
-def _newest(folder: Path, file: str) -> Path | None:
-    return max(folder.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, default=None)
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def _newest(folder: Path, file: str, revision: str) -> Path | None:
+    """The file as it was at a commit, or else as it was last fetched."""
+    files = folder.glob(f"{revision if _is_commit(revision) else '*'}/{file}")
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _in_hub_cache(repo: str, file: str, revision: str) -> Path | None:
@@ -148,10 +155,10 @@ def _ask_hub(repo: str, file: str, revision: str) -> Remote:
         told = get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=endpoint())
     if not told.etag or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", told.etag):
         raise ValueError(f"{url}: the server tells no hash of this file, so it is no Hugging Face hub: see HF_ENDPOINT")
-    headers = (
-        build_hf_headers(library_name="metaformer") if urlsplit(told.location).netloc == urlsplit(endpoint()).netloc else {}
-    )
-    return Remote(told.location, told.size, "sha256" if len(told.etag) == 64 else "git", told.etag, headers)
+    algorithm = "sha256" if len(told.etag) == 64 else "git"
+    own = urlsplit(told.location).netloc == urlsplit(endpoint()).netloc
+    headers = build_hf_headers(library_name="metaformer") if own else {}
+    return Remote(told.location, told.size, algorithm, told.etag, headers, str(told.commit_hash))
 
 
 @contextmanager
