@@ -1,7 +1,7 @@
 """`Predictor`: load, decode, batch, run, decode the answer. `evaluate`: the same model judged on a data set."""
 
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,10 +121,12 @@ def evaluate(
 
     Raises ValueError with a sentence if the classes are not those that the model knows.
     """
-    if data is None and not is_run(source):
-        _find(source)
-        raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
+    unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
+    if data is None and isinstance(_find(source), Published):
+        raise ValueError(unsaid)  # before anything is fetched
     predictor = Predictor(source, device=device, model=model)
+    if data is None and not is_run(source):
+        raise ValueError(unsaid)
     own = open_run(source) if is_run(source) else None
     named = own.recipe.data if own is not None and data is None else str(data)
     split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None
@@ -137,12 +139,10 @@ def _open_judged(named: str, predictor: Predictor, split: Path | None) -> Data:
     channels = len(predictor.preprocess.mean)
     try:
         return open_judged(named, predictor.task.classes, channels, split=split)
-    except ValueError:
-        if not predictor.synsets:
+    except ValueError as error:
+        if not predictor.synsets or not re.search(r"\bn\d{8}\b", str(error)):
             raise
-        with suppress(ValueError):
-            return open_judged(named, predictor.synsets, channels, split=split)
-        raise
+        return open_judged(named, predictor.synsets, channels, split=split)
 
 
 def _same(one: str, other: str) -> bool:

@@ -50,7 +50,7 @@ def create_published(name: str) -> tuple[MetaFormer, dict[str, Any]]:
     """
     model, _, tag = name.partition(".")
     row = find(model, tag or True)
-    return create_model(model, weights=row.tag), row.about()
+    return create_model(model, weights=f"{row.tag}@{row.format}"), row.about()
 
 
 def classes_in(state: Mapping[str, Tensor], config: MetaFormerConfig) -> int:
