@@ -146,6 +146,12 @@ def test_predict_goes_on_past_what_it_cannot_read(copy: Path, images: Path, as_j
     assert str(images / "0.png") in out
 
 
+def test_weights() -> None:
+    code, out, err = command("weights", "caformer_s18.in1k")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].split()[:5] == ["caformer_s18", "in1k", "224", "1,000", "83.6"]
+
+
 def test_models() -> None:
     code, out, err = command("models", "*_t6")
     assert (code, out, err) == (0, columns(model_table("*_t6"), right=(1, 2, 3)) + "\n", "")
@@ -163,7 +169,7 @@ def test_version_and_help() -> None:
     assert command("--version") == (0, f"metaformer {__version__}\n", "")
     code, out, _ = command("--help")
     assert code == 0
-    for verb in ("train", "eval", "predict", "models", "settings", "doctor", "demo"):
+    for verb in ("train", "eval", "predict", "models", "weights", "settings", "doctor", "demo"):
         assert re.search(rf"\b{verb}\b", out)
         assert command(verb, "--help")[0] == 0
 
@@ -231,12 +237,14 @@ MISTAKES: list[tuple[str, str]] = [
     ("train runs/tiny root=other", "a run goes on with its own recipe"),
     ("eval nothing", "no run 'nothing'"),
     ("eval runs", "runs holds no model: it has no model.json"),
-    ("eval caformer_t6", "caformer_t6 has no weights here: train it, metaformer train caformer_t6, and name the run"),
+    ("eval caformer_t6", "no weights are published for caformer_t6: train it, metaformer train caformer_t6, and name the run"),
+    ("eval caformer_s18", "caformer_s18 is no run, so say what to judge it on"),
     ("eval runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on"),
     ("eval runs/tiny --data nothing", "nothing"),
     ("eval runs/tiny --device tpu", "device=tpu is not to be had here"),
     ("predict nothing file.txt", "no run 'nothing'"),
     ("predict runs/tiny folder.json", "folder.json has no image in it"),
+    ("weights caformr_s18", "no published weights match 'caformr_s18'; did you mean caformer_s18?"),
     ("models nothing*", "no model matches 'nothing*'; metaformer models lists all"),
 ]
 

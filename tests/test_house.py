@@ -52,6 +52,10 @@ def test_model_needs_torch_alone() -> None:
     assert made <= {"torch", "numpy", "safetensors"}  # torch itself loads numpy
 
 
+def test_listing_weights_asks_no_hub() -> None:
+    assert heavy_imports("-m", "metaformer", "weights") <= {"torch", "numpy", "safetensors"}
+
+
 def test_public_names_resolve() -> None:
     assert metaformer.__all__
     assert [name for name in metaformer.__all__ if not hasattr(metaformer, name)] == []

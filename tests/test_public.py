@@ -20,8 +20,11 @@ NAMES = [
     "Prediction", "Predictor", "evaluate",
     "train",
     "Run",
+    "list_weights",
     "create_model",
+    "from_pretrained", "push_to_hub",
     "load_weights",
+    "save_pretrained",
     "list_models",
 ]  # fmt: skip
 
@@ -66,6 +69,10 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
     "create_model": ({"name": REQUIRED}, {"num_classes": None, "in_chans": 3, "weights": None, "changes": KEYWORDS}),
     "list_models": ({"pattern": "*"}, {}),
     "load_weights": ({"model": REQUIRED, "source": REQUIRED}, {}),
+    "list_weights": ({"pattern": "*"}, {}),
+    "save_pretrained": ({"model": REQUIRED, "folder": REQUIRED, "about": None}, {}),
+    "from_pretrained": ({"source": REQUIRED, "model": None}, {}),
+    "push_to_hub": ({"source": REQUIRED, "repo_id": REQUIRED}, {"private": False}),
     "count": ({"model": REQUIRED, "image_size": REQUIRED}, {}),
     "Predictor": ({"source": REQUIRED, "engine": "auto"}, {"device": "auto"}),
     "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
@@ -103,3 +110,13 @@ def test_a_model_is_fed_and_read_as_promised() -> None:
     x = torch.randn(2, 3, 64, 64)
     assert [tuple(x.shape) for x in model.features(x)] == [(2, 8, 16, 16), (2, 8, 8, 8), (2, 16, 4, 4), (2, 16, 2, 2)]
     assert model(x).shape == (2, 3)
+
+
+def test_the_adapter_to_timm_is_there_and_imports_nothing_of_timm() -> None:
+    code = """
+import sys
+import metaformer
+assert metaformer.timm.register.__module__ == "metaformer.weights.timm_models"
+assert "timm" not in sys.modules and "huggingface_hub" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

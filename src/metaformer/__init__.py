@@ -36,8 +36,13 @@ if TYPE_CHECKING:
     from metaformer.infer.predictor import evaluate as evaluate
     from metaformer.lab.jobs import train as train
     from metaformer.runs import Run as Run
+    from metaformer.weights import timm_models as timm  # noqa: F401
+    from metaformer.weights.catalogue import list_weights as list_weights
     from metaformer.weights.create import create_model as create_model
+    from metaformer.weights.hub import from_pretrained as from_pretrained
+    from metaformer.weights.hub import push_to_hub as push_to_hub
     from metaformer.weights.load import load_weights as load_weights
+    from metaformer.weights.pretrained import save_pretrained as save_pretrained
     from metaformer.zoo import list_models as list_models
 
 __version__ = "0.1.0"
@@ -51,8 +56,11 @@ _HOME = {
     "infer.predictor": "Prediction Predictor evaluate",
     "lab.jobs": "train",
     "runs": "Run",
+    "weights.catalogue": "list_weights",
     "weights.create": "create_model",
+    "weights.hub": "from_pretrained push_to_hub",
     "weights.load": "load_weights",
+    "weights.pretrained": "save_pretrained",
     "zoo": "list_models",
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -60,6 +68,8 @@ __all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "timm":
+        return import_module("metaformer.weights.timm_models")
     if name not in _WHERE:
         raise AttributeError(f"module 'metaformer' has no attribute {name!r}")
     return getattr(import_module(f"metaformer.{_WHERE[name]}"), name)

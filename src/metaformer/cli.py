@@ -14,6 +14,8 @@ from metaformer import __version__
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
+MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, or hf:USER/NAME."
+
 
 def main() -> None:
     """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is typer's 130."""
@@ -63,12 +65,12 @@ def train(
 
 @app.command(name="eval")
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
-    """Judge a run's best weights on held-out images."""
+    """Judge a model, of a run its best weights, on held-out images."""
     from metaformer.infer.predictor import evaluate as judge
     from metaformer.lab.tables import evaluation_text
 
@@ -78,7 +80,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
     out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
@@ -123,6 +125,14 @@ def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caforme
     from metaformer.lab.tables import columns, model_table
 
     print(columns(model_table(pattern), right=(1, 2, 3)))
+
+
+@app.command()
+def weights(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*" or "*.in21k".')] = "*") -> None:
+    """List published weights: what they were trained on, for which images, published top-1, where they are."""
+    from metaformer.weights.catalogue import weights_table
+
+    print(weights_table(pattern))
 
 
 @app.command()

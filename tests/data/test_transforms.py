@@ -1,5 +1,6 @@
 """What a model is fed: fitting and normalising by value; keys of randomness; cutting a batch."""
 
+import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from metaformer.data.sources import open_data
 from metaformer.data.transforms import Batch, Preprocess, generator, number, resize
@@ -28,6 +30,25 @@ def test_the_training_set_has_mean_0_and_deviation_1() -> None:
     assert seen.shape == (1437, 1, 8, 8)
     assert seen.double().mean().item() == pytest.approx(0, abs=1e-4)
     assert seen.double().std().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 200), (201, 333), (224, 224), (100, 400), (50, 51), (248, 248)])
+@pytest.mark.parametrize("fraction", [1.0, 0.95, 0.9, 0.875])
+def test_a_crop_fraction_is_torchvision_s_resize_and_centre_crop(height: int, width: int, fraction: float) -> None:
+    image = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    short = math.floor(224 / fraction)
+    theirs = F.resize(image, [short], F.InterpolationMode.BICUBIC, antialias=True)
+    ours = Preprocess(224, (0.5,) * 3, (1.0,) * 3, "crop", fraction).fitted(image)
+    assert torch.equal(ours, F.center_crop(theirs, [224, 224]))
+
+
+def test_a_crop_fraction_is_for_crop_alone_and_travels() -> None:
+    image = torch.randint(0, 256, (1, 3, 60, 80), dtype=torch.uint8)
+    for fit in ("squash", "pad"):
+        plain, given = Preprocess(30, (0.5,) * 3, (1.0,) * 3, fit), Preprocess(30, (0.5,) * 3, (1.0,) * 3, fit, 0.5)
+        assert torch.equal(plain.fitted(image), given.fitted(image))
+    assert Preprocess.from_dict(given.to_dict()) == given
+    assert Preprocess.from_dict({"size": 30, "mean": [0.5], "std": [1.0], "fit": "crop"}).crop_fraction is None
 
 
 def test_normalise_by_value() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 import metaformer
 from metaformer import Prediction, Predictor, Run, create_model
 from metaformer.data.sources import open_data
+from metaformer.data.transforms import Preprocess
 from metaformer.infer import predictor as module
-from metaformer.weights.pretrained import from_pretrained, save_pretrained
+from metaformer.weights.pretrained import read_pretrained, save_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -110,9 +111,9 @@ def colour_model(**changes: Any) -> metaformer.MetaFormer:
 
 def test_a_colour_model_from_a_saved_folder(files: list[Path], tmp_path: Path) -> None:
     model = colour_model()
-    save_pretrained(model, tmp_path / "saved", **about(note="kept"))
+    save_pretrained(model, tmp_path / "saved", about(note="kept"))
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["model.json", "model.safetensors"]
-    loaded, said = from_pretrained(tmp_path / "saved")
+    loaded, said = read_pretrained(tmp_path / "saved")
     assert loaded.config == model.config
     assert said["note"] == "kept"
     pixels = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
@@ -198,13 +199,64 @@ def test_evaluate_on_other_data(run: Run, tmp_path: Path) -> None:
         metaformer.evaluate(run.path, data="nothing")
 
 
+# --- a model's name: its published weights ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> metaformer.MetaFormer:
+    """Random weights where identityformer_s12's are looked for first."""
+    torch.manual_seed(0)
+    model = create_model("identityformer_s12")
+    torch.save(model.state_dict(), tmp_path / "identityformer_s12.pth")
+    monkeypatch.setenv("METAFORMER_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("METAFORMER_OFFLINE", "1")
+    return model.eval()
+
+
+def test_a_name_stands_for_its_published_weights(published: metaformer.MetaFormer, tmp_path: Path) -> None:
+    predictor = Predictor("identityformer_s12")
+    assert predictor.preprocess == Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "crop", 1.0)
+    assert (predictor.task.classes[0], predictor.task.classes[999], predictor.synsets[0]) == (
+        "tench", "toilet tissue", "n01440764",
+    )  # fmt: skip
+    image = torch.randint(0, 256, (3, 250, 300), dtype=torch.uint8)
+    answer = predictor([image], top=1)[0]
+    wanted = published(predictor.preprocess(image[None])).argmax()
+    assert answer.label == predictor.task.classes[wanted]
+
+
+def test_published_weights_are_judged_on_folders_of_either_name(published: metaformer.MetaFormer, tmp_path: Path) -> None:
+    for name, folders in (("numbers", ("n01440764", "n01443537")), ("words", ("tench", "goldfish"))):
+        for n, folder in enumerate(folders):
+            (tmp_path / name / folder).mkdir(parents=True)
+            Image.new("RGB", (60, 60), (90 * n, 50, 200)).save(tmp_path / name / folder / "a.png")
+    one, other = (metaformer.evaluate("identityformer_s12", data=str(tmp_path / name)) for name in ("numbers", "words"))
+    assert (one.labels.tolist(), other.labels.tolist()) == ([0, 1], [1, 0])  # folders come in the order of their names
+    torch.testing.assert_close(one.logits, other.logits.flip(0))
+    (tmp_path / "numbers" / "third").mkdir()
+    (tmp_path / "numbers" / "third" / "a.png").write_bytes((tmp_path / "words" / "tench" / "a.png").read_bytes())
+    with pytest.raises(ValueError, match="third"):
+        metaformer.evaluate("identityformer_s12", data=str(tmp_path / "numbers"))
+
+
+def test_nothing_is_fetched_to_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("METAFORMER_OFFLINE", "1")
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^caformer_s18 is no run, so say what to judge it on"):
+        metaformer.evaluate("caformer_s18")
+    with pytest.raises(FileNotFoundError, match=r"^caformer_s18\.in1k_384 is not on this machine, and METAFORMER_OFFLINE"):
+        Predictor("caformer_s18.in1k_384")
+
+
 # --- what cannot be opened --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("source", "error", "sentence"),
     [
-        ("caformer_s18", ValueError, "caformer_s18 has no weights here: train it, metaformer train caformer_s18"),
+        ("caformer_t6", ValueError, "no weights are published for caformer_t6: train it, metaformer train caformer_t6"),
+        ("caformer_s18.in2k", ValueError, "caformer_s18 has no published weights 'in2k': did you mean in1k"),
         ("nothing", FileNotFoundError, "no run or folder nothing"),
         (".", FileNotFoundError, r"\. holds no model: it has no model\.json"),
     ],

@@ -63,7 +63,8 @@ def judged(
     torch.manual_seed(0)
     config = MetaFormerConfig(depths=(1,) * 4, dims=(8,) * 4, mixers=Pooling(), num_classes=classes, in_chans=channels)
     preprocess = Preprocess(32, (0.5,) * channels, (0.25,) * channels)
-    save_pretrained(MetaFormer(config), run.path / "best", classes=list(names), preprocess=preprocess.to_dict())
+    about = {"classes": list(names), "preprocess": preprocess.to_dict()}
+    save_pretrained(MetaFormer(config), run.path / "best", about)
     val = images(n, classes, channels, side)
     data = Data(images(3 * n, classes, channels, side), val, names, channels, side, False)
     evaluation = Evaluation(logits(val.labels, classes, knows), val.labels, names)

@@ -7,7 +7,7 @@ from torch import nn
 
 from metaformer import create_model
 from metaformer.train.optim import Average
-from metaformer.weights.pretrained import from_pretrained, save_pretrained
+from metaformer.weights.pretrained import read_pretrained, save_pretrained
 
 
 def shared() -> nn.Module:
@@ -19,8 +19,8 @@ def shared() -> nn.Module:
 
 def test_a_shared_tensor_is_saved_and_read(tmp_path: Path) -> None:
     model = shared()
-    save_pretrained(model, tmp_path, classes=["a", "b", "é"])
-    again, about = from_pretrained(
+    save_pretrained(model, tmp_path, {"classes": ["a", "b", "é"]})
+    again, about = read_pretrained(
         tmp_path, shared().apply(lambda m: nn.init.zeros_(m.weight) if hasattr(m, "weight") else None)
     )
     assert about["classes"] == ["a", "b", "é"]

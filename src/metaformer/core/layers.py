@@ -262,7 +262,9 @@ class Head(nn.Module):
         self.norm = norm(dim)
         self.classifier = classifier or nn.Identity()
 
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C), normalised: what the classifier is given."""
+        return self.norm(x.mean((2, 3), keepdim=True)).flatten(1) if self.pool_first else self.norm(x).mean((2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.pool_first:
-            return self.classifier(self.norm(x.mean((2, 3), keepdim=True)).flatten(1))
-        return self.classifier(self.norm(x).mean((2, 3)))
+        return self.classifier(self.pooled(x))

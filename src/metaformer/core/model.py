@@ -124,17 +124,18 @@ class MetaFormer(nn.Module):
         self.head = Head(config.dims[-1], config.head_norm, classifier, pool_first=config.pool_first)
         self.to(memory_format=cast(Any, torch.channels_last))
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
         """The stages' maps, (B, dims[i], H / stride, W / stride): strides 4, 8, 16, 32 with a stem stride of 4.
 
-        Raises ValueError for images of other channels, or so small that no token is left.
+        With `stages`, only so many of the first are computed. Raises ValueError for images of other channels, or so small
+        that no token is left.
         """
         chans, least = self.config.in_chans, 3 if self.config.stem_stride == 4 else 1
         if x.ndim != 4 or x.shape[1] != chans or x.shape[2] < least or x.shape[3] < least:
             raise ValueError(f"images {tuple(x.shape)}: this model takes (B, {chans}, H, W), H and W at least {least}")
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
-        for stage in self.stages:
+        for stage in self.stages if stages is None else self.stages[:stages]:
             x = stage(x, checkpointing=self.checkpointing and self.training)
             maps.append(x)
         return maps

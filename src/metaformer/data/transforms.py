@@ -1,6 +1,7 @@
 """From stored pixels to what a model is fed: the same fitting and normalising in training and in prediction."""
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ class Preprocess:
     std: tuple[float, ...]
     fit: str = "squash"
     """`squash` changes the aspect ratio and shows everything; `crop` shows the centre; `pad` adds bars of the mean colour."""
+    crop_fraction: float | None = None
+    """With `crop`, as published weights were judged: the short side becomes floor(size / this), then the centre is cut out."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) of bytes → (B, C, size, size), normalised."""
@@ -26,6 +29,8 @@ class Preprocess:
     def fitted(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, size, size), both of bytes."""
         height, width = pixels.shape[-2:]
+        if self.fit == "crop" and self.crop_fraction is not None:
+            return self._centre(pixels, math.floor(self.size / self.crop_fraction))
         if (height, width) == (self.size, self.size):
             return pixels
         if self.fit == "crop":
@@ -42,6 +47,14 @@ class Preprocess:
         canvas[..., top : top + inner.shape[2], left : left + inner.shape[3]] = inner
         return canvas
 
+    def _centre(self, pixels: Tensor, short: int) -> Tensor:
+        """The centre after resizing the short side, the long one rounded down: torchvision's Resize and CenterCrop."""
+        height, width = pixels.shape[-2:]
+        least = min(height, width)
+        pixels = resize(pixels, short * height // least, short * width // least)
+        top, left = (round((side - self.size) / 2) for side in pixels.shape[-2:])
+        return pixels[..., top : top + self.size, left : left + self.size]
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Bytes → mean 0 and standard deviation 1 over the training set."""
         x = pixels.float() / 255
@@ -55,7 +68,7 @@ class Preprocess:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocess":
         """What `to_dict` wrote."""
-        return cls(data["size"], tuple(data["mean"]), tuple(data["std"]), data["fit"])
+        return cls(data["size"], tuple(data["mean"]), tuple(data["std"]), data["fit"], data.get("crop_fraction"))
 
 
 def resize(pixels: Tensor, height: int, width: int, mode: str = "bicubic") -> Tensor:

@@ -1,5 +1,6 @@
 """`Predictor`: load, decode, batch, run, decode the answer. `evaluate`: the same model judged on a data set."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from metaformer.core.device import choose_device
+from metaformer.data.dataset import Data
 from metaformer.data.decode import decode
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_judged
@@ -18,7 +20,10 @@ from metaformer.data.splits import Encoded, Images
 from metaformer.data.transforms import Preprocess
 from metaformer.runs import is_run, no_run, open_run
 from metaformer.tasks.classification import Classification, Evaluation
-from metaformer.weights.pretrained import Model, from_pretrained
+from metaformer.weights.catalogue import Published, find
+from metaformer.weights.create import create_published
+from metaformer.weights.hub import HUB, fetch_pretrained
+from metaformer.weights.pretrained import Model, read_pretrained
 from metaformer.zoo import ZOO
 
 Picture = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -48,8 +53,9 @@ class Prediction:
 class Predictor:
     """A trained classifier: `Predictor("runs/demo")(["a.png", "b.jpg"])` gives a Prediction for each image.
 
-    `source` is a run directory (its best weights) or a folder that `save_pretrained` wrote. `engine` is "auto" or
-    "torch". `model` is needed where its mixers are code of your own. Raises ValueError or FileNotFoundError with a sentence.
+    `source` is a run directory (its best weights), a folder that `save_pretrained` wrote, `hf:USER/NAME` on Hugging Face,
+    or a model's name for its published weights, such as caformer_s18 or caformer_s18.in1k_384. `engine` is "auto" or
+    "torch". `model` is needed where its mixers are code of your own. Raises ValueError or OSError with a sentence.
     """
 
     def __init__(self, source: str | Path, engine: str = "auto", *, device: str = "auto", model: Model | None = None) -> None:
@@ -57,12 +63,14 @@ class Predictor:
             raise ValueError(f"no engine {engine!r}; allowed: auto, torch")
         self.source = Path(source)
         self.device = choose_device(device)
-        model, about = from_pretrained(_folder(source), model)
+        model, about = _open(source, model)
         if len(about.get("classes", ())) != model.config.num_classes or "preprocess" not in about:
             raise ValueError(f"{source} does not say the {model.config.num_classes} classes or the preprocessing of its model")
         self.model = model.eval().to(self.device)
         self.task = Classification(tuple(about["classes"]))
         self.preprocess = Preprocess.from_dict(about["preprocess"])
+        self.synsets: tuple[str, ...] = tuple(about.get("synsets", ()))
+        """WordNet's numbers of the classes, by which ImageNet's folders are called; empty for classes of other kinds."""
 
     def __call__(self, images: Sequence[Picture], *, batch: int = 32, top: int = 5) -> list[Prediction]:
         """Predictions in the order of `images`, each with the `top` most probable classes.
@@ -130,14 +138,28 @@ def evaluate(
 
     Raises ValueError with a sentence if the classes are not those that the model knows.
     """
+    unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
+    if data is None and isinstance(_find(source), Published):
+        raise ValueError(unsaid)  # before anything is fetched
     predictor = Predictor(source, device=device, model=model)
     if data is None and not is_run(source):
-        raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
+        raise ValueError(unsaid)
     own = open_run(source) if is_run(source) else None
     named = own.recipe.data if own is not None and data is None else str(data)
     split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None
-    opened = open_judged(named, predictor.task.classes, len(predictor.preprocess.mean), split=split)
+    opened = _open_judged(named, predictor, split)
     return judge(predictor, opened.val, batch=batch)
+
+
+def _open_judged(named: str, predictor: Predictor, split: Path | None) -> Data:
+    """The data to judge on, whose classes are called as the model calls them, or by WordNet's numbers."""
+    channels = len(predictor.preprocess.mean)
+    try:
+        return open_judged(named, predictor.task.classes, channels, split=split)
+    except ValueError as error:
+        if not predictor.synsets or not re.search(r"\bn\d{8}\b", str(error)):
+            raise
+        return open_judged(named, predictor.synsets, channels, split=split)
 
 
 def _same(one: str, other: str) -> bool:
@@ -152,15 +174,26 @@ def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> 
     return predictor.task.evaluate(predictor.model, loader.epoch())
 
 
-def _folder(source: str | Path) -> Path:
-    """Where the weights of a run or folder lie."""
+def _open(source: str | Path, model: Model | None) -> tuple[Model, dict[str, Any]]:
+    """A model and what is to know of it."""
+    found = _find(source)
+    if isinstance(found, Path):
+        return read_pretrained(found, model)
+    return create_published(str(source))
+
+
+def _find(source: str | Path) -> Path | Published:
+    """Where the weights of a run or folder lie, or which published ones a name stands for; nothing but `hf:` is fetched."""
     if is_run(source):
         best = open_run(source).best
         if not best.is_dir():
             raise ValueError(f"{source} has no weights yet: go on with it, metaformer train {source}")
         return best
-    if not Path(source).exists() and str(source) in ZOO:
-        raise ValueError(f"{source} has no weights here: train it, metaformer train {source}, and name the run")
+    name, _, tag = str(source).partition(".")
+    if not Path(source).exists() and name in ZOO:
+        return find(name, tag or True)
+    if str(source).startswith(HUB):
+        return fetch_pretrained(str(source))
     if not Path(source).exists():
         raise no_run(source)
     return Path(source)

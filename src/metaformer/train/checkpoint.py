@@ -43,7 +43,7 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
     """Writes `last/`, which is the old one or the new one at every moment."""
 
     def write(folder: Path) -> None:
-        save_pretrained(state.model, folder, **about, epoch=progress.epoch, step=progress.step)
+        save_pretrained(state.model, folder, about | {"epoch": progress.epoch, "step": progress.step})
         kept = {
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),

@@ -152,7 +152,7 @@ class Fit:
         if judged.top1 > progress.best:
             progress.best = judged.top1
             about = self.about | {"epoch": epoch, "top1": line["top1"]}
-            replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, **about))
+            replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
         with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         display.say(

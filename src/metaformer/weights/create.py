@@ -1,22 +1,78 @@
 """`create_model`: a name, some changes, weights if wanted."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
-from metaformer.weights.load import load_weights
+from metaformer.weights.catalogue import TAGS, find
+from metaformer.weights.fetch import fetch, find_local
+from metaformer.weights.formats import FORMATS, rename
+from metaformer.weights.load import load_weights, read_file, unwrap
 from metaformer.zoo import get_config
+
+CLASSIFIER = "head.classifier.fc.weight"
 
 
 def create_model(
-    name: str, *, num_classes: int | None = None, in_chans: int = 3, weights: str | Path | None = None, **changes: Any
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    weights: str | Path | bool | None = None,
+    **changes: Any,
 ) -> MetaFormer:
     """A model by its published name, with any field of MetaFormerConfig changed.
 
-    `num_classes` is 1000 unless given; 0 gives pooled features. `weights` is a file that `load_weights` reads. Specs may
-    be text: `create_model("convformer_s18", norm="BatchNorm()", mixers="Pooling(window=5)")`.
-    Raises ValueError for a wrong name, field or value and names the nearest right one.
+    `weights` is True for the default published ones (`in1k`: ImageNet-1K alone, at 224 pixels), a tag of published ones
+    (`in1k_384`, `in21k`, `in21k_ft_in1k`, `in21k_ft_in1k_384`; `metaformer weights` lists them), a file that
+    `load_weights` reads, or a folder that has the model's. `num_classes` is as the weights say unless given, else 1000; 0
+    gives pooled features. Specs may be text: `create_model("convformer_s18", norm="BatchNorm()", mixers="Pooling(window=5)")`.
+    Raises ValueError for a wrong name, field or value and names the nearest right one; ValueError or OSError with a
+    sentence where weights cannot be had.
     """
-    classes = 1000 if num_classes is None else num_classes
-    model = MetaFormer(get_config(name, num_classes=classes, in_chans=in_chans, **changes))
-    return model if weights is None else load_weights(model, weights)
+    config = get_config(name, in_chans=in_chans, **changes)
+    state = None if weights is None or weights is False else _state(name, weights)
+    if num_classes is None:
+        num_classes = 1000 if state is None else classes_in(state, config)
+    model = MetaFormer(get_config(name, num_classes=num_classes, in_chans=in_chans, **changes))
+    return model if state is None else load_weights(model, state)
+
+
+def create_published(name: str) -> tuple[MetaFormer, dict[str, Any]]:
+    """The model that `caformer_s18` or `caformer_s18.in1k_384` names, with its published weights, and what is to know of them.
+
+    Raises ValueError where none are published, ValueError or OSError with a sentence where they cannot be had.
+    """
+    model, _, tag = name.partition(".")
+    row = find(model, tag or True)
+    return create_model(model, weights=f"{row.tag}@{row.format}"), row.about()
+
+
+def classes_in(state: Mapping[str, Tensor], config: MetaFormerConfig) -> int:
+    """How many classes weights of any known format have; 0 where they have no classifier."""
+    names = (rename(CLASSIFIER, format, config) for format in FORMATS)
+    return next((len(state[name]) for name in names if name in state), 0)
+
+
+def _state(name: str, weights: str | Path | bool) -> dict[str, Tensor]:
+    return unwrap(read_file(_file(name, weights)))
+
+
+def _file(name: str, weights: str | Path | bool) -> Path:
+    """The file that `weights` stands for: a tag's, fetched if need be; a path; or what a folder has for this model."""
+    if isinstance(weights, bool) or (isinstance(weights, str) and weights.partition("@")[0] in TAGS):
+        return fetch(find(name, weights))
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        found = find_local(find(name), path) or path / "model.safetensors"
+        if not found.is_file():
+            raise FileNotFoundError(f"{path} has no weights of {name}: name the file, or call it {name}.safetensors")
+        return found
+    if isinstance(weights, str) and not path.suffix and os.sep not in weights and not path.exists():
+        return fetch(find(name, weights))  # which says what tags there are
+    return path

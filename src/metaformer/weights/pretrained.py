@@ -1,6 +1,7 @@
 """A model in a folder: model.safetensors, and model.json that says what it is. Ours to write and to read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,14 @@ SCHEMA = 1
 Model = MetaFormer | Peer
 
 
-def save_pretrained(model: Model, folder: str | Path, **about: Any) -> None:
-    """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config."""
+def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config.
+
+    Raises ValueError where `about` would hide what the file itself says.
+    """
+    about = about or {}
+    for key in about.keys() & {"schema", "config", "timm"}:
+        raise ValueError(f"about may not have {key!r}: the file says that itself")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in _state(model)}
@@ -37,7 +44,7 @@ def _state(model: Model) -> list[tuple[str, Tensor]]:
     return list(model.state_dict().items())
 
 
-def from_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
+def read_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
     """The model in a folder, and what was written about it.
 
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or

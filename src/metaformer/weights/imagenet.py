@@ -1,0 +1,36 @@
+"""The classes of ImageNet in the order of published weights: WordNet's numbers, and names for people.
+
+Both come from the tables inside timm (Apache-2.0), read as files: timm itself is not imported.
+"""
+
+from collections import Counter
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+FILES = {1000: "imagenet_synsets.txt", 21841: "imagenet22k_synsets.txt"}
+
+
+@cache
+def synsets(num_classes: int) -> tuple[str, ...]:
+    """WordNet's numbers, such as n01440764, of ImageNet-1K (1000 classes) or ImageNet-21K (21841), sorted."""
+    return tuple(_lines(FILES[num_classes]))
+
+
+@cache
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """A name for each class, none twice: the first word of the synset; all its words where classes share the first."""
+    words = dict(line.split("\t", 1) for line in _lines("imagenet_synset_to_lemma.txt"))
+    numbers = synsets(num_classes)
+    short = [words[number].split(",")[0].strip() for number in numbers]
+    often = Counter(short)
+    longer = [name if often[name] == 1 else words[number].strip() for name, number in zip(short, numbers, strict=True)]
+    often = Counter(longer)
+    return tuple(f"{name} ({n})" if often[name] > 1 else name for name, n in zip(longer, numbers, strict=True))
+
+
+def _lines(file: str) -> list[str]:
+    found = find_spec("timm")
+    assert found is not None
+    assert found.origin is not None
+    return (Path(found.origin).parent / "data" / "_info" / file).read_text(encoding="utf-8").splitlines()
