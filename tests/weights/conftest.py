@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.hub import Hub, serving
 
-from metaformer.weights import download
+from metaformer import download
 
 VARIABLES = ("METAFORMER_WEIGHTS", "METAFORMER_OFFLINE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "HF_TOKEN")
 

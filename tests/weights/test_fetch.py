@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.hub import Hub
 
-from metaformer.weights import download, fetch
+from metaformer import download
+from metaformer.weights import fetch
 from metaformer.weights.catalogue import Published, find
 from metaformer.weights.fetch import fetch_hub, local_names
 

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from metaformer.data.check import build
 from metaformer.data.dataset import Data, Progress, in_memory
-from metaformer.data.download import Remote, fetch, hash_of
+from metaformer.data.download import Remote, fetch
 from metaformer.data.parquet import list_parquet
 from metaformer.data.splits import Images
+from metaformer.download import hash_of
 
 # fmt: off
 FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion"

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from metaformer import download
+from metaformer.download import TIMEOUT, PassingError, Progress, Remote, keep, refused, retried
 from metaformer.weights.catalogue import DEFAULT, ROWS, Published
-from metaformer.weights.download import TIMEOUT, PassingError, Remote, keep, refused, retried
 
 # --- what a caller asks for -------------------------------------------------------------------------------------------
 
@@ -38,7 +39,8 @@ def fetch(row: Published, *, folder: str | Path | None = None, quiet: bool = Fal
     base = f"{mirror.rstrip('/')}/weights" if mirror else row.where
     ending = re.search(r"-([0-9a-f]{8})\.pth$", row.file)
     remote = Remote(f"{base}/{row.file}", None, "sha256" if ending else "", ending[1] if ending else "")
-    return keep(remote, kept, row.name, quiet=quiet)
+    with _bar(row.name, quiet=quiet) as progress:
+        return keep(remote, kept, progress)
 
 
 def fetch_hub(
@@ -61,14 +63,13 @@ def fetch_hub(
         if here is None:
             raise
         return here
-    return keep(remote, folder / remote.commit / file, what, quiet=quiet)
+    with _bar(what, quiet=quiet) as progress:
+        return keep(remote, folder / remote.commit / file, progress)
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights are kept: `weights` in $METAFORMER_CACHE, else in ~/.cache/metaformer."""
-    own = os.environ.get("METAFORMER_CACHE")
-    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "metaformer"
-    return root.expanduser() / "weights"
+    """Where downloaded weights are kept."""
+    return download.cache_folder() / "weights"
 
 
 def is_offline() -> bool:
@@ -177,7 +178,24 @@ def hub_errors(what: str) -> Iterator[None]:
     except errors.EntryNotFoundError as error:
         raise FileNotFoundError(f"Hugging Face has no file {what}") from error
     except errors.HfHubHTTPError as error:
-        raise refused(what, error.response.status_code, error.response.headers.get("Retry-After")) from error
+        problem = refused(what, error.response.status_code, error.response.headers.get("Retry-After"))
+        if isinstance(problem, PermissionError):
+            problem = PermissionError(f"{problem}: log in with hf auth login, or check HF_TOKEN")
+        raise problem from error
     except (errors.HTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PassingError(f"{endpoint()} cannot be reached ({reason})") from error
+
+
+@contextmanager
+def _bar(what: str, *, quiet: bool) -> Iterator[Progress]:
+    """A progress bar on standard error, gone when it is full; none when quiet or where nobody would see it move."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    hidden = quiet or not screen.is_terminal or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") == "1"
+    with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
+        task = bar.add_task(f"downloading {what}", total=None)
+        yield lambda have, total: bar.update(task, completed=have, total=total)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.config import read_json
-from metaformer.weights.download import PassingError, retried
+from metaformer.download import PassingError, retried
 from metaformer.weights.fetch import endpoint, fetch_hub, hub_errors
 from metaformer.weights.pretrained import Model, read_pretrained
 

@@ -1,4 +1,4 @@
-"""The bytes of a remote file → a file: tried again, resumed where they were cut off, checked, never there half."""
+"""The bytes of a remote file → a file: tried again, resumed where they were cut off, checked, never there half. No torch."""
 
 import hashlib
 import http.client
@@ -7,8 +7,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,8 @@ from typing import TypeVar
 from filelock import FileLock
 
 Result = TypeVar("Result")
+Progress = Callable[[int, int | None], None]
+"""Told how many bytes are here, and of how many."""
 TRIES = 5
 PAUSE = 1.0
 """Seconds before the second try; each further one waits twice as long, or as long as the server says, up to MOST."""
@@ -34,7 +35,7 @@ class Remote:
     address: str
     size: int | None = None
     algorithm: str = ""
-    """sha256, or git for a small file in a repository; empty where the server tells no hash."""
+    """One of hashlib's, or git for a small file in a repository; empty where the server tells no hash."""
     digest: str = ""
     """The hash in hexadecimal digits, or its first ones."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -50,8 +51,19 @@ class PassingError(OSError):
         self.after = after
 
 
-def keep(remote: Remote, file: Path, what: str, *, quiet: bool) -> Path:
-    """`file` with the remote's bytes; another process that downloads it is waited for."""
+def cache_folder() -> Path:
+    """$METAFORMER_CACHE, else $XDG_CACHE_HOME/metaformer, else ~/.cache/metaformer."""
+    own = os.environ.get("METAFORMER_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metaformer"
+
+
+def keep(remote: Remote, file: Path, progress: Progress) -> Path:
+    """`file` with the remote's bytes; another process that downloads it is waited for.
+
+    Raises OSError where it cannot be had, ValueError where what came is not what was published or may not be written.
+    """
     if file.is_file():
         return file
     try:
@@ -59,14 +71,13 @@ def keep(remote: Remote, file: Path, what: str, *, quiet: bool) -> Path:
         with FileLock(f"{file}.lock"):
             if not file.is_file():
                 part = file.with_name(f"{file.name}.part")
-                with _bar(what, quiet=quiet) as progress:
-                    retried(lambda: _append(remote, part, progress), f"download {remote.address}")
+                retried(lambda: _append(remote, part, progress), f"download {remote.address}")
                 _check(part, remote)
                 part.replace(file)
     except PermissionError as error:
         if error.filename is None:
             raise
-        raise ValueError(f"{error.filename} may not be written: METAFORMER_CACHE names another folder for weights") from error
+        raise ValueError(f"{error.filename} may not be written: METAFORMER_CACHE names another folder for downloads") from error
     return file
 
 
@@ -90,11 +101,11 @@ def refused(what: str, code: int, after: str | None = None) -> OSError:
     if code in PASSING:
         return PassingError(said, float(after) if after and after.isdigit() else 0.0)
     if code in (401, 403):
-        return PermissionError(f"{what}: {said}: log in with hf auth login, or check HF_TOKEN")
+        return PermissionError(f"{what}: {said}")
     return FileNotFoundError(f"{what}: {said}")
 
 
-def _append(remote: Remote, part: Path, progress: Callable[[int, int | None], None]) -> None:
+def _append(remote: Remote, part: Path, progress: Progress) -> None:
     """Downloads what is missing of `part`. Raises PassingError where it does not come to its end."""
     have = part.stat().st_size if part.exists() else 0
     if have and have == remote.size:
@@ -133,31 +144,17 @@ def _check(part: Path, remote: Remote) -> None:
     size = part.stat().st_size
     wrong = f"{size:,} bytes came, and it has {remote.size:,}" if remote.size is not None and size != remote.size else ""
     if not wrong and remote.algorithm and not hash_of(part, remote.algorithm).startswith(remote.digest):
-        wrong = f"its {'sha256' if remote.algorithm == 'sha256' else 'git hash'} differs"
+        wrong = f"its {remote.algorithm} hash differs"
     if wrong:
         part.unlink()
         raise ValueError(f"what came from {remote.address} is not the published file ({wrong}): try again")
 
 
 def hash_of(file: Path, algorithm: str) -> str:
-    """SHA-256 of a file, or the SHA-1 by which git calls it, in hexadecimal digits."""
+    """The hash of a file's bytes, or the SHA-1 by which git calls it, in hexadecimal digits."""
     with file.open("rb") as opened:
-        if algorithm == "sha256":
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        if algorithm != "git":
+            return hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
         head = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
         head.update(opened.read())
         return head.hexdigest()
-
-
-@contextmanager
-def _bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on standard error, gone when it is full; none when quiet or where nobody would see it move."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    screen = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    hidden = quiet or not screen.is_terminal or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") == "1"
-    with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
-        task = bar.add_task(f"downloading {what}", total=None)
-        yield lambda have, total: bar.update(task, completed=have, total=total)
