@@ -1,0 +1,51 @@
+"""ImageNet's class names, in the order of the published classifiers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from metaformer.weights.classes import class_names, rows_by_synset, synsets
+
+
+@pytest.mark.parametrize(
+    ("classes", "place", "name"),
+    [
+        (1000, 0, "tench, Tinca tinca"),
+        (1000, 207, "golden retriever"),
+        (1000, 281, "tabby, tabby cat"),
+        (1000, 850, "teddy, teddy bear"),
+        (1000, 999, "toilet tissue, toilet paper, bathroom tissue"),
+        (21841, 0, "organism, being"),
+    ],
+)
+def test_names_stand_at_their_class(classes, place, name):
+    assert class_names(classes)[place] == name
+
+
+@pytest.mark.parametrize("classes", [1000, 21841])
+def test_one_name_per_class_in_the_order_of_synsets(classes):
+    assert len(class_names(classes)) == len(set(synsets(classes))) == classes
+    assert list(synsets(classes)) == sorted(synsets(classes))
+    assert all(class_names(classes))
+
+
+@pytest.mark.parametrize("classes", [0, 10, 999, 11221, 21843])
+def test_other_numbers_have_no_names(classes):
+    assert class_names(classes) is None
+
+
+def test_every_class_but_the_teddy_bear_has_a_row():
+    rows = rows_by_synset()
+    assert [place for place, row in enumerate(rows) if row is None] == [850]
+    assert len({row for row in rows if row is not None}) == 999
+    assert all(synsets(21841)[row] == synsets(1000)[place] for place, row in enumerate(rows) if row is not None)
+    assert all(class_names(21841)[row] == class_names(1000)[place] for place, row in enumerate(rows) if row is not None)
+
+
+def test_timm_is_imported_when_names_are_asked_for():
+    script = (
+        "import sys, metaformer.weights.load, metaformer.weights.classes as c; c.class_names(7); print('timm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
