@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weights
 
@@ -163,6 +164,26 @@ def test_settings_and_doctor() -> None:
     code, out, err = command("doctor")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(examine())
+
+
+def test_weights_are_listed_verified_and_converted(copy: Path) -> None:
+    code, out, err = command("weights", "caformer_s18")
+    assert (code, err, len(out.splitlines())) == (0, "", 6)
+    code, out, err = command("convert", copy, "mine", "--to", "ours")
+    assert (code, err) == (0, "")
+    assert out == "read as ours; written as ours:\n  mine/model.safetensors\n  mine/model.json\n"
+    assert same(weights(Path("mine")), weights(copy / "best"))
+    code, _, err = command("convert", copy, "mine", "--to", "ours")
+    assert (code, err) == (2, "metaformer: mine/model.safetensors exists: choose another name, or overwrite it by force\n")
+    code, out, err = command("weights", "verify", "mine/model.safetensors")
+    assert (code, err) == (0, "")
+    assert dict(line.split(maxsplit=1) for line in out.splitlines())["format"] == "ours"
+    spoilt = {name: tensor * float("nan") for name, tensor in weights(Path("mine")).items()}
+    torch.save(spoilt, "spoilt.pth")
+    code, out, _ = command("weights", "verify", "spoilt.pth")
+    assert (code, " NaN, 0 infinite" in out) == (1, True)
+    code, _, err = command("weights", "verify")
+    assert (code, err) == (2, "metaformer: verify what? metaformer weights verify FILE\n")
 
 
 def test_version_and_help() -> None:

@@ -128,11 +128,43 @@ def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caforme
 
 
 @app.command()
-def weights(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*" or "*.in21k".')] = "*") -> None:
-    """List published weights: what they were trained on, for which images, published top-1, where they are."""
-    from metaformer.weights.catalogue import weights_table
+def weights(
+    pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*" or "*.in21k"; or the word verify.')] = "*",
+    path: Annotated[str | None, typer.Argument(help="With verify: a file or folder of weights.")] = None,
+) -> None:
+    """List published weights; or, with verify PATH, say what a file of weights is."""
+    from metaformer.lab.tables import columns, verified_table, weights_table
 
-    print(weights_table(pattern))
+    if pattern != "verify":
+        print(columns(weights_table(pattern), right=(2, 3, 4)))
+        return
+    from metaformer.weights.verify import verify
+
+    if path is None:
+        raise ValueError("verify what? metaformer weights verify FILE")
+    found = verify(path)
+    print(columns(verified_table(found)))
+    if found.nan or found.inf:
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file, folder, run or shards of weights, of any known format.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A file to write, or a folder.")],
+    to: Annotated[str, typer.Option(help="ours, v1, v2, timm, transformers or mmpretrain.")],
+    model: Annotated[str | None, typer.Option(help="Which published model, where names and shapes do not tell.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write weights in another format: metaformer convert runs/mine mine.safetensors --to timm"""
+    from metaformer.runs import is_run, open_run
+    from metaformer.weights.convert import convert as write
+
+    place = open_run(source).best if is_run(source) else source
+    done = write(place, out, to=to, model=model, force=force)
+    print(f"read as {done.format}{f', {done.model}' if done.model else ''}; written as {to}:")
+    for file in done.files:
+        print(f"  {file}")
 
 
 @app.command()

@@ -7,7 +7,17 @@ import pytest
 
 from metaformer import list_models
 from metaformer.config import KEYS
-from metaformer.lab.tables import _purposes, columns, markdown, model_table, recipe_table, run_table, settings_table
+from metaformer.lab.tables import (
+    _purposes,
+    columns,
+    evaluation_text,
+    markdown,
+    model_table,
+    recipe_table,
+    run_table,
+    settings_table,
+    weights_table,
+)
 from metaformer.recipes import SMALL
 from metaformer.runs import create_run
 
@@ -73,3 +83,31 @@ def test_run_table_lists_runs_and_how_far_they_are(tmp_path: Path) -> None:
 def test_columns_are_as_wide_as_their_widest_text() -> None:
     assert columns([("a", "long one"), ("bbb", "2")], right=(1,)) == "a    long one\nbbb         2"
     assert columns([("a", "b"), ("bbb", "")]) == "a    b\nbbb"
+
+
+def test_weights_have_a_row_for_each_set() -> None:
+    head, *rows = weights_table("caformer_s18")
+    assert head == ("model", "weights", "pixels", "classes", "top-1", "licence", "formats", "first of them is")
+    assert [row[:6] for row in rows] == [
+        ("caformer_s18", "in1k", "224", "1,000", "83.6", "Apache-2.0"),
+        ("caformer_s18", "in1k_384", "384", "1,000", "85.0", "Apache-2.0"),
+        ("caformer_s18", "in21k", "224", "21,841", "–", "Apache-2.0"),
+        ("caformer_s18", "in21k_ft_in1k", "224", "1,000", "84.1", "Apache-2.0"),
+        ("caformer_s18", "in21k_ft_in1k_384", "384", "1,000", "85.4", "Apache-2.0"),
+    ]
+    assert rows[2][6:] == ("timm, v2", "timm/caformer_s18.sail_in22k/model.safetensors")
+    assert len(weights_table()) == 66
+
+
+def test_evaluation_text_has_the_worst_class_first() -> None:
+    table = {"precision": 0.5, "recall": None, "f1": 0.25, "auc": 1.0, "support": 1200}
+    figures = {
+        "top1": 50.0, "top1_interval": [40.0, 60.0], "top5": None, "loss": 1.0, "brier": 0.5, "ece": 0.1, "macro_f1": 0.5,
+        "macro_auc": None, "images": 2400, "per_class": {"good": table | {"f1": 0.75}, "bad": table},
+    }  # fmt: skip
+    lines = evaluation_text(figures).splitlines()
+    assert lines[0] == "top-1          50.00 %  (40.0 to 60.0) on 2,400 images"
+    assert lines[3] == "macro F1, AUC  0.500, –"
+    assert [line.split() for line in lines[-2:]] == [
+        ["bad", "0.500", "–", "0.250", "1.000", "1,200"], ["good", "0.500", "–", "0.750", "1.000", "1,200"],
+    ]  # fmt: skip

@@ -8,7 +8,8 @@ from tests.fill import empty_model
 from tests.published import PUBLISHED, T6
 
 from metaformer import MetaFormer, create_model, load_weights
-from metaformer.weights.formats import FORMATS, rename, to_format
+from metaformer.weights.formats import FORMATS, cannot_hold, rename, to_format
+from metaformer.zoo import ZOO, get_config
 
 V1 = [name for name in PUBLISHED if name.startswith(("poolformer_", "metaformer_"))]
 V2 = [name for name in (*PUBLISHED, *T6) if name not in V1]
@@ -19,6 +20,7 @@ KNOWN = {
     "v2": V2,
     "timm": IN_TIMM,
     "transformers": [name for name in PUBLISHED if name.startswith("poolformer_")],
+    "mmpretrain": [name for name in PUBLISHED if name.startswith("poolformer_")],
 }
 PAIRS = [(name, format) for format, names in KNOWN.items() for name in names]
 BIG = ("s24", "s36", "m36", "m48", "b36")
@@ -123,6 +125,15 @@ NAMES = {
         "stages.1.blocks.0.mixer.scale": "poolformer.encoder.block.1.0.layer_scale_1",
         "head.classifier.fc.weight": "classifier.weight",
     },
+    ("poolformer_s12", "mmpretrain"): {
+        "stages.0.embed.conv.weight": "backbone.patch_embed.proj.weight",
+        "stages.1.embed.conv.bias": "backbone.network.1.proj.bias",
+        "stages.1.blocks.0.mixer.norm.weight": "backbone.network.2.0.norm1.weight",
+        "stages.1.blocks.0.mixer.scale": "backbone.network.2.0.layer_scale_1",
+        "stages.3.blocks.1.mlp.branch.fc2.bias": "backbone.network.6.1.mlp.fc2.bias",
+        "head.norm.weight": "backbone.norm6.weight",
+        "head.classifier.fc.weight": "head.fc.weight",
+    },
 }
 
 
@@ -155,3 +166,32 @@ def test_an_unknown_format_gets_the_nearest():
     model = on_meta("caformer_t6")
     with pytest.raises(ValueError, match=re.escape("no format 'tim', did you mean timm?")):
         to_format(model.state_dict(), "tim", model.config)
+
+
+# --- which models the code of others can compute ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_which_published_models_a_format_holds(format):
+    """Names alone would let timm's PoolFormer hold an identity; it would pool."""
+    held = {name for name, config in ZOO.items() if not cannot_hold(format, config)}
+    assert held == {name for name in KNOWN[format] if name in PUBLISHED or format == "ours"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({"num_classes": 7, "in_chans": 1, "drop_path": 0.2, "head_dropout": 0.3}, True),
+        ({"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128)}, True),
+        ({"mixers": "Pooling(window=5)"}, False),
+        ({"norm": "MLN(eps=1e-3, bias=True)"}, False),
+        ({"stem_stride": 2}, False),
+        ({"depths": (1, 1), "dims": (32, 64), "mixers": "Pooling()", "scales": "Scale(branch=1e-5)", "pos_embed": ()}, False),
+    ],
+)
+def test_what_may_change_in_a_family(changes, held):
+    config = get_config("poolformer_s12", **changes)
+    assert not cannot_hold("ours", config)
+    reason = cannot_hold("transformers", config)
+    assert (reason == "") == held
+    assert held or reason == "format 'transformers' holds poolformer as published, and this is none; 'ours' holds every model"

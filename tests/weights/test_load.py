@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metaformer import MetaFormer, create_model, load_weights
+from metaformer.weights.files import WRAPPERS, read_file
 from metaformer.weights.formats import to_format
-from metaformer.weights.load import WRAPPERS, read_file
+from metaformer.weights.load import Report, fit_weights
 
 TINY = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24), "num_classes": 5}
 
@@ -153,6 +154,30 @@ def test_a_state_that_holds_itself():
     state["model"] = state
     with pytest.raises(ValueError, match="do not fit"):
         load_weights(tiny(0), state)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_spoilt_weights_are_refused_unless_asked_for(value, ending, state, tmp_path):
+    path = tmp_path / f"a{ending}"
+    state["stages.1.embed.conv.weight"][1, 2, 0, 1] = value
+    (write_safetensors if ending == ".safetensors" else torch.save)(state, path)
+    held = "1 NaN and 0" if value != value else "0 NaN and 1"
+    sentence = rf"stages\.1\.embed\.conv\.weight holds {held} infinite values of 864: .* finite=False lets them in"
+    with pytest.raises(ValueError, match=sentence):
+        load_weights(tiny(1), path)
+    weight = load_weights(tiny(1), path, finite=False).state_dict()["stages.1.embed.conv.weight"]
+    assert torch.equal(weight.isfinite(), state["stages.1.embed.conv.weight"].isfinite())
+
+
+def test_a_report_says_whose_names_and_which_part(state):
+    average = {f"module.{key}": tensor + 1 for key, tensor in to_format(state, "timm", tiny(0).config).items()}
+    checkpoint = {"state_dict": state, "model_ema": average}
+    model = tiny(1)
+    assert fit_weights(model, checkpoint) == Report("timm", "model_ema", ())
+    assert all(torch.equal(tensor, state[key] + 1) for key, tensor in model.state_dict().items())
+    assert fit_weights(model, checkpoint, ema=False) == Report("ours", "state_dict", ())
+    assert same(model, tiny(0))
 
 
 # --- files that are not weights ---------------------------------------------------------------------------------------

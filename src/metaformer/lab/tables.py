@@ -15,6 +15,8 @@ from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
 from metaformer.recipes import RECIPES, SMALL
 from metaformer.runs import is_run, open_run
+from metaformer.weights.catalogue import Published, list_weights
+from metaformer.weights.verify import Verified
 from metaformer.zoo import TOP1, ZOO, list_models
 
 Rows = list[tuple[str, ...]]
@@ -131,3 +133,32 @@ def evaluation_text(figures: Mapping[str, Any]) -> str:
 
 def _digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def weights_table(pattern: str = "*") -> Rows:
+    """Published weights whose model or `model.tag` matches a glob, a row for each set. Raises ValueError if none does."""
+    sets: dict[str, list[Published]] = {}
+    for row in list_weights(pattern):
+        sets.setdefault(row.name, []).append(row)
+    lines: Rows = [("model", "weights", "pixels", "classes", "top-1", "licence", "formats", "first of them is")]
+    for rows in sets.values():
+        row = rows[0]
+        top1 = "–" if row.top1 is None else f"{row.top1:.1f}"
+        formats, where = ", ".join(same.format for same in rows), f"{row.where}/{row.file}" if row.on_hub else row.file
+        lines.append((row.model, row.tag, str(row.size), f"{row.num_classes:,}", top1, row.licence, formats, where))
+    return lines
+
+
+def verified_table(found: Verified) -> Rows:
+    """What `verify` found, a row for each thing."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.dtypes.items())
+    spoilt = "none" if not (found.nan or found.inf) else f"{found.nan:,} NaN, {found.inf:,} infinite"
+    return [
+        ("format", (found.format or "none that is known") + (f" ({found.part})" if found.part else "")),
+        ("model", " or ".join(found.models) or "none that is published"),
+        ("weights", found.tag or "not known by this file's hash"),
+        ("classes", "–" if found.num_classes is None else f"{found.num_classes:,}"),
+        ("values", f"{found.parameters:,} in {sum(found.dtypes.values())} tensors ({kinds})"),
+        ("spoilt", spoilt),
+        *(("sha256", f"{digest}  {name}") for name, digest in found.sha256.items()),
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
-from metaformer.weights.load import read_file
+from metaformer.weights.files import read_file
 from metaformer.weights.pretrained import Model, fill, save_pretrained
 
 

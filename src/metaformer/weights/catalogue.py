@@ -170,25 +170,6 @@ def find(model: str, tag: str | bool = True) -> Published:
     return found[0]
 
 
-def weights_table(pattern: str = "*") -> str:
-    """What `list_weights` gives, for people: a line for each set of weights, all its formats in the last column."""
-    sets: dict[str, list[Published]] = {}
-    for row in list_weights(pattern):
-        sets.setdefault(row.name, []).append(row)
-    lines = [("model", "weights", "pixels", "classes", "top-1", "licence", "formats", "first of them is")]
-    for rows in sets.values():
-        row = rows[0]
-        top1 = "–" if row.top1 is None else f"{row.top1:.1f}"
-        formats, where = ", ".join(same.format for same in rows), f"{row.where}/{row.file}" if row.on_hub else row.file
-        lines.append((row.model, row.tag, str(row.size), f"{row.num_classes:,}", top1, row.licence, formats, where))
-    widths = [max(len(line[i]) for line in lines) for i in range(7)]
-    numbers = (2, 3, 4)
-    return "\n".join(
-        "  ".join(line[i].rjust(widths[i]) if i in numbers else line[i].ljust(widths[i]) for i in range(7)) + f"  {line[7]}"
-        for line in lines
-    )
-
-
 def list_weights(pattern: str = "*") -> list[Published]:
     """The rows whose model or `model.tag` matches a glob. Raises ValueError if none does."""
     found = [row for row in ROWS if fnmatchcase(row.model, pattern) or fnmatchcase(row.name, pattern)]

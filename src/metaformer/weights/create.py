@@ -1,21 +1,18 @@
 """`create_model`: a name, some changes, weights if wanted."""
 
 import os
-from collections.abc import Mapping
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
 from metaformer.weights.catalogue import TAGS, find
 from metaformer.weights.fetch import fetch, find_local
-from metaformer.weights.formats import FORMATS, rename
-from metaformer.weights.load import load_weights, read_file, unwrap
+from metaformer.weights.files import open_weights
+from metaformer.weights.load import fit_weights
+from metaformer.weights.match import as_given, find_format
 from metaformer.zoo import get_config
-
-CLASSIFIER = "head.classifier.fc.weight"
 
 
 def create_model(
@@ -31,16 +28,21 @@ def create_model(
     `weights` is True for the default published ones (`in1k`: ImageNet-1K alone, at 224 pixels), a tag of published ones
     (`in1k_384`, `in21k`, `in21k_ft_in1k`, `in21k_ft_in1k_384`; `metaformer weights` lists them), a file that
     `load_weights` reads, or a folder that has the model's. `num_classes` is as the weights say unless given, else 1000; 0
-    gives pooled features. Specs may be text: `create_model("convformer_s18", norm="BatchNorm()", mixers="Pooling(window=5)")`.
+    gives pooled features. What is changed to make weights fit other classes or channels is told by a warning of one line.
+    Specs may be text: `create_model("convformer_s18", norm="BatchNorm()", mixers="Pooling(window=5)")`.
     Raises ValueError for a wrong name, field or value and names the nearest right one; ValueError or OSError with a
     sentence where weights cannot be had.
     """
     config = get_config(name, in_chans=in_chans, **changes)
-    state = None if weights is None or weights is False else _state(name, weights)
+    if weights is None or weights is False:
+        return MetaFormer(replace(config, num_classes=1000 if num_classes is None else num_classes))
+    given = open_weights(_file(name, weights))
     if num_classes is None:
-        num_classes = 1000 if state is None else classes_in(state, config)
-    model = MetaFormer(get_config(name, num_classes=num_classes, in_chans=in_chans, **changes))
-    return model if state is None else load_weights(model, state)
+        num_classes = as_given(config, given.shapes, find_format(given.shapes) or "ours").num_classes
+    model = MetaFormer(replace(config, num_classes=num_classes))
+    for note in fit_weights(model, given, adapt=True).notes:
+        warnings.warn(f"{name}: {note}", stacklevel=2)
+    return model
 
 
 def create_published(name: str) -> tuple[MetaFormer, dict[str, Any]]:
@@ -51,16 +53,6 @@ def create_published(name: str) -> tuple[MetaFormer, dict[str, Any]]:
     model, _, tag = name.partition(".")
     row = find(model, tag or True)
     return create_model(model, weights=f"{row.tag}@{row.format}"), row.about()
-
-
-def classes_in(state: Mapping[str, Tensor], config: MetaFormerConfig) -> int:
-    """How many classes weights of any known format have; 0 where they have no classifier."""
-    names = (rename(CLASSIFIER, format, config) for format in FORMATS)
-    return next((len(state[name]) for name in names if name in state), 0)
-
-
-def _state(name: str, weights: str | Path | bool) -> dict[str, Tensor]:
-    return unwrap(read_file(_file(name, weights)))
 
 
 def _file(name: str, weights: str | Path | bool) -> Path:

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Attention
 from metaformer.core.spec import nearest
+from metaformer.zoo import ZOO
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -74,9 +77,45 @@ TRANSFORMERS: list[Rule] = [  # PoolFormer v1 only
     (r"^head\.norm",                        r"norm"),
     (r"^head\.classifier\.fc\.",            r"classifier."),
 ]
+
+MMPRETRAIN: list[Rule] = [  # PoolFormer v1 only; the norm is numbered after its place in `network`
+    (r"^head\.norm",                        r"backbone.norm6"),
+    (r"^head\.classifier\.fc\.",            r"head.fc."),
+    *V1,
+    (r"^(patch_embed|network)",             r"backbone.\1"),
+]
+
+FORMATS: dict[str, list[Rule]] = {
+    "ours": [], "v2": V2, "v1": V1, "timm": TIMM, "transformers": TRANSFORMERS, "mmpretrain": MMPRETRAIN,
+}
+
+FAMILIES: dict[str, tuple[str, ...]] = {  # which models the others' code can make
+    "v2":           ("identityformer", "randformer", "poolformerv2", "convformer", "caformer"),
+    "v1":           ("poolformer", "metaformer"),
+    "timm":         ("poolformer", "poolformerv2", "convformer", "caformer"),
+    "transformers": ("poolformer",),
+    "mmpretrain":   ("poolformer",),
+}
+FREE = ("depths", "dims", "in_chans", "num_classes", "head_dropout", "drop_path")
+"""Fields that a model of a family may have as it likes."""
 # fmt: on
 
-FORMATS: dict[str, list[Rule]] = {"ours": [], "v2": V2, "v1": V1, "timm": TIMM, "transformers": TRANSFORMERS}
+
+def check_format(format: str) -> None:
+    """Raises ValueError that names the nearest right format."""
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}{nearest(format, FORMATS)}")
+
+
+def cannot_hold(format: str, config: MetaFormerConfig) -> str:
+    """Why `format` cannot hold a model: its code could not compute it, though the names might fit. Empty if it can."""
+    if format == "ours":
+        return ""
+    free: dict[str, Any] = {name: getattr(config, name) for name in FREE}
+    rows = [row for name, row in ZOO.items() if name.split("_")[0] in FAMILIES[format] and row.stem_stride == 4]
+    if len(config.depths) == 4 and any(replace(row, **free) == config for row in rows):
+        return ""
+    return f"format {format!r} holds {', '.join(FAMILIES[format])} as published, and this is none; 'ours' holds every model"
 
 
 def rename(key: str, format: str, config: MetaFormerConfig) -> str:
@@ -97,14 +136,13 @@ def _place(stage: int, part: int, config: MetaFormerConfig) -> int:
 
 def to_format(state: Mapping[str, Tensor], format: str, config: MetaFormerConfig) -> dict[str, Tensor]:
     """Our state dict under another's names, in our order; 1×1 convolutions as matrices where theirs is a Linear."""
-    if format not in FORMATS:
-        raise ValueError(f"no format {format!r}{nearest(format, FORMATS)}")
+    check_format(format)
     return {rename(key, format, config): _shape(key, tensor, format, config) for key, tensor in state.items()}
 
 
 def _shape(key: str, tensor: Tensor, format: str, config: MetaFormerConfig) -> Tensor:
     """Published v2 has matrices everywhere, v1 in its token mixers, timm in stages of attention."""
-    matrix = format == "v2" or (format == "v1" and ".mixer." in key)
+    matrix = format == "v2" or (format == "v1" and ".mixer." in key)  # mmpretrain has no mixer with weights
     if format == "timm" and ".blocks." in key:
         first = sum(config.depths[: int(key.split(".")[1])])
         matrix = isinstance(config.block_mixers()[first], Attention)

@@ -19,7 +19,12 @@ def synsets(num_classes: int) -> tuple[str, ...]:
 
 @cache
 def class_names(num_classes: int) -> tuple[str, ...]:
-    """A name for each class, none twice: the first word of the synset; all its words where classes share the first."""
+    """A name for each class, none twice: the first word of the synset; all its words where classes share the first.
+
+    None at all for other numbers than ImageNet's.
+    """
+    if num_classes not in FILES:
+        return ()
     words = dict(line.split("\t", 1) for line in _lines("imagenet_synset_to_lemma.txt"))
     numbers = synsets(num_classes)
     short = [words[number].split(",")[0].strip() for number in numbers]
@@ -27,6 +32,13 @@ def class_names(num_classes: int) -> tuple[str, ...]:
     longer = [name if often[name] == 1 else words[number].strip() for name, number in zip(short, numbers, strict=True)]
     often = Counter(longer)
     return tuple(f"{name} ({n})" if often[name] > 1 else name for name, n in zip(longer, numbers, strict=True))
+
+
+@cache
+def rows_by_synset() -> tuple[int | None, ...]:
+    """For each class of ImageNet-1K its place among the 21841, None where it has none: 850, the teddy bear."""
+    places = {synset: place for place, synset in enumerate(synsets(21841))}
+    return tuple(places.get(synset) for synset in synsets(1000))
 
 
 def _lines(file: str) -> list[str]:

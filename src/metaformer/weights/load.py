@@ -1,68 +1,155 @@
-"""Reads weights of any known format into a model. Nothing from outside is unpickled but tensors."""
+"""Reads weights of any known format into a model: all of them fit, or a list says what does not."""
 
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
+from metaformer.weights.adapt import Change, adaptation, classifier_keys
+from metaformer.weights.files import Source, bad_values, open_weights
 from metaformer.weights.formats import FORMATS, rename
-
-WRAPPERS = ("state_dict", "model", "model_state", "module")
-DAMAGE = (
-    SafetensorError, UnpicklingError, struct.error, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError,
-    AttributeError, AssertionError, ArithmeticError, MemoryError,
-)  # fmt: skip
-"""What reading a damaged file can raise: torch's reader has no error of its own and goes where the bytes lead."""
+from metaformer.weights.match import Shapes, alike, find_format
 
 Model = TypeVar("Model", bound=MetaFormer)
+Weights = str | Path | Mapping[str, Any] | Source
+"""A file, a folder, or tensors by name."""
 
 
-def load_weights(model: Model, source: str | Path | Mapping[str, Tensor]) -> Model:
-    """Fills `model` in place from a file or state dict and returns it.
+@dataclass(frozen=True)
+class Report:
+    """What was read into a model."""
 
-    The format is recognised by its names: ours, the two papers' published code, timm, transformers. Matrices become 1×1
-    convolutions. Raises ValueError that lists what is missing, unexpected or of another shape; then nothing was changed.
+    format: str
+    """Whose names they were: ours, v1, v2, timm, transformers or mmpretrain."""
+    part: str
+    """Which part of a checkpoint they were, such as `model_ema`; empty where the file holds nothing else."""
+    notes: tuple[str, ...]
+    """What was changed to make them fit, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where each tensor of a source goes."""
+
+    format: str
+    keys: dict[str, str]
+    """Their name → ours."""
+    changes: dict[str, Change]
+    """Our name → what makes a tensor fit that does not as it is."""
+
+
+def load_weights(model: Model, source: Weights, *, adapt: bool = False, ema: bool | None = None, finite: bool = True) -> Model:
+    """Fills `model` in place from a file, a folder or a state dict, and returns it.
+
+    The format is recognised by its names: ours, the two papers' published code, timm, transformers, mmpretrain. Matrices
+    become 1×1 convolutions. `adapt=True` also makes weights fit other classes, channels or places: `fit_weights` tells how.
+    `ema=True` takes a checkpoint's moving average, False its other weights, None the average where there is one.
+    `finite=False` lets NaN and infinity in.
+    Raises FileNotFoundError; ValueError that lists what is missing, unexpected or of another shape, and then nothing was
+    changed; ValueError that names the tensor with NaN or infinity, and then the model may be filled in part.
     """
-    if any(tensor.is_meta for tensor in model.state_dict().values()):
-        raise ValueError('a model on the meta device holds no weights: model.to_empty(device="cpu") gives it room for them')
-    given = dict(source) if isinstance(source, Mapping) else read_file(Path(source))
-    state = unwrap(given)
-    own = model.state_dict()
-    names = {format: {rename(key, format, model.config): key for key in own} for format in FORMATS}
-    format = max(FORMATS, key=lambda f: len(names[f].keys() & state.keys()))
-    theirs = names[format]
-
-    missing = sorted(theirs.keys() - state.keys())
-    unexpected = sorted(state.keys() - theirs.keys())
-    fitted = {name: _fit(state[name], own[theirs[name]]) for name in theirs.keys() & state.keys()}
-    misshapen = sorted(name for name, tensor in fitted.items() if tensor is None)
-    if missing or unexpected or misshapen:
-        shapes = {n: f"{n}: file {list(state[n].shape)}, model {list(own[theirs[n]].shape)}" for n in misshapen}
-        raise ValueError(
-            f"these weights do not fit (read as format {format!r})"
-            + _listed("missing", missing)
-            + _listed("unexpected", unexpected)
-            + _listed("of another shape", list(shapes.values()))
-        )
-    with torch.no_grad():
-        for name, tensor in fitted.items():
-            own[theirs[name]].copy_(tensor)  # type: ignore[arg-type]
+    fit_weights(model, source, adapt=adapt, ema=ema, finite=finite)
     return model
 
 
-def _fit(tensor: Tensor, like: Tensor) -> Tensor | None:
-    """`tensor` in the shape of `like`, where a matrix and a 1×1 convolution are the same; None where they are not."""
-    if tensor.shape == like.shape:
-        return tensor
-    same = tensor.shape == like.shape[:2] and like.shape[2:] == (1, 1)
-    return tensor.view(like.shape) if same else None
+def fit_weights(
+    model: MetaFormer,
+    source: Weights,
+    *,
+    adapt: bool = False,
+    ema: bool | None = None,
+    finite: bool = True,
+) -> Report:
+    """As `load_weights`, and tells what was read and what was changed on the way."""
+    own = model.state_dict()
+    if any(tensor.is_meta for tensor in own.values()):
+        raise ValueError('a model on the meta device holds no weights: model.to_empty(device="cpu") gives it room for them')
+    given = source if isinstance(source, Source) else open_weights(source, ema=ema)
+    plan = make_plan(given.shapes, {key: tuple(tensor.shape) for key, tensor in own.items()}, model.config, adapt=adapt)
+    notes = tuple(dict.fromkeys(change.note() for change in plan.changes.values()))
+    with torch.no_grad():
+        for key, tensor in read_planned(given, plan, finite=finite):
+            own[key].copy_(tensor.view(own[key].shape))
+    return Report(plan.format, given.part, notes)
+
+
+def read_planned(given: Source, plan: Plan, *, finite: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Our names and tensors, one by one. Raises ValueError where one has NaN or infinity and `finite` forbids it."""
+    for name, tensor in given.tensors():
+        key = plan.keys.get(name)
+        change = plan.changes.get(key or "")
+        if key is None or (change is not None and change.apply is None):
+            continue
+        if finite and any(bad_values(tensor)):
+            nan, inf = bad_values(tensor)
+            held = f"{nan:,} NaN and {inf:,} infinite values of {tensor.numel():,}"
+            raise ValueError(f"{name} holds {held}: these weights are spoilt; finite=False lets them in")
+        yield key, tensor if change is None or change.apply is None else change.apply(tensor)
+
+
+# --- what fits --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Misfits:
+    """Their names of what does not fit."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+
+def make_plan(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bool = False) -> Plan:
+    """Matches names and shapes of a source and of a model. Raises ValueError that lists what does not fit."""
+    plan, misfits = _match(given, own, config, adapt=adapt)
+    if not misfits:
+        return plan
+    theirs = {name: own[key] for name, key in plan.keys.items()}
+    shapes = [f"{name}: file {list(given[name])}, model {list(theirs[name])}" for name in misfits.misshapen]
+    hint = "" if adapt or _match(given, own, config, adapt=True)[1] else "\nadapt=True makes them fit"
+    raise ValueError(
+        f"these weights do not fit (read as format {plan.format!r})"
+        + _listed("missing", misfits.missing)
+        + _listed("unexpected", misfits.unexpected)
+        + _listed("of another shape", shapes)
+        + hint
+    )
+
+
+def _match(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bool) -> tuple[Plan, Misfits]:
+    format = find_format(given) or _nearest_format(given, own, config)
+    keys = {rename(key, format, config): key for key in own}
+    missing, unexpected = keys.keys() - given.keys(), given.keys() - keys.keys()
+    misshapen = {name for name in keys.keys() & given.keys() if not alike(given[name], own[keys[name]])}
+    changes: dict[str, Change] = {}
+    if adapt:
+        for name in sorted(misshapen):
+            change = adaptation(keys[name], given[name], own[keys[name]])
+            if change is not None:
+                changes[keys[name]] = change
+        misshapen = {name for name in misshapen if keys[name] not in changes}
+        head = {rename(key, format, config): key for key in classifier_keys(config)}
+        if config.num_classes == 0 and unexpected & head.keys():
+            changes["head.classifier"] = Change(lambda: "classifier: left out, the model has none", None)
+            unexpected -= head.keys()
+        elif head.keys() <= missing:
+            note = f"classifier: new, of {config.num_classes} classes, the file has none"
+            changes["head.classifier"] = Change(lambda: note, None)
+            missing -= head.keys()
+    return Plan(format, keys, changes), Misfits(sorted(missing), sorted(unexpected), sorted(misshapen))
+
+
+def _nearest_format(given: Shapes, own: Shapes, config: MetaFormerConfig) -> str:
+    """For weights without a stem."""
+    return max(FORMATS, key=lambda format: len({rename(key, format, config) for key in own} & given.keys()))
 
 
 def _listed(what: str, names: list[str], most: int = 8) -> str:
@@ -70,28 +157,3 @@ def _listed(what: str, names: list[str], most: int = 8) -> str:
         return ""
     more = f"\n    and {len(names) - most} more" if len(names) > most else ""
     return f"\n  {what} ({len(names)}):" + "".join(f"\n    {name}" for name in names[:most]) + more
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """What a .safetensors or .pth file holds. Raises FileNotFoundError, or ValueError if it is not weights."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} holds no weights that can be read safely ({reason})") from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not weights by name")
-    return dict(state)
-
-
-def unwrap(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefix that a parallel wrapper adds."""
-    for _ in WRAPPERS:
-        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), state)
-        state = dict(inner)
-    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    return {key.removeprefix("module."): value for key, value in tensors.items()}

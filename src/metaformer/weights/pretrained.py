@@ -13,7 +13,8 @@ from torch import Tensor
 from metaformer.config import read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
-from metaformer.weights.load import load_weights, read_file
+from metaformer.weights.files import read_file
+from metaformer.weights.load import load_weights
 from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1

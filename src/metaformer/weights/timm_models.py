@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
 from metaformer.weights.catalogue import MEAN, ROWS, STD, Published
+from metaformer.weights.files import unwrap
 from metaformer.weights.formats import FORMATS, rename
-from metaformer.weights.load import unwrap
 from metaformer.zoo import ZOO, get_config
 
 PREFIX = "mf_"
@@ -219,7 +219,7 @@ def _build(
 
 def to_ours(state: Mapping[str, Any], model: MetaFormer) -> dict[str, Tensor]:
     """Weights of any known format under our names and shapes; what does not fit is left for timm to adapt or to refuse."""
-    given, own = unwrap(dict(state)), model.state_dict()
+    (given, _), own = unwrap(state), model.state_dict()
     names = [{rename(key, format, model.config): key for key in own} for format in FORMATS]
     best = max(names, key=lambda table: len(table.keys() & given.keys()))
     ours = {best.get(name, name): tensor for name, tensor in given.items()}
