@@ -174,7 +174,10 @@ def test_weights_are_listed_verified_and_converted(copy: Path) -> None:
     assert out == "read as ours; written as ours:\n  mine/model.safetensors\n  mine/model.json\n"
     assert same(weights(Path("mine")), weights(copy / "best"))
     code, _, err = command("convert", copy, "mine", "--to", "ours")
-    assert (code, err) == (2, "metaformer: mine/model.safetensors exists: choose another name, or overwrite it by force\n")
+    assert (code, err) == (
+        2,
+        "metaformer: mine/model.safetensors exists: choose another name, or --force (force=True) to overwrite it\n",
+    )
     code, out, err = command("weights", "verify", "mine/model.safetensors")
     assert (code, err) == (0, "")
     assert dict(line.split(maxsplit=1) for line in out.splitlines())["format"] == "ours"
@@ -293,6 +296,7 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
         ("train caformer_t6 model.nrm=MLN()", "train caformer_t6 'model.norm=MLN()'"),
         ("train caformer_t6 data=digitz", "train caformer_t6 data=digits"),
         ("eval runs/tny", "eval runs/tiny"),
+        ("predict caformr_s18 x.png", "predict caformer_s18 x.png"),
     ],
 )
 def test_a_slip_is_answered_by_the_command_that_was_meant(

@@ -138,10 +138,17 @@ def test_a_tag_that_is_not_there_names_those_that_are(hub: Hub) -> None:
     create_model("caformer_t6", weights=False)
 
 
-def test_other_classes_than_the_weights_have_are_refused_for_now(hub: Hub) -> None:
+def test_other_classes_and_channels_are_fitted_and_told(hub: Hub) -> None:
     put(hub, "caformer_s18.in1k")
+    with pytest.warns(UserWarning, match=r"^caformer_s18: ") as told:
+        model = create_model("caformer_s18", weights=True, num_classes=7, in_chans=1, **SMALL)
+    assert (model.config.num_classes, model.config.in_chans) == (7, 1)
+    assert sorted(str(warning.message) for warning in told) == [
+        "caformer_s18: classifier: a new last layer of 7 classes, the file's has 1000",
+        "caformer_s18: stem: 3 input channels to 1, summed",
+    ]
     with pytest.raises(ValueError, match="these weights do not fit"):
-        create_model("caformer_s18", weights=True, num_classes=7, **SMALL)
+        create_model("caformer_s18", weights=True, **SMALL | {"dims": (8, 8, 8, 16)})
 
 
 def test_a_file_says_how_many_classes(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_file_that_the_repository_does_not_have(hub: Hub) -> None:
     [
         ("smaller", r"10,240 bytes came, and it has 10,239"),
         ("larger", r"10,240 bytes came, and it has 10,241"),
-        ("hash", "its sha256 differs"),
+        ("hash", "its sha256 hash differs"),
     ],
 )
 def test_a_server_that_lies(hub: Hub, lie: str, said: str) -> None:
@@ -157,7 +157,7 @@ def test_a_server_that_lies(hub: Hub, lie: str, said: str) -> None:
 
 def test_another_file_under_the_name(hub: Hub) -> None:
     hub.files[f"/weights/{MM.file}"] = CONTENT[:-1] + b"x"
-    with pytest.raises(ValueError, match="its sha256 differs"):
+    with pytest.raises(ValueError, match="its sha256 hash differs"):
         fetch.fetch(MM)
     assert cached() == {}
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -195,5 +196,6 @@ def _find(source: str | Path) -> Path | Published:
     if str(source).startswith(HUB):
         return fetch_pretrained(str(source))
     if not Path(source).exists():
-        raise no_run(source)
+        close = get_close_matches(name, ZOO, n=1, cutoff=0.8)
+        raise FileNotFoundError(f"no run or model '{name}', did you mean {close[0]}?") if close else no_run(source)
     return Path(source)

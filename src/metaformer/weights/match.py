@@ -32,7 +32,7 @@ def own_shapes(config: MetaFormerConfig) -> dict[str, tuple[int, ...]]:
 
 def alike(shape: tuple[int, ...], like: tuple[int, ...]) -> bool:
     """Whether two shapes are the same, a matrix and a 1×1 convolution being the same."""
-    return shape == like or (*shape, 1, 1) == like
+    return shape == like or (len(shape) == 2 and (*shape, 1, 1) == like)
 
 
 def find_models(shapes: Shapes) -> dict[str, MetaFormerConfig]:
