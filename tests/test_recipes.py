@@ -21,7 +21,8 @@ def test_recipe_is_whole(name: str) -> None:
 def test_small_is_the_default() -> None:
     assert Recipe(model="caformer_t6") == SMALL
     assert SMALL.to_dict() == {
-        "schema": 1, "model": "caformer_t6", "changes": {}, "data": "digits", "image_size": None, "fit": "squash",
+        "schema": 1, "model": "caformer_t6", "recipe": "small", "changes": {}, "data": "digits",
+            "image_size": None, "fit": "squash",
         "epochs": 20, "batch": 64, "accumulate": 1, "seed": 0,
         "optimizer": "adamw", "lr": 2e-3, "warmup_epochs": 2.0, "warmup_lr": 1e-6, "min_lr": 1e-5,
         "weight_decay": 0.05, "clip": 1.0, "ema": None,

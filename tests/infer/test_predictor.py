@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,10 @@ def test_pictures_bytes_and_arrays_are_images_too(run: Run, files: list[Path]) -
     assert [answer.top for answer in predictor([file.read_bytes() for file in files])] == expected
     assert [answer.top for answer in predictor([np.array(picture) for picture in pictures])] == expected
     assert [answer.top for answer in predictor([np.array(picture)[..., None] for picture in pictures])] == expected
-    turned = pictures[0].transpose(Image.Transpose.ROTATE_90)
-    turned.getexif()[0x0112] = 6
-    assert [answer.top for answer in predictor([turned])] == expected[:1]  # upright, as its EXIF says
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures[0].transpose(Image.Transpose.ROTATE_90).save(turned := BytesIO(), "png", exif=exif)
+    assert predictor([Image.open(turned)])[0].top == predictor(files[:1])[0].top  # upright, as its EXIF says
     (cut,) = predictor([files[0].read_bytes()[:70]])
     assert str(cut.error).startswith("image: ")
     (wrong,) = predictor([np.zeros((4, 4, 3), np.uint8)])
@@ -256,8 +258,8 @@ def test_nothing_is_fetched_to_say_what_is_missing(monkeypatch: pytest.MonkeyPat
     ("source", "error", "sentence"),
     [
         ("caformer_t6", ValueError, "no weights are published for caformer_t6: train it, metaformer train caformer_t6"),
-        ("caformer_s18.in2k", ValueError, "caformer_s18 has no published weights 'in2k': did you mean in1k"),
-        ("nothing", FileNotFoundError, "no run or folder nothing"),
+        ("caformer_s18.in2k", ValueError, "caformer_s18 has no published weights 'in2k': did you mean in21k"),
+        ("nothing", FileNotFoundError, "no run 'nothing'"),
         (".", FileNotFoundError, r"\. holds no model: it has no model\.json"),
     ],
 )

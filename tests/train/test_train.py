@@ -109,7 +109,7 @@ def test_precision_is_that_of_the_products_alone(fashion: str, tmp_path: Path) -
 def test_fit_and_size_travel_with_the_weights(fashion: str) -> None:
     data = open_data(fashion)
     fit = prepare(quick(fashion, fit="pad", image_size=11), data, None)
-    assert fit.about["preprocess"] == {"size": 11, "mean": data.mean, "std": data.std, "fit": "pad"}
+    assert fit.about["preprocess"] == {"size": 11, "mean": data.mean, "std": data.std, "fit": "pad", "crop_fraction": None}
     assert {fit.train.preprocess, fit.val.preprocess} == {fit.train.preprocess}
     assert prepare(quick(fashion, image_size=None), data, None).val.preprocess.size == 28
 

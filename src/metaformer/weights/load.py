@@ -74,7 +74,8 @@ def fit_weights(
     notes = tuple(dict.fromkeys(change.note() for change in plan.changes.values()))
     with torch.no_grad():
         for key, tensor in read_planned(given, plan, finite=finite):
-            own[key].copy_(tensor.view(own[key].shape))
+            shared = tensor.untyped_storage().data_ptr() == own[key].untyped_storage().data_ptr()
+            own[key].copy_((tensor.clone() if shared else tensor).view(own[key].shape))
     return Report(plan.format, given.part, notes)
 
 
