@@ -174,7 +174,7 @@ def list_weights(pattern: str = "*") -> list[Published]:
     """The rows whose model or `model.tag` matches a glob. Raises ValueError if none does."""
     found = [row for row in ROWS if fnmatchcase(row.model, pattern) or fnmatchcase(row.name, pattern)]
     if not found:
-        near = get_close_matches(pattern, ZOO, n=1, cutoff=0.6)
+        near = get_close_matches(pattern, {row.model: None for row in ROWS}, n=1, cutoff=0.6)
         meant = f"did you mean {near[0]}?" if near else "metaformer weights lists all"
         raise ValueError(f"no published weights match {pattern!r}; {meant}")
     return found
