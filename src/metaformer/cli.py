@@ -52,7 +52,7 @@ def _top(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def train(
-    model: Annotated[str, typer.Argument(help="A published name, an unfinished run to go on with, or a recipe.json.")],
+    model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, an unfinished run to go on with, or a recipe.json.")],
     settings: Pairs = None,
 ) -> None:
     """Train MODEL: metaformer train caformer_t6 data=digits epochs=5 name=mine"""
@@ -135,14 +135,17 @@ def weights(
     """List published weights; or, with verify PATH, say what a file of weights is."""
     from metaformer.lab.tables import columns, verified_table, weights_table
 
+    if pattern != "verify" and path is not None:
+        raise ValueError(f"{path} is one word too many: metaformer weights PATTERN, or metaformer weights verify FILE")
     if pattern != "verify":
         print(columns(weights_table(pattern), right=(2, 3, 4)))
         return
+    from metaformer.runs import is_run, open_run
     from metaformer.weights.verify import verify
 
     if path is None:
         raise ValueError("verify what? metaformer weights verify FILE")
-    found = verify(path)
+    found = verify(open_run(path).best if is_run(path) else path)
     print(columns(verified_table(found)))
     if found.nan or found.inf:
         raise typer.Exit(1)

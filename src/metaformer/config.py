@@ -63,7 +63,7 @@ class Recipe:
     pad: float = 0.125
     """Images move by up to this part of their side, in from a black border."""
     flip: float | None = None
-    """Probability of a horizontal flip; by default 0, and 0.5 for photographs of your own and CIFAR-10."""
+    """Probability of a horizontal flip; by default 0.5 where a mirrored image keeps its meaning (all but digits), else 0."""
     randaugment: str | None = None
     """timm's string, such as rand-m9-mstd0.5-inc1."""
     erase: float = 0.0
@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError that names the file where there is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not text
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or brackets in brackets
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} is damaged: it holds no names with values")

@@ -59,6 +59,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metaformer"
 
 
+def is_offline() -> bool:
+    """Whether $METAFORMER_OFFLINE or $HF_HUB_OFFLINE forbids the network."""
+    names = ("METAFORMER_OFFLINE", "HF_HUB_OFFLINE")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
+
+
 def keep(remote: Remote, file: Path, progress: Progress) -> Path:
     """`file` with the remote's bytes; another process that downloads it is waited for.
 
@@ -66,6 +72,10 @@ def keep(remote: Remote, file: Path, progress: Progress) -> Path:
     """
     if file.is_file():
         return file
+    if is_offline():
+        raise FileNotFoundError(
+            f"{file.name} is not on this machine, and METAFORMER_OFFLINE or HF_HUB_OFFLINE forbids to fetch it"
+        )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):

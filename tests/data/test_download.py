@@ -231,3 +231,14 @@ def test_hashes(tmp_path: Path) -> None:
     hashes: list[tuple[str, Callable[[bytes], hashlib._Hash]]] = [("md5", hashlib.md5), ("sha256", hashlib.sha256)]
     for name, algorithm in hashes:
         assert hash_of(tmp_path / "a", name) == algorithm(CONTENT).hexdigest()
+
+
+def test_offline_asks_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAFORMER_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"data\.bin is not on this machine, and METAFORMER_OFFLINE .* forbids to fetch it"):
+        fetch(remote())
+    assert server.asked == []
+    monkeypatch.delenv("METAFORMER_OFFLINE")
+    file = fetch(remote())
+    monkeypatch.setenv("METAFORMER_OFFLINE", "1")
+    assert fetch(remote()) == file

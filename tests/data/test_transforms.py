@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from metaformer.data import transforms as module
 from metaformer.data.sources import open_data
 from metaformer.data.transforms import Batch, Preprocess, generator, number, resize
 
@@ -144,3 +145,14 @@ def test_parts_are_the_batch_cut(size: int, count: int, mixed: bool) -> None:
     assert min(sizes) > 0
     assert all(one == other for one, other in pairwise(sizes[:-1]))
     assert max(sizes) == -(-size // count)
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (3, 70)])
+def test_of_a_band_only_the_middle_is_resized(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    resize = module.resize
+    monkeypatch.setattr(module, "resize", lambda x, h, w, *more: (asked.append((h, w)), resize(x, h, w, *more))[1])
+    fed = Preprocess(8, (0.5,), (0.5,), "crop", 0.9).fitted(torch.full((1, 1, *size), 7, dtype=torch.uint8))
+    assert fed.shape == (1, 1, 8, 8)
+    assert (fed == 7).all()
+    assert max(asked[0]) <= 8 * 20

@@ -318,3 +318,36 @@ def test_weights_of_the_old_best_serve_while_the_new_one_is_away(run: Run, tmp_p
     shutil.copytree(run.path, tmp_path / "run")
     (tmp_path / "run" / "best").rename(tmp_path / "run" / "best.old")
     assert torch.equal(metaformer.evaluate(tmp_path / "run").logits, metaformer.evaluate(run.path).logits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": [1]}, {"config": None}, {"config": {"dims": [[1]]}}, {"timm": "resnet18"}, {"timm": {"name": "resnet18"}},
+     {"classes": 5}, {"classes": list(range(10))}, {"preprocess": None}, {"preprocess": {"size": 8}},
+     {"preprocess": {"size": "8", "mean": [0.5], "std": [0.5], "fit": "crop"}},
+     {"preprocess": {"size": 8, "mean": [0.5], "std": [0.0], "fit": "crop"}},
+     {"config": {"depths": [1] * 4, "dims": [10**7] * 4, "mixers": ["Pooling()"] * 4}},
+     {"config": {"depths": [10**9] * 4, "dims": [8] * 4, "mixers": ["Pooling()"] * 4}}],
+    ids=lambda change: str(change)[:40],
+)  # fmt: skip
+def test_a_stranger_s_description_is_used_or_is_a_sentence(run: Run, tmp_path: Path, change: dict[str, Any]) -> None:
+    shutil.copytree(run.best, tmp_path / "theirs")
+    file = tmp_path / "theirs/model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=r"damaged|does not say|do not fit|no preprocessing|has no|cannot be made|needs"):
+        Predictor(tmp_path / "theirs")
+
+
+def test_brackets_in_brackets_are_damage(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"model\.json is damaged"):
+        Predictor(tmp_path)
+
+
+def test_what_is_no_image_at_all_says_so(run: Run, files: list[Path]) -> None:
+    odd: list[Any] = [np.array([["a"]]), None, np.zeros((8, 8)), files[0]]
+    answers = Predictor(run.path)(odd)
+    assert [answer.error is None for answer in answers] == [False, False, False, True]
+    assert answers[1].error == "NoneType: an image is a path, bytes, a PIL image, or pixels as uint8, 0 to 255"
+    with pytest.raises(ValueError, match="top=0, batch=32: both are at least 1"):
+        Predictor(run.path)(files, top=0)

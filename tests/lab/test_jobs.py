@@ -118,3 +118,8 @@ def test_timm_s_models_train_here_too(fashion: str, tmp_path: Path) -> None:
     run = metaformer.train("timm:test_resnet", data=fashion, root=tmp_path, quiet=True, **settings)
     judged = metaformer.evaluate(run.path)
     assert judged.top1 == pytest.approx(run.metrics[0]["top1"])
+
+
+def test_a_recipe_json_takes_no_other_row(run: Run) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.json sets everything itself: leave recipe=photos out"):
+        metaformer.train(str(run.path / "recipe.json"), recipe="photos")

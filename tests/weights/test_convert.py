@@ -207,6 +207,25 @@ def test_nothing_is_overwritten_without_force(tmp_path):
         convert(tmp_path / "a", tmp_path / "a", to="ours")
 
 
+@pytest.mark.parametrize("to", ["ours", "transformers"])
+def test_a_write_that_fails_leaves_a_folder_as_it_was(tmp_path, monkeypatch, to):
+    poolformer(tmp_path / "a")
+    convert(tmp_path / "a", tmp_path / "b", to=to)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert len(before) == 2
+
+    def full(state, path, metadata):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("metaformer.weights.convert.save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        convert(tmp_path / "a", tmp_path / "b", to=to, force=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+    with pytest.raises(OSError, match="no space left"):
+        convert(tmp_path / "a", tmp_path / "new", to=to)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     poolformer(tmp_path / "a")
     (tmp_path / "b.safetensors").write_text("old")

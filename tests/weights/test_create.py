@@ -159,7 +159,8 @@ def test_a_file_says_how_many_classes(tmp_path: Path) -> None:
             assert create_model(name, weights=tmp_path / "a.pth").config.num_classes == 4
     features = create_model("caformer_t6", num_classes=0)
     torch.save(features.state_dict(), tmp_path / "a.pth")
-    assert create_model("caformer_t6", weights=str(tmp_path / "a.pth")).config.num_classes == 0
+    with pytest.warns(UserWarning, match="^caformer_t6: the file has no classifier, so the model gives features$"):
+        assert create_model("caformer_t6", weights=str(tmp_path / "a.pth")).config.num_classes == 0
 
 
 def test_a_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
@@ -170,7 +171,7 @@ def test_a_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hu
     assert torch.equal(create_model("caformer_s18", weights=tmp_path, **SMALL).eval()(x), wanted)
     monkeypatch.setenv("METAFORMER_WEIGHTS", str(tmp_path))
     assert torch.equal(create_model("caformer_s18", weights=True, **SMALL).eval()(x), wanted)
-    with pytest.raises(FileNotFoundError, match=r"has no weights of caformer_s36: name the file, or call it caformer_s36"):
+    with pytest.raises(FileNotFoundError, match=r"no file of weights at .*: a folder holds model\.safetensors"):
         create_model("caformer_s36", weights=tmp_path)
     save_pretrained(model, tmp_path / "saved")
     assert torch.equal(create_model("caformer_s18", weights=tmp_path / "saved", **SMALL).eval()(x), wanted)
@@ -186,3 +187,16 @@ def test_a_name_with_its_weights_and_what_is_to_know(hub: Hub, monkeypatch: pyte
         "size": 384, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "fit": "crop", "crop_fraction": 1.0,
     }  # fmt: skip
     assert (about["weights"], about["published_top1"], about["licence"]) == ("caformer_s18.in1k_384", 85.0, "Apache-2.0")
+
+
+def test_a_folder_of_a_model_that_nobody_publishes(tmp_path: Path) -> None:
+    made = create_model("poolformerv2_t6", num_classes=2)
+    save_pretrained(made, tmp_path / "saved")
+    again = create_model("poolformerv2_t6", weights=tmp_path / "saved")
+    assert again.config == made.config
+    assert all(torch.equal(one, other) for one, other in zip(made.parameters(), again.parameters(), strict=True))
+
+
+def test_the_name_that_the_list_gives_is_a_tag_too(hub: Hub) -> None:
+    put(hub, "caformer_s18.in1k_384")
+    assert create_model("caformer_s18", weights="caformer_s18.in1k_384", **SMALL).config.num_classes == 1000

@@ -249,3 +249,11 @@ def test_a_text_file_and_no_file(tmp_path):
     for path in (tmp_path / "b.pth", tmp_path):
         with pytest.raises(FileNotFoundError, match=f"no file of weights at {path}"):
             load_weights(tiny(0), path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_numbers_of_another_kind_are_refused(dtype):
+    model = create_model("poolformerv2_t6", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=3)
+    state = {key: tensor.to(dtype) for key, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="weights are floating-point numbers"):
+        load_weights(model, state)

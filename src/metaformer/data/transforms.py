@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LONG = 20
+"""Sides' ratio beyond which only the middle of an image is looked at before it is resized."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -51,6 +54,10 @@ class Preprocess:
         """The centre after resizing the short side, the long one rounded down: torchvision's Resize and CenterCrop."""
         height, width = pixels.shape[-2:]
         least = min(height, width)
+        if max(height, width) > LONG * least:  # all of such a band would be resized for a part of its middle
+            tall, wide = min(height, LONG * least), min(width, LONG * least)
+            top, left = (height - tall) // 2, (width - wide) // 2
+            return self._centre(pixels[..., top : top + tall, left : left + wide], short)
         pixels = resize(pixels, short * height // least, short * width // least)
         top, left = (round((side - self.size) / 2) for side in pixels.shape[-2:])
         return pixels[..., top : top + self.size, left : left + self.size]
@@ -67,8 +74,16 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Preprocess":
-        """What `to_dict` wrote."""
-        return cls(data["size"], tuple(data["mean"]), tuple(data["std"]), data["fit"], data.get("crop_fraction"))
+        """What `to_dict` wrote. Raises ValueError for anything else."""
+        try:
+            made = cls(data["size"], tuple(data["mean"]), tuple(data["std"]), data["fit"], data.get("crop_fraction"))
+            numbers = [made.size, *made.mean, *made.std, made.crop_fraction or 1.0]
+            right = type(made.size) is int and len(made.mean) == len(made.std) > 0 and min(made.size, *made.std) > 0
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{data!r} is no preprocessing: size, mean, std and fit are needed") from error
+        if not right or made.fit not in ("squash", "crop", "pad") or not all(isinstance(n, int | float) for n in numbers):
+            raise ValueError(f"{data!r} is no preprocessing: a size, mean and std by channel, squash, crop or pad")
+        return made
 
 
 def resize(pixels: Tensor, height: int, width: int, mode: str = "bicubic") -> Tensor:

@@ -65,7 +65,9 @@ class Predictor:
         self.source = Path(source)
         self.device = choose_device(device)
         model, about = _open(source, model)
-        if len(about.get("classes", ())) != model.config.num_classes or "preprocess" not in about:
+        classes = about.get("classes")
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not named or len(about["classes"]) != model.config.num_classes or not isinstance(about.get("preprocess"), dict):
             raise ValueError(f"{source} does not say the {model.config.num_classes} classes or the preprocessing of its model")
         self.model = model.eval().to(self.device)
         self.task = Classification(tuple(about["classes"]))
@@ -83,6 +85,10 @@ class Predictor:
 
     def stream(self, images: Sequence[Picture], *, batch: int = 32, top: int = 5) -> Iterator[Prediction]:
         """The same, one by one, with no more than a batch in memory."""
+        if images is None:
+            raise ValueError("give a list of images: paths, bytes, PIL images, or pixels")
+        if top < 1 or batch < 1:
+            raise ValueError(f"top={top}, batch={batch}: both are at least 1")
         if isinstance(images, str | Path | bytes | Image.Image) or (
             isinstance(images, Tensor | np.ndarray) and images.ndim < 4
         ):
@@ -117,9 +123,12 @@ class Predictor:
         channels = self.model.config.in_chans
         if isinstance(image, str | Path | bytes | Image.Image):
             return decode(image, channels)
-        if isinstance(image, np.ndarray):
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
             pixels = torch.from_numpy(np.ascontiguousarray(image))
             image = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels.unsqueeze(0)
+        if not isinstance(image, Tensor):
+            kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"{kind}: an image is a path, bytes, a PIL image, or pixels as uint8, 0 to 255")
         if image.ndim != 3 or len(image) != channels or image.dtype != torch.uint8 or not image.numel():
             raise ValueError(
                 f"{image.dtype} {tuple(image.shape)}: this model takes pixels ({channels}, H, W) as uint8, 0 to 255"
@@ -140,7 +149,7 @@ def evaluate(
     Raises ValueError with a sentence if the classes are not those that the model knows.
     """
     unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
-    if data is None and isinstance(_find(source), Published):
+    if data is None and (str(source).startswith(HUB) or isinstance(_find(source), Published)):
         raise ValueError(unsaid)  # before anything is fetched
     predictor = Predictor(source, device=device, model=model)
     if data is None and not is_run(source):

@@ -15,7 +15,7 @@ from metaformer.train.display import Watch
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
-from metaformer.zoo import ZOO
+from metaformer.zoo import ZOO, get_config
 
 
 def train(
@@ -47,6 +47,8 @@ def train(
             data = open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv", progress=Watch(quiet=quiet))
             go_on(run, data, own, quiet=quiet)
     else:
+        if str(model).endswith(".json") and "recipe" in settings:
+            raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
         settings = (_handed(own, settings) if own is not None else _named(str(model))) | settings
         asked = _row(settings, "small")
         data = open_data(asked.data, seed=asked.seed, progress=Watch(quiet=quiet))
@@ -80,6 +82,8 @@ def _named(model: str) -> dict[str, Any]:
     if model.endswith(".json"):
         recipe = Recipe.from_dict(read_json(Path(model)))
         return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    if model not in ZOO and not model.startswith(PREFIX) and (Path(model).name != model or Path(model).is_dir()):
-        raise no_run(model)
+    if model not in ZOO and not model.startswith(PREFIX) and model != CUSTOM:
+        if Path(model).name != model or Path(model).is_dir():
+            raise no_run(model)
+        get_config(model)  # which says what there is, before images are looked at
     return {"model": model}

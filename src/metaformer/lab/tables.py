@@ -156,7 +156,7 @@ def verified_table(found: Verified) -> Rows:
     return [
         ("format", (found.format or "none that is known") + (f" ({found.part})" if found.part else "")),
         ("model", " or ".join(found.models) or "none that is published"),
-        ("weights", found.tag or "not known by this file's hash"),
+        ("weights", found.tag or "not called as published ones are"),
         ("classes", "–" if found.num_classes is None else f"{found.num_classes:,}"),
         ("values", f"{found.parameters:,} in {sum(found.dtypes.values())} tensors ({kinds})"),
         ("spoilt", spoilt),

@@ -1,7 +1,6 @@
 """Writes weights in the names of another: from any format that we read to any that can hold the model."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +65,16 @@ def convert(
     state = {key: tensor.reshape(own[key]) for key, tensor in read_planned(given, plan)}
     theirs = to_format({key: state[key] for key in own}, to, config)
     weights.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        _replace(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
-    _replace(weights, lambda temporary: _write(theirs, temporary, pickled=weights.suffix != ".safetensors"))
+    made = {path: path.with_name(path.name + ".tmp") for path in (weights, *texts)}
+    try:  # all is written before anything is renamed
+        _write(theirs, made[weights], pickled=weights.suffix != ".safetensors")
+        for path, text in texts.items():
+            made[path].write_text(text, encoding="utf-8")
+        for path, temporary in made.items():
+            temporary.replace(path)
+    finally:
+        for temporary in made.values():
+            temporary.unlink(missing_ok=True)
     return Converted(name, plan.format, given.part, (weights, *texts))
 
 
@@ -135,13 +141,3 @@ def _write(state: dict[str, Tensor], path: Path, *, pickled: bool) -> None:
         torch.save(plain, path)
     else:
         save_file(plain, path, metadata={"format": "pt"})
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes under a temporary name, then renames: a reader sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.core.model import MetaFormer
-from metaformer.weights.catalogue import TAGS, find
+from metaformer.weights.catalogue import ROWS, TAGS, find
 from metaformer.weights.fetch import fetch, find_local
-from metaformer.weights.files import open_weights
+from metaformer.weights.files import find_file, open_weights
 from metaformer.weights.load import fit_weights
 from metaformer.weights.match import as_given, find_format
 from metaformer.zoo import get_config
@@ -39,6 +39,8 @@ def create_model(
     given = open_weights(_file(name, weights))
     if num_classes is None:
         num_classes = as_given(config, given.shapes, find_format(given.shapes) or "ours").num_classes
+        if not num_classes:
+            warnings.warn(f"{name}: the file has no classifier, so the model gives features", stacklevel=2)
     model = MetaFormer(replace(config, num_classes=num_classes))
     for note in fit_weights(model, given, adapt=True).notes:
         warnings.warn(f"{name}: {note}", stacklevel=2)
@@ -61,10 +63,9 @@ def _file(name: str, weights: str | Path | bool) -> Path:
         return fetch(find(name, weights))
     path = Path(weights).expanduser()
     if path.is_dir():
-        found = find_local(find(name), path) or path / "model.safetensors"
-        if not found.is_file():
-            raise FileNotFoundError(f"{path} has no weights of {name}: name the file, or call it {name}.safetensors")
-        return found
-    if isinstance(weights, str) and not path.suffix and os.sep not in weights and not path.exists():
-        return fetch(find(name, weights))  # which says what tags there are
+        known = any(row.model == name for row in ROWS)
+        return (find_local(find(name), path) if known else None) or find_file(path)
+    tag = str(weights).removeprefix(f"{name}.")
+    if not path.exists() and os.sep not in tag and "." not in tag:
+        return fetch(find(name, tag))  # which says what tags there are
     return path

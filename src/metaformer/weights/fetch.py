@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from metaformer import download
-from metaformer.download import TIMEOUT, PassingError, Progress, Remote, keep, refused, retried
+from metaformer.download import TIMEOUT, PassingError, Progress, Remote, is_offline, keep, refused, retried
 from metaformer.weights.catalogue import DEFAULT, ROWS, Published
 
 # --- what a caller asks for -------------------------------------------------------------------------------------------
@@ -70,13 +70,6 @@ def fetch_hub(
 def cache_folder() -> Path:
     """Where downloaded weights are kept."""
     return download.cache_folder() / "weights"
-
-
-def is_offline() -> bool:
-    """Whether $METAFORMER_OFFLINE or $HF_HUB_OFFLINE forbids the network."""
-    return any(
-        os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("METAFORMER_OFFLINE", "HF_HUB_OFFLINE")
-    )
 
 
 def _check_online(what: str) -> None:
@@ -156,6 +149,8 @@ def _ask_hub(repo: str, file: str, revision: str) -> Remote:
         told = get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=endpoint())
     if not told.etag or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", told.etag):
         raise ValueError(f"{url}: the server tells no hash of this file, so it is no Hugging Face hub: see HF_ENDPOINT")
+    if not told.commit_hash or not _is_commit(told.commit_hash):  # it names a folder of the cache
+        raise ValueError(f"{url}: the server tells no commit of this file, so it is no Hugging Face hub: see HF_ENDPOINT")
     algorithm = "sha256" if len(told.etag) == 64 else "git"
     own = urlsplit(told.location).netloc == urlsplit(endpoint()).netloc
     headers = build_hf_headers(library_name="metaformer") if own else {}

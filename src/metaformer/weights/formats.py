@@ -115,7 +115,8 @@ def cannot_hold(format: str, config: MetaFormerConfig) -> str:
     rows = [row for name, row in ZOO.items() if name.split("_")[0] in FAMILIES[format] and row.stem_stride == 4]
     if len(config.depths) == 4 and any(replace(row, **free) == config for row in rows):
         return ""
-    return f"format {format!r} holds {', '.join(FAMILIES[format])} as published, and this is none; 'ours' holds every model"
+    families = ", ".join(FAMILIES[format])
+    return f"format {format!r} holds {families} in the sizes that are published, and this is none; 'ours' holds every model"
 
 
 def rename(key: str, format: str, config: MetaFormerConfig) -> str:

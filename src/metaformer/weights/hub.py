@@ -180,12 +180,12 @@ def model_card(source: str | Path, repo_id: str, licence: str | None = None) -> 
 
     place = Path(source).expanduser()
     about = read_json(_weights_in(place) / "model.json")
-    recipe = _json(place / "recipe.json")
+    recipe = _public(_json(place / "recipe.json"))
     figures = _json(place / "evaluation.json")
     told: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2], "repo": repo_id, "licence": licence,
         "recipe": {key: value for key, value in recipe.items() if key != "schema"},
-        "data": str(recipe.get("data", "")), "figures": figures, "top1": figures.get("top1", about.get("top1")),
+        "data": recipe.get("data", ""), "figures": figures, "top1": figures.get("top1", about.get("top1")),
         "classes": about.get("classes", []), "preprocess": about.get("preprocess"),
         "pictures": [name for name in PICTURES if (place / name).is_file()],
     }  # fmt: skip
@@ -196,9 +196,11 @@ def _gather(place: Path, weights: Path, made: Path, repo_id: str, licence: str |
     """Puts all that is to be uploaded into one folder."""
     for name in ("model.json", "model.safetensors"):
         shutil.copy(weights / name, made)
-    for name in ("recipe.json", "evaluation.json", *PICTURES):
+    for name in ("evaluation.json", *PICTURES):
         if (place / name).is_file():
             shutil.copy(place / name, made)
+    if (place / "recipe.json").is_file():
+        (made / "recipe.json").write_text(json.dumps(_public(_json(place / "recipe.json")), indent=2) + "\n", encoding="utf-8")
     (made / "README.md").write_text(model_card(place, repo_id, licence), encoding="utf-8")
 
 
@@ -213,3 +215,11 @@ def _weights_in(place: Path) -> Path:
 def _json(file: Path) -> dict[str, Any]:
     """What a file of a run says; nothing where there is no such file."""
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _public(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the folders of the machine that it ran on: of the data's path its last part stays."""
+    if "data" not in recipe:
+        return recipe
+    name, colon, path = str(recipe["data"]).rpartition(":")
+    return recipe | {"data": name if colon else Path(path).name or path}

@@ -20,6 +20,10 @@ Weights = str | Path | Mapping[str, Any] | Source
 """A file, a folder, or tensors by name."""
 
 
+WHOLE = (torch.int64,)
+"""What counts: BatchNorm's batches."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What was read into a model."""
@@ -86,6 +90,8 @@ def read_planned(given: Source, plan: Plan, *, finite: bool = True) -> Iterator[
         change = plan.changes.get(key or "")
         if key is None or (change is not None and change.apply is None):
             continue
+        if finite and not (tensor.is_floating_point() or tensor.dtype in WHOLE):
+            raise ValueError(f"{name} holds {tensor.dtype}: weights are floating-point numbers")
         if finite and any(bad_values(tensor)):
             nan, inf = bad_values(tensor)
             held = f"{nan:,} NaN and {inf:,} infinite values of {tensor.numel():,}"

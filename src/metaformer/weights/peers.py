@@ -51,7 +51,7 @@ def _make(config: PeerConfig) -> Any:
 
     if not timm.is_model(config.name):
         near = get_close_matches(config.name, timm.list_models(), n=1, cutoff=0.6)
-        raise ValueError(f"timm has no model {config.name!r}{f', did you mean timm:{near[0]}?' if near else ''}")
+        raise ValueError(f"timm has no model {PREFIX + config.name!r}{f', did you mean {PREFIX}{near[0]}?' if near else ''}")
     options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
     if config.head_dropout:
         options["drop_rate"] = config.head_dropout

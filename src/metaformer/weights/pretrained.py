@@ -13,8 +13,9 @@ from torch import Tensor
 from metaformer.config import read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
-from metaformer.weights.files import read_file
-from metaformer.weights.load import load_weights
+from metaformer.weights.files import open_weights, read_file
+from metaformer.weights.load import load_weights, make_plan
+from metaformer.weights.match import own_shapes
 from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1
@@ -32,10 +33,11 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in _state(model)}
+    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
+    content = json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n"
     weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
     save_file(state, weights, metadata={"format": "pt"})
-    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
-    text.write_text(json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n", encoding="utf-8")
+    text.write_text(content, encoding="utf-8")
     weights.replace(folder / "model.safetensors")
     text.replace(folder / "model.json")
 
@@ -57,13 +59,22 @@ def read_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Mod
     about = read_json(file)
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    if model is None:
-        model = (
-            Peer(PeerConfig(**about["timm"]))
-            if "timm" in about
-            else MetaFormer(MetaFormerConfig.from_dict(about.get("config", {})))
-        )
-    return fill(model, folder), about
+    return fill(_described(about, file) if model is None else model, folder), about
+
+
+def _described(about: Mapping[str, Any], file: Path) -> Model:
+    """The model that a model.json describes, made only once it is known that the weights beside it fit."""
+    try:
+        if "timm" in about:
+            return Peer(PeerConfig(**about["timm"]))
+        config = MetaFormerConfig.from_dict(about.get("config", {}))
+        given = open_weights(file.with_name("model.safetensors")).shapes
+        if sum(config.depths) > len(given):
+            raise ValueError(f"the weights beside {file} do not fit: it describes {sum(config.depths):,} blocks")
+        make_plan(given, own_shapes(config), config)
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"{file} is damaged: it describes no model ({str(error).splitlines()[0]})") from error
+    return MetaFormer(config)
 
 
 def fill(model: Model, folder: str | Path) -> Model:
