@@ -80,7 +80,9 @@ def test_a_twin_must_be_named(tmp_path):
     assert not (tmp_path / "back").exists()
     convert(tmp_path / "best.pth", tmp_path / "back", to="ours", model="metaformer_id_s12")
     assert read_pretrained(tmp_path / "back")[0].config == model.config
-    with pytest.raises(ValueError, match="format 'timm' holds poolformer, poolformerv2, convformer, caformer as published"):
+    with pytest.raises(
+        ValueError, match="format 'timm' holds poolformer, poolformerv2, convformer, caformer in the sizes that are published"
+    ):
         convert(tmp_path / "back", tmp_path / "a.safetensors", to="timm")
 
 
