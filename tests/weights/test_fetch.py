@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.hub import Hub
+from tests.hub import Handler, Hub
 
 from metaformer import download
 from metaformer.weights import fetch
@@ -345,3 +345,11 @@ def test_a_bar_only_where_somebody_sees_it(
     out, err = capsys.readouterr()
     assert out == ""
     assert "downloading poolformer_s12.in1k" in err
+
+
+@pytest.mark.parametrize("commit", ["../../outside", "/outside", "main"])
+def test_a_commit_that_is_none_names_no_folder(hub: Hub, monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
+    monkeypatch.setattr(Handler, "_state", lambda *_: commit)
+    with pytest.raises(ValueError, match="the server tells no commit of this file, so it is no Hugging Face hub"):
+        fetch.fetch(ROW)
+    assert cached() == {}
