@@ -85,7 +85,7 @@ def main() -> None:
         way, path = args.peak
         if way != "torch":
             WAYS[way](empty_model(args.model), Path(path))
-        print(most_memory())  # noqa: T201
+        print(most_memory())
         return
     model = empty_model(args.model)
 
@@ -118,7 +118,7 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(record, indent=2))  # noqa: T201
+    print(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":

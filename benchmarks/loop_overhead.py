@@ -78,7 +78,7 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(record, indent=2))  # noqa: T201
+    print(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ class Hub(ThreadingHTTPServer):
         """Method, path and Range of each request."""
         self.tokens: list[tuple[str, str | None]] = []
         self.repos: set[str] = set()
+        self.created: list[dict[str, Any]] = []
+        """What was asked for when a repository was made."""
         self.commits: list[dict[str, Any]] = []
         self.uploaded: dict[str, bytes] = {}
 
@@ -128,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             self._error(int(what))
         elif self.path == "/api/repos/create":
             wanted = json.loads(body)
+            self.server.created.append(wanted)
             self.server.repos.add(f"{wanted.get('organization') or 'user'}/{wanted['name']}")
             self._json({"url": f"{self.server.address}/user/{wanted['name']}", "name": f"user/{wanted['name']}"})
         elif "/preupload/" in self.path:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from metaformer.infer.predictor import evaluate as evaluate
     from metaformer.lab.jobs import train as train
     from metaformer.runs import Run as Run
-    from metaformer.weights import timm_models as timm  # noqa: F401
+    from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
     from metaformer.weights.catalogue import list_weights as list_weights
     from metaformer.weights.create import create_model as create_model
     from metaformer.weights.hub import from_pretrained as from_pretrained

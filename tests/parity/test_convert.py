@@ -44,12 +44,16 @@ def published_eps(other: nn.Module) -> nn.Module:
     return other.eval()
 
 
+def in_timm(name: str, folder) -> tuple[MetaFormer, nn.Module]:
+    """A model of ours, and timm's own that has read what we wrote of it."""
+    model, other = saved(name, folder / "ours"), timm.create_model(name)
+    load_checkpoint(other, str(convert(folder / "ours", folder / "timm.safetensors", to="timm").files[0]), strict=True)
+    return model, other.eval()
+
+
 @pytest.mark.parametrize("name", V2)
 def test_our_file_in_timm_and_timms_here(name, tmp_path):
-    model = saved(name, tmp_path / "ours")
-    path = convert(tmp_path / "ours", tmp_path / "timm.safetensors", to="timm").files[0]
-    other = timm.create_model(name)
-    load_checkpoint(other, str(path), strict=True)
+    model, other = in_timm(name, tmp_path)
     with torch.no_grad():
         assert_close(model(image()), published_eps(other)(image()))
 
@@ -66,12 +70,9 @@ def test_our_file_in_timm_and_timms_here(name, tmp_path):
 @pytest.mark.parametrize("name", POOLFORMER)
 def test_our_poolformer_in_timm_gives_the_same_maps(name, tmp_path):
     """Its head pools before its norm: other logits by design."""
-    model = saved(name, tmp_path / "ours")
-    path = convert(tmp_path / "ours", tmp_path / "timm.safetensors", to="timm").files[0]
-    other = timm.create_model(name)
-    load_checkpoint(other, str(path), strict=True)
+    model, other = in_timm(name, tmp_path)
     with torch.no_grad():
-        theirs = other.eval().forward_intermediates(image(), intermediates_only=True)
+        theirs = other.forward_intermediates(image(), intermediates_only=True)
         for ours, expected in zip(model.features(image()), theirs, strict=True):
             assert_close(ours, expected)
 

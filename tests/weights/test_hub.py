@@ -101,6 +101,7 @@ def test_a_saved_folder_is_pushed_too(hub: Hub, tmp_path: Path) -> None:
     push_to_hub(tmp_path, "user/plain", message="First", private=True)
     assert set(hub.files) == {f"user/plain/{n}" for n in ("README.md", "model.json", "model.safetensors")}
     assert hub.commits[0]["summary"] == "First"
+    assert [asked.get("private", asked.get("visibility")) for asked in hub.created] in ([True], ["private"])
     card = hub.files["user/plain/README.md"].decode()
     assert "An image classifier, made with" in card
     for absent in ("license", "model-index", "## Figures", "## Recipe", "## Classes"):

@@ -65,10 +65,10 @@ class Predictor:
         self.source = Path(source)
         self.device = choose_device(device)
         model, about = _open(source, model)
-        classes = about.get("classes")
-        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-        if not named or len(about["classes"]) != model.config.num_classes or not isinstance(about.get("preprocess"), dict):
-            raise ValueError(f"{source} does not say the {model.config.num_classes} classes or the preprocessing of its model")
+        classes, count = about.get("classes"), model.config.num_classes
+        named = isinstance(classes, list) and len(classes) == count and all(isinstance(name, str) for name in classes)
+        if not named or not isinstance(about.get("preprocess"), dict):
+            raise ValueError(f"{source} does not say the {count} classes or the preprocessing of its model")
         self.model = model.eval().to(self.device)
         self.task = Classification(tuple(about["classes"]))
         self.preprocess = Preprocess.from_dict(about["preprocess"])
@@ -85,13 +85,10 @@ class Predictor:
 
     def stream(self, images: Sequence[Picture], *, batch: int = 32, top: int = 5) -> Iterator[Prediction]:
         """The same, one by one, with no more than a batch in memory."""
-        if images is None:
-            raise ValueError("give a list of images: paths, bytes, PIL images, or pixels")
         if top < 1 or batch < 1:
             raise ValueError(f"top={top}, batch={batch}: both are at least 1")
-        if isinstance(images, str | Path | bytes | Image.Image) or (
-            isinstance(images, Tensor | np.ndarray) and images.ndim < 4
-        ):
+        stacked = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
+        if not stacked and (not isinstance(images, Sequence) or isinstance(images, str | bytes)):
             raise ValueError("give a list of images, be it of one: predictor([image])")
         for start in range(0, len(images), batch):
             yield from self._predict(images[start : start + batch], top)

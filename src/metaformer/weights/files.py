@@ -160,10 +160,7 @@ def _check_zip(path: Path) -> None:
 
 def _shards(index: Path) -> dict[Path, set[str] | None]:
     """Each file that an index names, and the tensors that should be in it."""
-    try:
-        weight_map = read_json(index).get("weight_map")
-    except RecursionError:
-        raise ValueError(f"{index} is damaged: its brackets nest too deeply") from None
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} is no index of weights: it has no weight_map")
     shards: dict[Path, set[str] | None] = {}
@@ -184,7 +181,7 @@ def _stored(parts: Mapping[Path, set[str] | None], beside: tuple[Path, ...]) -> 
     for path, wanted in parts.items():
         try:
             with safe_open(path, "pt") as file:
-                held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                held = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  it has keys and cannot be iterated
         except DAMAGE as error:
             raise _refusal(path, error) from error
         if wanted is not None and wanted != held.keys():

@@ -15,7 +15,8 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
 from metaformer.weights.catalogue import MEAN, ROWS, STD, Published
 from metaformer.weights.files import unwrap
-from metaformer.weights.formats import FORMATS, rename
+from metaformer.weights.formats import rename
+from metaformer.weights.match import find_format
 from metaformer.zoo import ZOO, get_config
 
 PREFIX = "mf_"
@@ -220,9 +221,9 @@ def _build(
 def to_ours(state: Mapping[str, Any], model: MetaFormer) -> dict[str, Tensor]:
     """Weights of any known format under our names and shapes; what does not fit is left for timm to adapt or to refuse."""
     (given, _), own = unwrap(state), model.state_dict()
-    names = [{rename(key, format, model.config): key for key in own} for format in FORMATS]
-    best = max(names, key=lambda table: len(table.keys() & given.keys()))
-    ours = {best.get(name, name): tensor for name, tensor in given.items()}
+    format = find_format(given) or "ours"
+    names = {rename(key, format, model.config): key for key in own}
+    ours = {names.get(name, name): tensor for name, tensor in given.items()}
     return {
         key: tensor.reshape(own[key].shape) if key in own and tensor.numel() == own[key].numel() else tensor
         for key, tensor in ours.items()
