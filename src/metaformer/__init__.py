@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from metaformer.core.mixers import SepConv as SepConv
     from metaformer.core.mixers import SpatialFC as SpatialFC
     from metaformer.core.model import MetaFormer as MetaFormer
+    from metaformer.infer.evaluate import evaluate as evaluate
+    from metaformer.infer.fuse import fuse as fuse
     from metaformer.infer.predictor import Prediction as Prediction
     from metaformer.infer.predictor import Predictor as Predictor
-    from metaformer.infer.predictor import evaluate as evaluate
     from metaformer.lab.jobs import train as train
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
@@ -53,7 +54,9 @@ _HOME = {
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
     "core.model": "MetaFormer",
     "core.architecture": "MetaFormerConfig",
-    "infer.predictor": "Prediction Predictor evaluate",
+    "infer.evaluate": "evaluate",
+    "infer.fuse": "fuse",
+    "infer.predictor": "Prediction Predictor",
     "lab.jobs": "train",
     "runs": "Run",
     "weights.catalogue": "list_weights",

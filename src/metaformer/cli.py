@@ -71,7 +71,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
     """Judge a model, of a run its best weights, on held-out images."""
-    from metaformer.infer.predictor import evaluate as judge
+    from metaformer.infer.evaluate import evaluate as judge
     from metaformer.lab.tables import evaluation_text
 
     figures = judge(source, data=data, device=device).summary()
@@ -98,13 +98,13 @@ def predict(
     file, images = check_out(out), find_images(paths)
     predictor = Predictor(source, device=device)
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
-    table = Table(images, predictor.task.classes, width=screen.width if screen.is_terminal else None)
+    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None)
     shown, failed = not json_lines and file is None, 0
     if shown and screen.is_terminal:
         screen.print(table.header())
     answers = predictor.stream(images, top=top)
     hidden = shown or json_lines or not aside.is_terminal
-    with saved(file, min(top, len(predictor.task.classes))) as save:
+    with saved(file, min(top, len(predictor.classes))) as save:
         for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
             save(answer)
             if answer.error is not None:
@@ -203,7 +203,8 @@ def doctor() -> None:
 @app.command()
 def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = "runs") -> None:
     """Train caformer_t6 on real digits, judge it, predict a few images; a minute or two."""
-    from metaformer.infer.predictor import Predictor, evaluate
+    from metaformer.infer.evaluate import evaluate
+    from metaformer.infer.predictor import Predictor
     from metaformer.lab.demo import sample_digits
     from metaformer.lab.jobs import train as job
     from metaformer.lab.tables import evaluation_text

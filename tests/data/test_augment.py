@@ -10,7 +10,8 @@ from torch import Tensor
 
 from metaformer.config import Recipe
 from metaformer.data.augment import Augment, View, shift
-from metaformer.data.transforms import Batch, Preprocess, generator
+from metaformer.data.batch import Batch, generator
+from metaformer.data.preprocess import Preprocess
 
 OFF = Augment(pad=0.0, flip=0.0, erase=0.0, mixup=0.0, cutmix=0.0, seed=7)
 PREPROCESS = Preprocess(12, (0.5,), (0.5,))

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from metaformer.data.augment import Augment, View
+from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader, default_workers
+from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
 from metaformer.data.splits import Encoded, Images
-from metaformer.data.transforms import Batch, Preprocess
 
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(8, (0.5,), (0.5,))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import metaformer
 from metaformer import Prediction, Predictor, Run, create_model
+from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
-from metaformer.data.transforms import Preprocess
 from metaformer.infer import predictor as module
 from metaformer.weights.pretrained import read_pretrained, save_pretrained
 

@@ -19,8 +19,8 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Pooling
 from metaformer.core.model import MetaFormer
 from metaformer.data.dataset import Data
+from metaformer.data.preprocess import Preprocess
 from metaformer.data.splits import Images
-from metaformer.data.transforms import Preprocess
 from metaformer.infer.predictor import Predictor
 from metaformer.lab.page import Judged, duration, large, page, percent
 from metaformer.runs import Run

@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics
 from torch import Tensor, nn
 
-from metaformer.data.transforms import Batch
+from metaformer.data.batch import Batch
 from metaformer.tasks.classification import Classification, Evaluation
 
 CLASSES = ("cat", "dog", "owl")

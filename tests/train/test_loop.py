@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from metaformer import MetaFormer, create_model
 from metaformer.config import Recipe
+from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
-from metaformer.data.transforms import Batch
 from metaformer.runs import Run, create_run
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import Progress

@@ -1,4 +1,7 @@
-"""Which device to run on."""
+"""Which device to run on, and how its memory is kept."""
+
+import ctypes
+import sys
 
 import torch
 
@@ -33,3 +36,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         else:
             name = "fp32"
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def keep_memory() -> None:
+    """Lets this process keep large blocks of memory that it frees, instead of giving them back to the system.
+
+    On Linux each map of a model would otherwise be new memory, which the system clears page by page: on a processor that
+    took half of a training step (docs/LOG.md). Elsewhere, and with another allocator than glibc's, nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h

@@ -7,7 +7,7 @@ A spec (frozen dataclass) has the paper's name; the module that it makes has a l
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -53,11 +53,37 @@ class StarReLUAct(nn.Module):
         self.bias = nn.Parameter(torch.tensor([float(bias)]), requires_grad=learn_bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.dtype != torch.float16:
+            return cast(Tensor, LeanStarReLU.apply(x, self.scale.to(x.dtype), self.bias.to(x.dtype)))
         if x.dtype != torch.float16:
             return self.scale.to(x.dtype) * squared_relu(x) + self.bias.to(x.dtype)
         # s · relu² can leave half's range although relu² did not, so scale and bias stay on the safe side too.
         limit = torch.finfo(torch.float16).max
         return (self.scale.float() * F.relu(x).float().square() + self.bias.float()).clamp(-limit, limit).half()
+
+
+class LeanStarReLU(torch.autograd.Function):
+    """The same for an eager training step: keeps x alone for the backward pass where autograd would keep three maps."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return F.relu(x).square_().mul_(scale).add_(bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        x, scale, _ = inputs
+        ctx.save_for_backward(x, scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        relu = F.relu(x)
+        slope = grad * relu
+        dx = slope * (2 * scale) if ctx.needs_input_grad[0] else None
+        dscale = (slope * relu).sum().reshape(1) if ctx.needs_input_grad[1] else None
+        return dx, dscale, grad.sum().reshape(1) if ctx.needs_input_grad[2] else None
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ class AttentionMixer(nn.Module):
     def __init__(self, dim: int, spec: Attention) -> None:
         super().__init__()
         self.head_dim = spec.head_dim
+        self.scale: float | None = None  # 1/√head_dim
         width = max(1, dim // spec.head_dim) * spec.head_dim
         self.qkv = conv(dim, 3 * width, bias=spec.qkv_bias)
         self.proj = conv(width, dim, bias=spec.proj_bias)
@@ -149,7 +150,7 @@ class AttentionMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = to_tokens(self.qkv(x)).unflatten(2, (3, -1, self.head_dim))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2)
         return self.proj(to_map(mixed, *x.shape[2:]))
 
 

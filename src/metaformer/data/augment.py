@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metaformer.config import Recipe
-from metaformer.data.transforms import Batch, Preprocess, generator, number, resize
+from metaformer.data.batch import Batch, generator, number
+from metaformer.data.preprocess import Preprocess, resize
 
 
 @dataclass(frozen=True)

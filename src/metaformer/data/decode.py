@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
+from metaformer.data.preprocess import Pixels
 from metaformer.data.shown import DAMAGED, is_grey, shown, shrink
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")
 """What is opened. The rest of Pillow's formats are rare, run other programs (EPS), or have no signature of their own."""
@@ -43,8 +45,17 @@ class UnreadableError(ValueError):
 
 def decode(
     source: str | Path | bytes | Image.Image, channels: int, name: str | None = None, *, least: int | None = None
-) -> Tensor:
-    """(1, channels, H, W) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file, its bytes or a picture.
+) -> "Tensor":
+    """(1, channels, H, W) as uint8: `decode_array` for those who work in torch."""
+    import torch
+
+    return torch.from_numpy(decode_array(source, channels, name, least=least)).permute(2, 0, 1)[None]
+
+
+def decode_array(
+    source: str | Path | bytes | Image.Image, channels: int, name: str | None = None, *, least: int | None = None
+) -> Pixels:
+    """(H, W, channels) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file, its bytes or a picture.
 
     The first frame, turned as its EXIF or XMP says, on white where it is transparent; CMYK by its colour profile. Grey of
     16 bits is scaled by the fewest of 8, 10, 12, 14 or 16 bits that hold its greatest value, numbers of other kinds by
@@ -59,7 +70,7 @@ def decode(
     except ValueError as error:
         called = name if name is not None else str(source) if isinstance(source, str | Path) else "image"
         raise ValueError(f"{called}: {error}") from error
-    return torch.from_numpy(pixels).reshape(1, *pixels.shape[:2], channels).permute(0, 3, 1, 2)
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def see(source: str | Path | bytes | Image.Image, *, least: int | None = None) -> Image.Image:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from metaformer.data.augment import Augment, View
+from metaformer.data.batch import Batch, generator
+from metaformer.data.preprocess import Preprocess
 from metaformer.data.splits import Encoded, Images
-from metaformer.data.transforms import Batch, Preprocess, generator
 
 Key = tuple[int, int]
 """Epoch and sample."""
@@ -98,15 +99,20 @@ class Loader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; the last one may be smaller."""
+        for step, (pixels, index) in enumerate(self.pixels(epoch, start), start):
+            yield self._ready(pixels, index, epoch, step)
+
+    def pixels(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same batches as they are read, not on the device yet: bytes (B, C, size, size) and sample numbers (B,)."""
         count = len(self.split)
         order = torch.arange(count)
         if self.augment is not None:
             order = torch.randperm(count, generator=generator(self.augment.seed, epoch, "order"))
         self.order.batches = tuple([(epoch, i) for i in part.tolist()] for part in order.split(self.batch)[start:])
-        for step, (pixels, index, damaged) in enumerate(self.loader, start):
+        for pixels, index, damaged in self.loader:
             if damaged:
                 self._note(damaged)
-            yield self._ready(pixels, index, epoch, step)
+            yield pixels, index
 
     def _note(self, damaged: dict[int, str]) -> None:
         self.damaged |= damaged

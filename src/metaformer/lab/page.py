@@ -321,11 +321,13 @@ def _looked(judged: Judged) -> dict[str, Any]:
     shown: list[tuple[Tile, list[tuple[str, str]]]] = []
     grid = ""
     for tile, i, pixels in zip(_tiles(judged, index), index.tolist(), pictures(judged.data.val, index.tolist()), strict=True):
+        assert predictor.model is not None
+        device = next(predictor.model.parameters()).device
         fed = predictor.preprocess.fitted(pixels[None])
         first, second = evaluation.logits[i].topk(2).indices
         asked = torch.stack([first, second if tile.right else evaluation.labels[i]])
         try:
-            images = predictor.preprocess.normalise(fed.to(predictor.device)).expand(len(asked), -1, -1, -1)
+            images = predictor.preprocess.normalise(fed.to(device)).expand(len(asked), -1, -1, -1)
             heat = class_activation(predictor.model, images, asked)
         except (ValueError, RuntimeError) as error:  # no map, or code of the user's own that has no gradient
             return {"tiles": [], "why": str(error).partition("\n")[0].rstrip("."), "grid": ""}

@@ -6,7 +6,8 @@ import torch
 
 from metaformer.data.dataset import Data
 from metaformer.data.sources import open_data
-from metaformer.infer.predictor import Predictor, judge
+from metaformer.infer.evaluate import judge
+from metaformer.infer.predictor import Predictor
 from metaformer.lab import plots
 from metaformer.lab.page import Judged, page
 from metaformer.lab.pictures import pictures

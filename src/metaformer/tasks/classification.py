@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.tasks import metrics
+from metaformer.tasks.labels import decode_labels
 
 
 class Labelled(Protocol):
@@ -51,11 +52,7 @@ class Classification:
 
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""
-        values, places = logits.float().softmax(1).topk(min(most, len(self.classes)), dim=1)
-        return [
-            [(self.classes[place], value) for value, place in zip(row, names, strict=True)]
-            for row, names in zip(values.tolist(), places.tolist(), strict=True)
-        ]
+        return decode_labels(logits.float().cpu().numpy(), self.classes, most)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "Evaluation":
         """Logits and labels of every image, in order. The model is left in the mode in which it came."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
+from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader
-from metaformer.data.transforms import Batch
 from metaformer.runs import Run, replace_folder, write_text
 from metaformer.train.checkpoint import Progress, State, save
 from metaformer.train.display import Display

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from metaformer.config import Recipe
-from metaformer.core.device import choose_device, choose_precision
+from metaformer.core.device import choose_device, choose_precision, keep_memory
 from metaformer.core.model import MetaFormer
 from metaformer.data.augment import Augment, View
+from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
-from metaformer.data.transforms import Batch, Preprocess
+from metaformer.data.preprocess import Preprocess
 from metaformer.runs import Run, create_run, write_text
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
@@ -113,6 +114,7 @@ def _try(fit: Fit) -> None:
 
 
 def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
+    keep_memory()
     progress = restore(run, fit.state)
     done = fit.done(progress)
     train, val = len(fit.train.split), len(fit.val.split)

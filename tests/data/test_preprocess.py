@@ -15,8 +15,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from metaformer.data import transforms as module
+from metaformer.data.batch import Batch, generator, number
+from metaformer.data.preprocess import Preprocess, resize
 from metaformer.data.sources import open_data
-from metaformer.data.transforms import Batch, Preprocess, generator, number, resize
 
 
 def colours(*values: tuple[int, int, int], height: int = 1, width: int = 1) -> Tensor:
@@ -118,7 +119,7 @@ def test_numbers_depend_on_every_part_of_their_key() -> None:
 
 
 def test_numbers_do_not_depend_on_the_process() -> None:
-    code = "from metaformer.data.transforms import generator, number; import torch; "
+    code = "from metaformer.data.batch import generator, number; import torch; "
     code += "print(number(5, 'view'), torch.randperm(9, generator=generator(5, 2, 'order')).tolist())"
     environment = {"PYTHONHASHSEED": "321", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

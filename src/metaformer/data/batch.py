@@ -1,0 +1,38 @@
+"""What a model is fed in training, and random numbers that follow from a key."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model is fed: images (B, C, H, W), normalised, and labels (B,).
+
+    Mixed batches also have the labels of what was mixed in, and the share that each image keeps of its own.
+    """
+
+    images: Tensor
+    labels: Tensor
+    partners: Tensor | None = None
+    share: float = 1.0
+
+    def parts(self, count: int) -> "list[Batch]":
+        """The batch cut into at most `count` micro-batches."""
+        size = -(-len(self.labels) // count)
+        cut = zip(self.images.split(size), self.labels.split(size), strict=True)
+        partners = self.partners.split(size) if self.partners is not None else None
+        return [Batch(x, y, None if partners is None else partners[i], self.share) for i, (x, y) in enumerate(cut)]
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A generator that depends on the key alone: not on the process, not on what was drawn before."""
+    return torch.Generator().manual_seed(number(*key))
+
+
+def number(*key: int | str) -> int:
+    """A whole number of 63 bits that follows from the key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,29 @@
+"""What is to know of a model beside its weights: classes and preprocessing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metaformer.data.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Known:
+    """Read strictly from what a file says of itself."""
+
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    synsets: tuple[str, ...]
+    """WordNet's numbers of the classes, by which ImageNet's folders are called; empty for classes of other kinds."""
+
+
+def read_about(about: Mapping[str, Any], source: str | Path, count: int | None = None) -> Known:
+    """`count` is how many classes there must be, where that is known. Raises ValueError with a sentence."""
+    classes, preprocess = about.get("classes"), about.get("preprocess")
+    named = (
+        isinstance(classes, list) and 0 < len(classes) == (count or len(classes)) and all(type(name) is str for name in classes)
+    )
+    if not named or not isinstance(preprocess, dict):
+        raise ValueError(f"{source} does not say the {f'{count} ' if count else ''}classes or the preprocessing of its model")
+    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(about.get("synsets", ())))

@@ -1,0 +1,137 @@
+"""Which engine runs a model: the one asked for, or the fastest that was measured for this model on this machine."""
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaformer.config import read_json
+from metaformer.core.device import choose_device
+from metaformer.data.preprocess import Preprocess
+from metaformer.download import cache_folder
+from metaformer.infer.convert import pipeline, to_onnx, to_openvino
+from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options, TorchEngine
+from metaformer.runs import write_text
+from metaformer.weights.pretrained import Model
+
+NAMES = ("torch", "compiled", "openvino", "onnxruntime")
+SECONDS = 0.4
+"""What a turn of a measurement takes at least."""
+TURNS = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How fast an engine was."""
+
+    engine: str
+    images_per_second: float
+    """Median over the turns."""
+    low: float
+    high: float
+
+
+def open_engine(model: Model, preprocess: Preprocess, name: str, options: Options) -> Engine:
+    """The model in that engine. Raises ValueError where there is none of that name, or where it is not installed."""
+    if name not in NAMES:
+        raise ValueError(f"no engine {name!r}; allowed: auto, {', '.join(NAMES)}")
+    if name in ("openvino", "onnxruntime") and choose_device(options.device).type != "cpu" and options.device != "auto":
+        raise ValueError(f"engine={name} is for processors here: device=cpu, or engine=compiled")
+    module, channels = pipeline(model, preprocess), len(preprocess.mean)
+    if name in ("torch", "compiled"):
+        return TorchEngine(module, options, compiled=name == "compiled")
+    if name == "openvino":
+        return OpenVinoEngine(to_openvino(module.cpu(), channels, preprocess.size), options)
+    return OnnxEngine(to_onnx(module.cpu(), channels, preprocess.size).SerializeToString(), options)
+
+
+def choose(model: Model, preprocess: Preprocess, name: str, options: Options) -> tuple[Engine, str]:
+    """The engine, and why: `auto` takes what was measured to be the fastest, and torch where nothing was."""
+    if name != "auto":
+        return open_engine(model, preprocess, name, options), f"{name}, as was asked for"
+    found = _remembered().get(_key(model, preprocess, options))
+    if not isinstance(found, dict) or found.get("engine") not in candidates(options):
+        return open_engine(model, preprocess, "torch", options), "torch: nothing else was tried yet"
+    return open_engine(model, preprocess, found["engine"], options), str(found.get("why"))
+
+
+def candidates(options: Options) -> list[str]:
+    """The engines worth measuring here. Compiling takes a minute on a processor, where others are faster: not by itself."""
+    if choose_device(options.device).type != "cpu":
+        return ["torch", "compiled"]
+    installed = {"openvino": find_spec("openvino"), "onnxruntime": find_spec("onnxruntime") and find_spec("onnxscript")}
+    usable = [name for name, found in installed.items() if found]
+    return ["torch", *(name for name in usable if name != "onnxruntime" or options.precision in ("auto", "fp32"))]
+
+
+def measure(model: Model, preprocess: Preprocess, options: Options, batch: int) -> list[Measured]:
+    """Images/s of the candidates, which take turns; the fastest first."""
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (batch, len(preprocess.mean), preprocess.size, preprocess.size), dtype=np.uint8
+    )
+    engines = {name: open_engine(model, preprocess, name, options) for name in candidates(options)}
+    calls = {}
+    for name, engine in engines.items():
+        engine(pixels)  # the first call allocates and compiles
+        calls[name] = max(1, round(SECONDS / _seconds(engine, pixels, 1)))
+    speeds: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(TURNS):
+        for name, engine in engines.items():
+            speeds[name].append(batch / _seconds(engine, pixels, calls[name]))
+    found = [Measured(name, statistics.median(values), min(values), max(values)) for name, values in speeds.items()]
+    return sorted(found, key=lambda one: -one.images_per_second)
+
+
+def fastest(model: Model, preprocess: Preprocess, options: Options, measured: list[Measured]) -> tuple[Engine, str]:
+    """The fastest engine, and why; remembered for the next time."""
+    best = measured[0]
+    speeds = ", ".join(f"{one.engine} {one.images_per_second:.0f} ({one.low:.0f} to {one.high:.0f})" for one in measured)
+    why = f"{best.engine}: measured on {time.strftime('%Y-%m-%d')}, images/s: {speeds}"
+    kept = _remembered() | {_key(model, preprocess, options): asdict(best) | {"why": why}}
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(kept, indent=2) + "\n")
+    return open_engine(model, preprocess, best.engine, options), why
+
+
+def _seconds(engine: Engine, pixels: Any, calls: int) -> float:
+    """Per call."""
+    began = time.perf_counter()
+    for _ in range(calls):
+        engine(pixels)
+    return (time.perf_counter() - began) / calls
+
+
+def _key(model: Model, preprocess: Preprocess, options: Options) -> str:
+    """What a measurement holds for: architecture, size, options, machine, versions; not the weights."""
+    config = model.config
+    described = repr(config) if not hasattr(config, "to_dict") else json.dumps(config.to_dict(), default=str)
+    versions = []
+    for name in ("metaformer", "torch", "openvino", "onnxruntime"):
+        try:
+            versions.append(version(name))
+        except PackageNotFoundError:
+            versions.append("none")
+    parts = (described, preprocess.size, asdict(options), platform.node(), platform.processor(), os.cpu_count(), versions)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _file() -> Path:
+    return cache_folder() / "engines.json"
+
+
+def _remembered() -> dict[str, Any]:
+    """What was measured before; nothing where the file is missing or damaged, for it is only a memory."""
+    try:
+        return read_json(_file())
+    except (OSError, ValueError):
+        return {}

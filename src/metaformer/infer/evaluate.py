@@ -1,0 +1,78 @@
+"""`evaluate`: a predictor judged on a data set, by whatever engine it runs on."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metaformer.data.dataset import Data
+from metaformer.data.loader import Loader, default_workers
+from metaformer.data.sources import open_judged
+from metaformer.data.splits import Encoded, Images
+from metaformer.infer.exported import is_exported
+from metaformer.infer.predictor import Predictor
+from metaformer.infer.source import find_source
+from metaformer.runs import is_run, open_run
+from metaformer.tasks.classification import Evaluation
+from metaformer.weights.catalogue import Published
+from metaformer.weights.hub import HUB
+from metaformer.weights.pretrained import Model
+
+
+def evaluate(
+    source: str | Path,
+    *,
+    data: str | None = None,
+    batch: int = 64,
+    device: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    model: Model | None = None,
+) -> Evaluation:
+    """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
+
+    `engine`, `precision` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not those that
+    the model knows.
+    """
+    unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
+    if data is None and not is_run(source):
+        if str(source).startswith(HUB) or is_exported(source) or isinstance(find_source(source), Published):
+            raise ValueError(unsaid)  # before anything is fetched
+    predictor = Predictor(source, engine, device=device, precision=precision, model=model)
+    if data is None and not is_run(source):
+        raise ValueError(unsaid)
+    own = open_run(source) if is_run(source) else None
+    named = own.recipe.data if own is not None and data is None else str(data)
+    split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None
+    return judge(predictor, _open_judged(named, predictor, split).val, batch=batch)
+
+
+def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation:
+    """The predictor's answers on every image of a split, beside the right ones."""
+    device = torch.device("cpu")
+    loader = Loader(split, batch, predictor.preprocess, device, workers=default_workers(split, None, device))
+    logits = [torch.from_numpy(predictor.logits(pixels)) for pixels in _pixels(loader)]
+    return Evaluation(torch.cat(logits), split.labels, predictor.classes)
+
+
+def _pixels(loader: Loader) -> Iterator[np.ndarray]:
+    for pixels, _ in loader.pixels():
+        yield pixels.contiguous().numpy()
+
+
+def _open_judged(named: str, predictor: Predictor, split: Path | None) -> Data:
+    """The data to judge on, whose classes are called as the model calls them, or by WordNet's numbers."""
+    channels = len(predictor.preprocess.mean)
+    try:
+        return open_judged(named, predictor.classes, channels, split=split)
+    except ValueError as error:
+        if not predictor.synsets or not re.search(r"\bn\d{8}\b", str(error)):
+            raise
+        return open_judged(named, predictor.synsets, channels, split=split)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts name the same data, so that nothing that was learnt from is judged."""
+    return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()

@@ -1,0 +1,425 @@
+"""`fuse`: exact algebra on a copy of a model, one small pass each, whose docstring is its derivation.
+
+Written there: n(x) is a norm's standardised map (mean 0, variance 1), w and b its weight and bias; ⊙ is by channel; a
+residual is y = t ⊙ x + g ⊙ branch(norm(x)), with shortcut scale t and branch scale g, each 1 where it is absent.
+What a pass does not know, such as a mixer of a user's own, it leaves as it is.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaformer.core.layers import MLP, ChannelNorm, Head, MapNorm, SquaredReLUAct, StarReLUAct
+from metaformer.core.mixers import AttentionMixer, PoolingMixer, SepConvMixer
+from metaformer.core.model import MetaFormer, Residual
+from metaformer.data.preprocess import Preprocess
+
+Linear = nn.Conv2d | nn.Linear
+
+
+class FusedMetaFormer(nn.Module):
+    """A MetaFormer for inference only: `features(x)` and calling give what the model gave, with fewer operations.
+
+    `removed` counts what was taken out, by pass.
+    """
+
+    def __init__(self, model: MetaFormer) -> None:
+        super().__init__()
+        self.config = model.config
+        self.model = model
+        self.removed: Counter[str] = Counter()
+
+    def features(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
+        """As MetaFormer.features."""
+        return self.model.features(x, stages)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def train(self, mode: bool = True) -> "FusedMetaFormer":
+        """Raises ValueError for training: what was folded together cannot be learnt apart."""
+        if mode:
+            raise ValueError("a fused model is for inference: train the model that it was made of")
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in self.removed.items())
+
+
+def fuse(model: MetaFormer | FusedMetaFormer, preprocess: Preprocess | None = None) -> FusedMetaFormer:
+    """The same function with fewer operations, on a copy; `.removed` says what was taken out.
+
+    With `preprocess`, images go in as they are stored, (B, C, H, W) of bytes 0 to 255. Fusing what is fused gives a copy.
+    Raises ValueError for a model in training mode, whose norms and dropout are another function, and for a second
+    preprocessing.
+    """
+    if model.training:
+        raise ValueError("fuse is for inference: call model.eval() first")
+    if isinstance(model, FusedMetaFormer):
+        fused = deepcopy(model)
+    else:
+        fused = FusedMetaFormer(deepcopy(model)).eval().requires_grad_(requires_grad=False)
+        fused.model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    with torch.no_grad():
+        for name, step in PASSES.items():
+            fused.removed[name] += step(fused.model)
+        if preprocess is not None:
+            fold_pixels(fused.model, preprocess)
+            fused.removed["input normalisations"] += 1
+    fused.removed += Counter()  # drops what is zero
+    return fused
+
+
+# --- linear maps: what can be put into them ---------------------------------------------------------------------------
+
+
+def residuals(model: nn.Module) -> Iterator[Residual]:
+    """All half blocks."""
+    return (module for module in model.modules() if type(module) is Residual)
+
+
+def first_linear(branch: nn.Module) -> nn.Conv2d | None:
+    """The convolution that a branch begins with, if that is known."""
+    kinds: dict[type, str] = {MLP: "fc1", SepConvMixer: "pw1", AttentionMixer: "qkv"}
+    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
+    return found if type(found) is nn.Conv2d else None
+
+
+def last_linear(branch: nn.Module) -> nn.Conv2d | None:
+    """The convolution that a branch ends with, if that is known."""
+    kinds: dict[type, str] = {MLP: "fc2", SepConvMixer: "pw2", AttentionMixer: "proj"}
+    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
+    return found if type(found) is nn.Conv2d else None
+
+
+def is_pointwise(layer: Linear) -> bool:
+    """Whether the map sees one place at a time, so that a constant passes through it as a constant."""
+    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1)
+
+
+def scale_in(layer: Linear, scale: Tensor) -> None:
+    """L(scale ⊙ x) as L'(x): W' = W diag(scale). Zero padding stays zero when scaled, so any convolution will do."""
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+    shape = (-1, 1) if depthwise else (1, -1)
+    layer.weight.mul_(scale.view(*shape, *(1,) * (layer.weight.ndim - 2)))
+
+
+def shift_in(layer: Linear, shift: Tensor) -> None:
+    """L(x + shift) as L'(x) for a pointwise L: bias' = bias + W shift."""
+    add_bias(layer, layer.weight.flatten(1) @ shift)
+
+
+def scale_out(layer: Linear, scale: Tensor) -> None:
+    """scale ⊙ L(x) as L'(x): W' = diag(scale) W, bias' = scale ⊙ bias."""
+    layer.weight.mul_(scale.view(-1, *(1,) * (layer.weight.ndim - 1)))
+    if layer.bias is not None:
+        layer.bias.mul_(scale)
+
+
+def add_bias(layer: Linear, bias: Tensor) -> None:
+    """L(x) + bias as L'(x)."""
+    layer.bias = nn.Parameter(bias if layer.bias is None else layer.bias + bias, requires_grad=False)
+
+
+# --- what takes the place of folded modules ---------------------------------------------------------------------------
+
+
+class Standardise(nn.Module):
+    """n(x), of a map as a whole or at each place: a norm whose weight and bias have gone elsewhere."""
+
+    def __init__(self, norm: MapNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.dim = len(norm.weight)
+        self.places = isinstance(norm, ChannelNorm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.places:
+            return F.group_norm(x, 1, eps=self.eps)
+        return F.layer_norm(x.permute(0, 2, 3, 1), (self.dim,), eps=self.eps).permute(0, 3, 1, 2)
+
+
+class ShiftedSquaredReLU(nn.Module):
+    """relu(x)² + shift."""
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square() + self.shift
+
+
+class MixedResidual(nn.Module):
+    """(t − a) ⊙ x + a ⊙ pool(x) where a = gain / σ: a pooling block of one norm over the whole map, σ its deviation."""
+
+    def __init__(self, residual: Residual, norm: MapNorm, pool: nn.Module) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.pool = pool
+        self.residual = residual.residual
+        self.register_buffer("gain", _column(norm.weight if residual.scale is None else norm.weight * residual.scale))
+        self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.gain * torch.rsqrt(x.var((1, 2, 3), correction=0, keepdim=True) + self.eps)
+        kept = -a if not self.residual else 1 - a if self.shortcut is None else self.shortcut - a
+        return x * kept + self.pool(x) * a
+
+
+class AffineResidual(nn.Module):
+    """(t + a) ⊙ x − a μ + shift where a = gain / σ: an identity block of one norm over the whole map."""
+
+    def __init__(self, residual: Residual, norm: MapNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.residual = residual.residual
+        scale = torch.ones_like(norm.weight) if residual.scale is None else residual.scale
+        self.register_buffer("gain", _column(norm.weight * scale))
+        self.register_buffer("shift", None if norm.bias is None else _column(norm.bias * scale))
+        self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        var, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
+        a = self.gain * torch.rsqrt(var + self.eps)
+        kept = a if not self.residual else 1 + a if self.shortcut is None else self.shortcut + a
+        moved = -a * mean
+        return x * kept + (moved if self.shift is None else moved + self.shift)
+
+
+class Pixels(nn.Module):
+    """Bytes → numbers with the mean colour at 0, so that zero padding is what it was."""
+
+    def __init__(self, mean: tuple[float, ...], like: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", _column(255 * torch.tensor(mean, dtype=torch.float64)).to(like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.mean.dtype) - self.mean
+
+
+def _column(vector: Tensor) -> Tensor:
+    return vector.detach().clone().view(1, -1, 1, 1)
+
+
+# --- the passes -------------------------------------------------------------------------------------------------------
+
+
+def fold_batch_norms(model: MetaFormer) -> int:
+    """In inference a batch norm is a ⊙ x + c, with a = w / √(v + ε) and c = b − a ⊙ m of its running mean m, variance v.
+
+    After a convolution (the stem's) that is W' = diag(a) W, bias' = a ⊙ bias + c; before a pointwise map W' = W diag(a),
+    bias' = bias + W c; before pooling, c cancels and a joins the branch's scale. Before a padded convolution it stays,
+    because c would be missing in the padding.
+    """
+    done = 0
+    stem = model.stages[0].embed
+    if type(stem.norm) is nn.BatchNorm2d:
+        a, c = _affine(stem.norm)
+        scale_out(stem.conv, a)
+        add_bias(stem.conv, c)
+        stem.norm = nn.Identity()
+        done += 1
+    for residual in residuals(model):
+        if type(residual.norm) is not nn.BatchNorm2d:
+            continue
+        a, c = _affine(residual.norm)
+        layer = first_linear(residual.branch)
+        if layer is not None and is_pointwise(layer):
+            shift_in(layer, c)
+            scale_in(layer, a)
+        elif type(residual.branch) is PoolingMixer and _keeps_constants(residual.branch.pool):
+            _scale_branch(residual, a)
+        else:
+            continue
+        residual.norm = nn.Identity()
+        done += 1
+    layer = _head_linear(model.head)
+    if type(model.head.norm) is nn.BatchNorm2d and layer is not None:
+        a, c = _affine(model.head.norm)
+        shift_in(layer, c)
+        scale_in(layer, a)
+        model.head.norm = nn.Identity()
+        done += 1
+    return done
+
+
+def fold_pooling(model: MetaFormer) -> int:
+    """A pooling branch is pool(z) − z, z = w ⊙ n(x) + b. Pooling keeps constants, so b cancels: it is w ⊙ (pool(n) − n).
+
+    With one mean μ and deviation σ for the whole map, μ is such a constant too: pool(n) − n = (pool(x) − x) / σ, and
+    y = t ⊙ x + g ⊙ w ⊙ (pool(x) − x) / σ = (t − a) ⊙ x + a ⊙ pool(x) with a = g ⊙ w / σ; nothing is normalised.
+    """
+    done = 0
+    for parent, name, residual in _placed(model):
+        norm, mixer = residual.norm, residual.branch
+        if type(mixer) is not PoolingMixer or not _keeps_constants(mixer.pool):
+            continue
+        if type(norm) is MapNorm:
+            setattr(parent, name, MixedResidual(residual, norm, mixer.pool))
+        elif type(norm) is ChannelNorm:
+            _scale_branch(residual, norm.weight)
+            residual.norm = Standardise(norm)
+        else:
+            continue
+        done += 1
+    return done
+
+
+def fold_identities(model: MetaFormer) -> int:
+    """An identity branch is the norm itself: y = t ⊙ x + g ⊙ (w ⊙ (x − μ) / σ + b) = (t + a) ⊙ x − a μ + g ⊙ b."""
+    done = 0
+    for parent, name, residual in _placed(model):
+        if type(residual.branch) is nn.Identity and type(residual.norm) is MapNorm:
+            setattr(parent, name, AffineResidual(residual, residual.norm))
+            done += 1
+    return done
+
+
+def fold_norms(model: MetaFormer) -> int:
+    """L(w ⊙ n(x) + b) = L'(n(x)): W' = W diag(w), bias' = bias + W b.
+
+    A padded convolution takes w too, for w ⊙ 0 = 0, but not b, which is not in the padding: there a norm with bias stays.
+    The head's norm goes into the classifier also where the mean over places lies between, which keeps constants.
+    """
+    done = 0
+    places = chain(
+        ((residual, first_linear(residual.branch)) for residual in residuals(model)),
+        ((stage.embed, stage.embed.conv) for stage in list(model.stages)[1:]),
+        ((model.head, _head_linear(model.head)),),
+    )
+    for owner, layer in places:
+        norm = owner.norm
+        if layer is None or type(norm) not in (MapNorm, ChannelNorm) or (norm.bias is not None and not is_pointwise(layer)):
+            continue
+        if norm.bias is not None:
+            shift_in(layer, norm.bias)
+        scale_in(layer, norm.weight)
+        owner.norm = Standardise(norm)
+        done += 1
+    mlp = model.head.classifier
+    if isinstance(mlp, nn.Sequential) and type(getattr(mlp, "norm", None)) is nn.LayerNorm and mlp.norm.elementwise_affine:
+        shift_in(mlp.fc, mlp.norm.bias)
+        scale_in(mlp.fc, mlp.norm.weight)
+        mlp.norm = nn.LayerNorm(mlp.norm.normalized_shape, mlp.norm.eps, elementwise_affine=False)
+        done += 1
+    return done
+
+
+def fold_star_relus(model: MetaFormer) -> int:
+    """Between two pointwise maps, L(s · r + b) = L'(r), r = relu(x)²: W' = s W, bias' = bias + b W 1.
+
+    Before a padded convolution (SepConv's) only s can go: the padding is 0, not s · 0 + b, so what belongs to b differs
+    along the border. There L(s · r + b) = L'(r + b / s) with W' = s W, whose padding is 0 as before; s = 0 stays.
+    """
+    done = 0
+    for module in model.modules():
+        if type(module) is MLP and type(module.act) is StarReLUAct and type(module.fc2) is nn.Conv2d:
+            shift_in(module.fc2, module.act.bias.expand(module.fc2.in_channels))
+            scale_in(module.fc2, module.act.scale.expand(module.fc2.in_channels))
+            module.act = SquaredReLUAct()
+        elif type(module) is SepConvMixer and type(module.act) is StarReLUAct and module.act.scale.item() != 0:
+            scale, bias = module.act.scale, module.act.bias
+            scale_in(module.dw, scale.expand(module.dw.in_channels))
+            module.act = ShiftedSquaredReLU((bias / scale).detach()) if bias.item() else SquaredReLUAct()
+        else:
+            continue
+        done += 1
+    return done
+
+
+def fold_branch_scales(model: MetaFormer) -> int:
+    """g ⊙ L(x) = L'(x) for the last map of a branch: W' = diag(g) W, bias' = g ⊙ bias. LayerScale and BranchScale.
+
+    The shortcut's scale stays: t ⊙ x + f is one multiplication and addition, and what follows needs the sum itself.
+    """
+    done = 0
+    for residual in residuals(model):
+        layer = last_linear(residual.branch)
+        if residual.scale is not None and layer is not None:
+            scale_out(layer, residual.scale)
+            residual.scale = None
+            done += 1
+    return done
+
+
+def fold_attention_scales(model: MetaFormer) -> int:
+    """softmax(q kᵀ / √d) = softmax(q' kᵀ) with q' = q / √d: the rows of q in the projection are divided by √d."""
+    done = 0
+    for mixer in model.modules():
+        if type(mixer) is AttentionMixer and mixer.scale is None and type(mixer.qkv) is nn.Conv2d:
+            width = mixer.proj.in_channels
+            scale = torch.ones(3 * width, dtype=mixer.qkv.weight.dtype, device=mixer.qkv.weight.device)
+            scale[:width] = mixer.head_dim**-0.5
+            scale_out(mixer.qkv, scale)
+            mixer.scale = 1.0
+            done += 1
+    return done
+
+
+def fold_pixels(model: MetaFormer, preprocess: Preprocess) -> None:
+    """The stem of normalised bytes, L((u / 255 − m) / d) = L'(u − 255 m): W' = W diag(1 / (255 d)).
+
+    255 m is taken from the image and not put into the bias: the padding is 0 after normalisation, which is 255 m before
+    it, so a bias would be wrong along the border; of three channels the subtraction costs nothing.
+    Raises ValueError where the image is normalised inside already, or its channels are not the model's.
+    """
+    embed = model.stages[0].embed
+    if isinstance(embed.conv, nn.Sequential):
+        raise ValueError("this model takes bytes already: it was fused with its preprocessing")
+    if len(preprocess.mean) != model.config.in_chans:
+        raise ValueError(f"preprocessing of {len(preprocess.mean)} channels for a model of {model.config.in_chans}")
+    weight = embed.conv.weight
+    scale_in(embed.conv, 1 / (255 * torch.tensor(preprocess.std, dtype=torch.float64, device=weight.device)).to(weight.dtype))
+    embed.conv = nn.Sequential(Pixels(preprocess.mean, weight), embed.conv)
+
+
+PASSES: dict[str, Callable[[MetaFormer], int]] = {
+    "batch norms": fold_batch_norms,
+    "pooling norms": fold_pooling,
+    "identity norms": fold_identities,
+    "norm weights": fold_norms,
+    "StarReLU scales": fold_star_relus,
+    "branch scales": fold_branch_scales,
+    "attention scales": fold_attention_scales,
+}
+"""In this order: branch scales last, because pooling's and batch norms' weights become such scales."""
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    a = torch.rsqrt(var + norm.eps) * norm.weight
+    return a, norm.bias - a * mean
+
+
+def _keeps_constants(pool: nn.Module) -> bool:
+    """Whether pooling a constant map gives that map, at the border too, and scales with its input whatever the sign."""
+    return type(pool) is nn.AvgPool2d and not pool.count_include_pad
+
+
+def _scale_branch(residual: Residual, scale: Tensor) -> None:
+    value = scale if residual.scale is None else residual.scale * scale
+    residual.scale = nn.Parameter(value.detach().clone(), requires_grad=False)
+
+
+def _head_linear(head: Head) -> nn.Linear | None:
+    """The linear map that the pooled features enter, if that is known."""
+    parts = head.classifier
+    layer = getattr(parts, "fc1", getattr(parts, "fc", None)) if isinstance(parts, nn.Sequential) else None
+    return layer if type(layer) is nn.Linear else None
+
+
+def _placed(model: nn.Module) -> list[tuple[nn.Module, str, Residual]]:
+    """Every half block, with the module and the name under which it is there."""
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is Residual
+    ]

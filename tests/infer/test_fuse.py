@@ -1,0 +1,213 @@
+"""Fusing: the same function of every model, pass by pass, at the border too; and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from tests.fill import filled_model
+from tests.published import PUBLISHED
+from torch import Tensor, nn
+
+import metaformer
+from metaformer import Attention, DepthwiseConv, MaxPooling, MetaFormer, Pooling, Scale, SepConv, StarReLU, fuse
+from metaformer.data.preprocess import Preprocess
+from metaformer.infer import fuse as module
+from metaformer.infer.fuse import PASSES, FusedMetaFormer
+
+pytestmark = pytest.mark.usefixtures("thread")
+
+TINY = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "num_classes": 5}
+FAMILIES = [
+    "poolformer_s12", "metaformer_id_s12", "metaformer_ppaa_s12_224", "metaformer_ppff_s12_224", "identityformer_s12",
+    "randformer_s12", "poolformerv2_s12", "convformer_s18", "caformer_s18",
+]  # fmt: skip
+
+
+def images(size: int = 64, batch: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def model(name: str, dtype: torch.dtype = torch.float64, **changes: object) -> MetaFormer:
+    """Far from its initialisation: no weight is 1, no bias 0, and batch norms have seen something."""
+    made = filled_model(name, dtype, **(TINY | changes))
+    for part in made.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
+            part.running_mean.uniform_(-1, 1)
+            part.running_var.uniform_(0.5, 2)
+    return made
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Greatest difference beside the greatest value."""
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+LARGE = [pytest.param(name, marks=pytest.mark.slow) if row.parameters > 35e6 else name for name, row in PUBLISHED.items()]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_every_published_model(name: str) -> None:
+    plain = filled_model(name, torch.float64)
+    fused = fuse(plain)
+    with torch.inference_mode():
+        x = images(batch=1)
+        assert difference(fused(x), plain(x)) < 1e-10
+    assert sum(fused.removed.values()) >= sum(plain.config.depths)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 0.06)])
+def test_lower_precisions(name: str, dtype: torch.dtype, bound: float) -> None:
+    """Beside float64: fusing rounds once where it was rounded twice, so it may be nearer or further, but not far."""
+    exact, plain = model(name), model(name, torch.float32).to(dtype)
+    with torch.inference_mode():
+        x = images().to(dtype)
+        assert difference(fuse(plain)(x).double(), exact(x.double())) < bound
+
+
+@pytest.mark.parametrize("size", [32, 33, 47, 64])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_size_and_every_map(name: str, size: int) -> None:
+    plain = model(name)
+    fused = fuse(plain)
+    with torch.inference_mode():
+        for ours, theirs in zip(fused.features(images(size)), plain.features(images(size)), strict=True):
+            assert difference(ours, theirs) < 1e-11  # the whole map, so the border too
+
+
+CHANGES = {
+    "batch norm": {"norm": "BatchNorm()", "patch_norm": "BatchNorm()", "head_norm": "BatchNorm()"},
+    "batch norm, pooling": {"norm": "BatchNorm()", "mixers": Pooling()},
+    "batch norm, padded mixer": {"norm": "BatchNorm()", "mixers": DepthwiseConv(bias=True)},
+    "norm with bias": {"norm": "MLN(bias=True)", "patch_norm": "LayerNorm(bias=True)"},
+    "norm with bias, pooling": {"norm": "LayerNorm(bias=True)", "mixers": Pooling(window=5)},
+    "map norm with bias, identity": {"norm": "MLN(bias=True)", "mixers": "Identity()"},
+    "map norm with bias, padded mixer": {"norm": "MLN(bias=True)", "mixers": DepthwiseConv(bias=True)},
+    "both scales": {"scales": Scale(shortcut=0.9, branch=0.5)},
+    "both scales, pooling": {"scales": Scale(shortcut=0.9, branch=0.5), "norm": "MLN()", "mixers": Pooling()},
+    "both scales, identity": {"scales": Scale(shortcut=0.9, branch=0.5), "norm": "MLN(bias=True)", "mixers": "Identity()"},
+    "no shortcut": {"residual": False, "scales": Scale(branch=0.5), "norm": "MLN()", "mixers": Pooling()},
+    "no shortcut, identity": {"residual": False, "norm": "MLN()", "mixers": "Identity()"},
+    "max pooling": {"mixers": MaxPooling(), "norm": "MLN(bias=True)"},
+    "biases": {"mlp_bias": True, "mixers": SepConv(bias=True)},
+    "attention with biases": {"mixers": Attention(qkv_bias=True, proj_bias=True, head_dim=8)},
+    "no norm": {"norm": "NoNorm()"},
+    "no channel MLP": {"mlp_ratio": 0},
+    "Fourier": {"mixers": "Fourier()", "norm": "LayerNorm(bias=True)"},
+    "no classes": {"num_classes": 0},
+    "stride 1": {"stem_stride": 1},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_whatever_the_frame_is_made_of(changes: dict[str, object]) -> None:
+    plain = model("convformer_s18", **changes)
+    with torch.inference_mode():
+        assert difference(fuse(plain)(images(33)), plain(images(33))) < 1e-11
+
+
+class Own(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(dim, 1, 1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(1, 2) * self.weight + 1
+
+
+def test_a_mixer_of_ones_own_is_left_alone() -> None:
+    plain = metaformer.create_model("convformer_s18", mixers=Own, **TINY).double().eval()
+    with torch.inference_mode():
+        assert difference(fuse(plain)(images()), plain(images())) < 1e-12
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_pass_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None leans on another, and each takes something out of some model."""
+    monkeypatch.setattr(module, "PASSES", {name: PASSES[name]})
+    done = 0
+    for changes in ({}, *CHANGES.values()):
+        for family in ("caformer_s18", "poolformer_s12"):
+            plain = model(family, **changes)
+            fused = fuse(plain)
+            done += fused.removed[name]
+            with torch.inference_mode():
+                assert difference(fused(images()), plain(images())) < 1e-11
+    assert done
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fusing_what_is_fused(name: str) -> None:
+    once = fuse(model(name))
+    twice = fuse(once)
+    assert twice.removed == once.removed
+    assert twice is not once
+    with torch.inference_mode():
+        assert torch.equal(once(images()), twice(images()))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    plain = model("caformer_s18")
+    before = copy.deepcopy(plain.state_dict())
+    fused = fuse(plain)
+    assert all(torch.equal(before[key], value) for key, value in plain.state_dict().items())
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+
+
+def test_what_was_removed() -> None:
+    fused = fuse(model("caformer_s18", depths=(1, 1, 1, 1)))
+    # norms: 8 half blocks, 3 downsamplings, the head and the one inside it; 4 MLPs and 2 SepConvs; 2 attentions
+    assert dict(fused.removed) == {"norm weights": 13, "StarReLU scales": 6, "attention scales": 2}
+    assert "13 norm weights" in repr(fused)
+    assert dict(fuse(model("poolformer_s12", depths=(1, 1, 1, 1))).removed) == {
+        "pooling norms": 4, "norm weights": 5, "branch scales": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["poolformer_s12", "caformer_s18", "identityformer_t6"])
+def test_bytes_go_in(name: str) -> None:
+    preprocess = Preprocess(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    plain = model(name)
+    pixels = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (preprocess.mean, preprocess.std))
+        wanted = plain.features((pixels.double() / 255 - mean) / std)
+        fused = fuse(plain, preprocess)
+        for ours, theirs in zip(fused.features(pixels), wanted, strict=True):
+            assert difference(ours, theirs) < 1e-10
+    assert fused.removed["input normalisations"] == 1
+
+
+def test_what_is_refused() -> None:
+    plain = model("caformer_s18")
+    with pytest.raises(ValueError, match=r"call model\.eval\(\) first"):
+        fuse(plain.train())
+    fused = fuse(plain.eval(), Preprocess(32, (0.5,) * 3, (0.2,) * 3))
+    with pytest.raises(ValueError, match="for inference"):
+        fused.train()
+    with pytest.raises(ValueError, match="takes bytes already"):
+        fuse(fused, Preprocess(32, (0.5,) * 3, (0.2,) * 3))
+    with pytest.raises(ValueError, match="preprocessing of 1 channels for a model of 3"):
+        fuse(plain, Preprocess(32, (0.5,), (0.2,)))
+
+
+def test_a_star_relu_without_scale_is_left() -> None:
+    plain = model("convformer_s18", activation=StarReLU(scale=0.0), mixers=SepConv(activation=StarReLU(scale=0.0, bias=0.5)))
+    for part in plain.modules():
+        if type(part).__name__ == "StarReLUAct":
+            part.scale.data.zero_()
+    with torch.inference_mode():
+        assert difference(fuse(plain)(images()), plain(images())) < 1e-11
+
+
+def test_fused_models_compile_export_and_copy() -> None:
+    fused = fuse(model("caformer_s18", torch.float32), Preprocess(32, (0.5,) * 3, (0.2,) * 3))
+    assert isinstance(copy.deepcopy(fused), FusedMetaFormer)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        exported = torch.export.export(fused, (pixels,), dynamic_shapes=(dynamic,)).module()
+        other = torch.randint(0, 256, (3, 3, 96, 32), dtype=torch.uint8)
+        torch.testing.assert_close(exported(other), fused(other), rtol=1e-4, atol=1e-5)
