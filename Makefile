@@ -28,7 +28,7 @@ lint: environment  ## ruff, pyrefly, import-linter
 	@$(BIN)/lint-imports --no-logo
 
 lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the newest versions
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev $(UPGRADE) \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra fast $(UPGRADE) \
 		--no-annotate --no-emit-index-url --custom-compile-command "make lock" \
 		--python $(BIN)/python pyproject.toml --output-file requirements.lock
 

@@ -1,9 +1,12 @@
 """Which device, and in what precision."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from metaformer.core.device import choose_device, choose_precision
+from metaformer.core.device import choose_device, choose_precision, keep_memory
 
 
 def there(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
@@ -43,3 +46,32 @@ def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch: pytest.Monk
         assert choose_precision("fp32", torch.device(device)) == torch.float32
         assert choose_precision("bf16", torch.device(device)) == torch.bfloat16
     assert choose_precision("auto", torch.device("mps")) == torch.float32
+
+
+KEPT = """
+import resource, torch
+from metaformer.core.device import keep_memory
+{call}
+for _ in range(5):
+    torch.empty(2**24).fill_(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.empty(2**24).fill_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_that_is_kept_is_not_cleared_again() -> None:
+    """Page faults of twenty blocks of 64 MiB that are freed at once."""
+    faults = []
+    for call in ("", "keep_memory()"):
+        command = [sys.executable, "-c", KEPT.format(call=call)]
+        done = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True)
+        faults.append(int(done.stdout))
+    assert faults[1] < faults[0] / 10
+
+
+def test_keeping_memory_harms_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    keep_memory()

@@ -92,6 +92,38 @@ def test_squares_stay_finite_in_half_precision(spec, dtype):
     assert y[5].abs() >= y[3].abs()
 
 
+def test_starrelu_keeps_one_map_for_its_gradient():
+    act = StarReLU(0.7, -0.3)()
+    x = torch.randn(4, 8, 5, 5, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        act(x * 1.0)
+    assert sorted(kept)[-1] == x.numel()
+    assert sum(count == x.numel() for count in kept) == 1
+
+
+@pytest.mark.parametrize("learn", [(True, True), (True, False), (False, False)])
+def test_starrelus_gradient_is_that_of_its_formula(learn):
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    act = StarReLU(0.7, -0.3, *learn)().double()
+    assert torch.autograd.gradcheck(act, x)
+    assert torch.autograd.gradgradcheck(act, x)
+    weight = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    (act(x) * weight).sum().backward()
+    ours = [x.grad.clone(), act.scale.grad, act.bias.grad]
+    x.grad = act.scale.grad = act.bias.grad = None
+    ((act.scale * x.relu() ** 2 + act.bias) * weight).sum().backward()
+    for one, other in zip(ours, [x.grad, act.scale.grad, act.bias.grad], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_starrelu_under_vmap():
+    act, x = StarReLU(0.7, -0.3)(), torch.randn(5, 2, 3, requires_grad=True)
+    torch.testing.assert_close(torch.vmap(act)(x), act(x))
+    slopes = torch.vmap(torch.func.grad(lambda row: act(row).sum()))(x)
+    torch.testing.assert_close(slopes, 2 * 0.7 * x.relu())
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("spec", [StarReLU(0.8944, -0.4472), SquaredReLU()], ids=str)
 def test_squares_in_half_precision_are_close_to_full(spec, dtype):

@@ -1,21 +1,15 @@
-"""What a model is fed: fitting and normalising by value; keys of randomness; cutting a batch."""
+"""What a model is fed: fitting and normalising by value, of tensors and of arrays."""
 
 import math
-import subprocess
-import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from metaformer.data import transforms as module
-from metaformer.data.batch import Batch, generator, number
+from metaformer.data import preprocess as module
 from metaformer.data.preprocess import Preprocess, resize
 from metaformer.data.sources import open_data
 
@@ -108,46 +102,6 @@ def test_preprocess_there_and_back() -> None:
     assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
 
 
-# --- what is random follows from a key --------------------------------------------------------------------------------
-
-
-def test_numbers_depend_on_every_part_of_their_key() -> None:
-    keys = [(0, 1, "a"), (1, 0, "a"), (0, 1, "b"), (0, 1), (1, 1, "a"), (0, 11, "a"), (2**62, 1, "a")]
-    assert len({number(*key) for key in keys}) == len(keys)
-    assert all(0 <= number(*key) < 2**63 for key in keys)
-    assert len({torch.rand(1, generator=generator(*key)).item() for key in keys}) == len(keys)
-
-
-def test_numbers_do_not_depend_on_the_process() -> None:
-    code = "from metaformer.data.batch import generator, number; import torch; "
-    code += "print(number(5, 'view'), torch.randperm(9, generator=generator(5, 2, 'order')).tolist())"
-    environment = {"PYTHONHASHSEED": "321", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    torch.manual_seed(1234)
-    assert done.stdout.strip() == f"{number(5, 'view')} {torch.randperm(9, generator=generator(5, 2, 'order')).tolist()}"
-
-
-# --- batches ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 20), st.integers(1, 30), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_parts_are_the_batch_cut(size: int, count: int, mixed: bool) -> None:
-    labels = torch.arange(size)
-    batch = Batch(labels.float().view(-1, 1, 1, 1), labels, labels.flip(0) if mixed else None, 0.25 if mixed else 1.0)
-    parts = batch.parts(count)
-    assert torch.equal(torch.cat([part.labels for part in parts]), labels)
-    assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
-    assert {part.share for part in parts} == {batch.share}
-    partners = [part.partners for part in parts]
-    assert torch.equal(torch.cat(partners), labels.flip(0)) if mixed else partners == [None] * len(parts)
-    sizes = [len(part.labels) for part in parts]
-    assert len(parts) <= count
-    assert min(sizes) > 0
-    assert all(one == other for one, other in pairwise(sizes[:-1]))
-    assert max(sizes) == -(-size // count)
-
-
 @pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (3, 70)])
 def test_of_a_band_only_the_middle_is_resized(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
@@ -157,3 +111,24 @@ def test_of_a_band_only_the_middle_is_resized(size: tuple[int, int], monkeypatch
     assert fed.shape == (1, 1, 8, 8)
     assert (fed == 7).all()
     assert max(asked[0]) <= 8 * 20
+
+
+# --- without torch ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 37), (33, 200), (500, 500), (24, 24), (1, 9), (3, 1200)])
+@pytest.mark.parametrize(("fit", "fraction"), [("squash", None), ("crop", None), ("pad", None), ("crop", 0.875), ("crop", 1.0)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_fitted_as_tensors_are(size: tuple[int, int], fit: str, fraction: float | None, channels: int) -> None:
+    """Of pictures, that is: on pure noise the two round differently by several units where one side grows and one shrinks."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
+    waves = [np.sin(rows / (5 + c) + columns / (9 - c)) for c in range(channels)]
+    array = np.stack([127 + 100 * wave + 20 * (columns > size[1] // 2) for wave in waves], 2).astype(np.uint8)
+    preprocess = Preprocess(48, (0.5, 0.2, 0.9)[:channels], (0.2,) * channels, fit, fraction)
+    ours = preprocess.fitted_array(array)
+    theirs = preprocess.fitted(torch.from_numpy(array).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    assert ours.shape == theirs.shape == (48, 48, channels)
+    assert ours.dtype == np.uint8
+    off = np.abs(ours.astype(int) - theirs.astype(int))
+    assert off.max() <= 1
+    assert off.mean() < 0.2

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.fill import filled_model
+from tests.fill import fill, filled_model
 from tests.published import PUBLISHED
 from torch import Tensor, nn
 
@@ -29,12 +29,14 @@ def images(size: int = 64, batch: int = 2, seed: int = 0) -> Tensor:
 
 def model(name: str, dtype: torch.dtype = torch.float64, **changes: object) -> MetaFormer:
     """Far from its initialisation: no weight is 1, no bias 0, and batch norms have seen something."""
-    made = filled_model(name, dtype, **(TINY | changes))
-    for part in made.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None and part.running_var is not None
-            part.running_mean.uniform_(-1, 1)
-            part.running_var.uniform_(0.5, 2)
+    made = metaformer.create_model(name, **(TINY | changes)).to(dtype).eval()
+    with torch.no_grad():
+        for key, parameter in made.named_parameters():
+            parameter.copy_(fill(key, tuple(parameter.shape)))
+        for key, buffer in made.named_buffers():
+            if buffer.is_floating_point():
+                value = fill(key, tuple(buffer.shape))
+                buffer.copy_(value.abs() + 4 if key.endswith("var") else value)
     return made
 
 
@@ -57,13 +59,16 @@ def test_every_published_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 0.06)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
 def test_lower_precisions(name: str, dtype: torch.dtype, bound: float) -> None:
-    """Beside float64: fusing rounds once where it was rounded twice, so it may be nearer or further, but not far."""
-    exact, plain = model(name), model(name, torch.float32).to(dtype)
+    """Fusing rounds in other places, so it may be nearer to float64 than the plain model or further, but not much."""
+    exact, plain = model(name), model(name, dtype)
     with torch.inference_mode():
-        x = images().to(dtype)
-        assert difference(fuse(plain)(x).double(), exact(x.double())) < bound
+        x = images(batch=8).to(dtype)
+        right = exact(x.double())
+        ours, theirs = difference(fuse(plain)(x).double(), right), difference(plain(x).double(), right)
+    assert ours < bound
+    assert ours < 2 * theirs + 1e-7
 
 
 @pytest.mark.parametrize("size", [32, 33, 47, 64])
@@ -209,5 +214,5 @@ def test_fused_models_compile_export_and_copy() -> None:
     dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with torch.no_grad():
         exported = torch.export.export(fused, (pixels,), dynamic_shapes=(dynamic,)).module()
-        other = torch.randint(0, 256, (3, 3, 96, 32), dtype=torch.uint8)
+        other = torch.randint(0, 256, (3, 3, 96, 40), dtype=torch.uint8)
         torch.testing.assert_close(exported(other), fused(other), rtol=1e-4, atol=1e-5)

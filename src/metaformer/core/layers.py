@@ -68,8 +68,9 @@ class LeanStarReLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        return F.relu(x).square_().mul_(scale).add_(bias)
+    def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
+        relu = F.relu(x)
+        return relu.mul_(relu).mul_(scale).add_(bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -77,7 +78,7 @@ class LeanStarReLU(torch.autograd.Function):
         ctx.save_for_backward(x, scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
         x, scale = ctx.saved_tensors
         relu = F.relu(x)
         slope = grad * relu

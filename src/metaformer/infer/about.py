@@ -21,9 +21,8 @@ class Known:
 def read_about(about: Mapping[str, Any], source: str | Path, count: int | None = None) -> Known:
     """`count` is how many classes there must be, where that is known. Raises ValueError with a sentence."""
     classes, preprocess = about.get("classes"), about.get("preprocess")
-    named = (
-        isinstance(classes, list) and 0 < len(classes) == (count or len(classes)) and all(type(name) is str for name in classes)
-    )
+    right = len(classes) == count if isinstance(classes, list) and count is not None else bool(classes)
+    named = isinstance(classes, list) and right and all(type(name) is str for name in classes)
     if not named or not isinstance(preprocess, dict):
         raise ValueError(f"{source} does not say the {f'{count} ' if count else ''}classes or the preprocessing of its model")
     return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(about.get("synsets", ())))

@@ -7,15 +7,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from metaformer.core.layers import ChannelNorm
 from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer.engines import need
+from metaformer.infer.folding import Standardise
 from metaformer.infer.fuse import fuse
 from metaformer.weights.peers import Peer
 from metaformer.weights.pretrained import Model
@@ -25,6 +28,9 @@ OPSET = 20
 
 class Normalised(nn.Module):
     """A model that takes bytes, for those that cannot be fused."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
@@ -74,7 +80,37 @@ def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     ov = need("openvino")
     fixed = isinstance(module, Normalised) and isinstance(module.model, Peer)
     with _hushed():
-        return ov.convert_model(to_exported(module, channels, size, fixed=fixed))
+        return ov.convert_model(to_exported(norms_over_channels(module), channels, size, fixed=fixed))
+
+
+class OverChannels(nn.Module):
+    """A norm at each place that leaves the channels where they are: moving them to the end costs OpenVINO two copies."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, norm: ChannelNorm | Standardise) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("weight", "bias"):
+            value = getattr(norm, name, None)
+            self.register_buffer(name, None if value is None else value.detach().view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(1, keepdim=True)
+        x = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        x = x if self.weight is None else x * self.weight
+        return x if self.bias is None else x + self.bias
+
+
+def norms_over_channels(module: nn.Module) -> nn.Module:
+    """A copy with OverChannels in the place of every norm over the channels of a map."""
+    module = deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is ChannelNorm or (type(child) is Standardise and child.places):
+                setattr(parent, name, OverChannels(child))
+    return module
 
 
 @contextmanager

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Logits = NDArray[np.float32]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PART = 224 * 224
+"""Pixels that are worth a call of their own."""
 KEY = "metaformer"
 """The name under which a file says what it is: classes, preprocessing, figures, as JSON."""
 
@@ -94,7 +96,13 @@ class OnnxEngine:
         if options.streams is not None:
             raise ValueError("ONNX Runtime has no streams: leave streams out, or engine=openvino")
         given = source if isinstance(source, bytes) else str(source)
-        self.session = _opened(source, lambda: ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"]))
+        state = ort.capi.onnxruntime_pybind11_state
+        errors = tuple(
+            getattr(state, name) for name in ("Fail", "InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NotImplemented")
+        )
+        self.session = _opened(
+            source, lambda: ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"]), errors
+        )
         self.input = self.session.get_inputs()[0].name
         self.name = "onnxruntime fp32"
 
@@ -107,39 +115,64 @@ class OnnxEngine:
 
 
 class OpenVinoEngine:
-    """A file (.xml or .onnx), the bytes of an ONNX model, or an ov.Model, in OpenVINO."""
+    """A file (.xml or .onnx), the bytes of an ONNX model, or an ov.Model, in OpenVINO.
+
+    Its graphs are much faster for shapes that are known beforehand, so one is compiled for each shape of an image: for a
+    single image with all threads; for more of them with one stream a thread, which take the images in turns and never wait
+    for each other. Images of few pixels go in parts of several.
+    """
 
     def __init__(self, source: Any, options: Options) -> None:
         ov = need("openvino")
         if options.precision == "fp16":
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
-        core = ov.Core()
-        self.model = source if isinstance(source, ov.Model) else _opened(source, lambda: core.read_model(source))
-        precision = "bf16" if options.precision == "bf16" else "f32"
-        self.streams = options.streams or 1
-        config = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": options.threads or cores(),
-            "NUM_STREAMS": self.streams,
-        }
-        self.compiled = core.compile_model(self.model, "CPU", config)
-        self.requests = [self.compiled.create_infer_request() for _ in range(self.streams)]
-        self.name = f"openvino {'bf16' if precision == 'bf16' else 'fp32'}"
+        self.core = ov.Core()
+        self.model = (
+            source if isinstance(source, ov.Model) else _opened(source, lambda: self.core.read_model(source), (RuntimeError,))
+        )
+        self.precision = "bf16" if options.precision == "bf16" else "fp32"
+        self.threads = options.threads or cores()
+        self.streams = options.streams or self.threads
+        self.queues: dict[tuple[int, ...], Any] = {}
+        self.name = f"openvino {self.precision}"
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""
-        info = self.model.get_rt_info()
-        return _about(str(info[KEY].value) if KEY in info else None)
+        return _about(str(self.model.get_rt_info([KEY]).value) if self.model.has_rt_info([KEY]) else None)
 
     def __call__(self, pixels: Pixels) -> Logits:
-        parts = np.array_split(pixels, min(self.streams, len(pixels)))
-        for request, part in zip(self.requests, parts, strict=False):
-            request.start_async([np.ascontiguousarray(part)])
-        out = []
-        for request, _ in zip(self.requests, parts, strict=False):
-            request.wait()
-            out.append(request.get_output_tensor().data.astype(np.float32))
-        return np.concatenate(out) if len(out) > 1 else out[0]
+        count, most = len(pixels), max(1, PART // pixels[0, 0].size)
+        part = min(most, 2 ** (count - 1).bit_length())
+        streams = min(self.streams, -(-count // part))
+        queue = self._queue((part, *pixels.shape[1:]), streams)
+        logits: list[Any] = [None] * -(-count // part)
+
+        def keep(request: Any, place: int) -> None:
+            logits[place] = request.get_output_tensor().data.astype(np.float32)
+
+        queue.set_callback(keep)
+        for place in range(len(logits)):
+            fed = pixels[place * part : (place + 1) * part]
+            if len(fed) < part:
+                fed = np.concatenate([fed, np.zeros((part - len(fed), *fed.shape[1:]), np.uint8)])
+            queue.start_async({0: fed}, place)
+        queue.wait_all()
+        return np.concatenate(logits)[:count]
+
+    def _queue(self, shape: tuple[int, ...], streams: int) -> Any:
+        """What runs images of this shape, compiled at the first call."""
+        key = (*shape, streams)
+        if key not in self.queues:
+            ov = need("openvino")
+            model = self.model.clone()
+            model.reshape(list(shape))
+            config = {
+                "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+                "INFERENCE_NUM_THREADS": self.threads,
+                "NUM_STREAMS": streams,
+            }
+            self.queues[key] = ov.AsyncInferQueue(self.core.compile_model(model, "CPU", config), streams)
+        return self.queues[key]
 
 
 def compile_frozen(module: "nn.Module", device: Any) -> Callable[[Any], Any]:
@@ -178,7 +211,7 @@ def _torch_precision(name: str, device: Any) -> Any:
     return choose_precision(name, device)
 
 
-def _opened(source: Path | bytes, opened: Callable[[], Any]) -> Any:
+def _opened(source: Path | bytes, opened: Callable[[], Any], errors: tuple[type[Exception], ...]) -> Any:
     """What a runtime makes of a file. Raises ValueError with one line where it makes nothing."""
     called = "the model" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and not source.is_file():

@@ -16,7 +16,6 @@ from metaformer.infer.predictor import Predictor
 from metaformer.infer.source import find_source
 from metaformer.runs import is_run, open_run
 from metaformer.tasks.classification import Evaluation
-from metaformer.weights.catalogue import Published
 from metaformer.weights.hub import HUB
 from metaformer.weights.pretrained import Model
 
@@ -38,11 +37,10 @@ def evaluate(
     """
     unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
     if data is None and not is_run(source):
-        if str(source).startswith(HUB) or is_exported(source) or isinstance(find_source(source), Published):
-            raise ValueError(unsaid)  # before anything is fetched
-    predictor = Predictor(source, engine, device=device, precision=precision, model=model)
-    if data is None and not is_run(source):
+        if not str(source).startswith(HUB) and not is_exported(source):
+            find_source(source)  # what is not there at all is told first
         raise ValueError(unsaid)
+    predictor = Predictor(source, engine, device=device, precision=precision, model=model)
     own = open_run(source) if is_run(source) else None
     named = own.recipe.data if own is not None and data is None else str(data)
     split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None

@@ -6,20 +6,38 @@ What a pass does not know, such as a mixer of a user's own, it leaves as it is.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaformer.core.layers import MLP, ChannelNorm, Head, MapNorm, SquaredReLUAct, StarReLUAct
+from metaformer.core.layers import MLP, ChannelNorm, MapNorm, SquaredReLUAct, StarReLUAct
 from metaformer.core.mixers import AttentionMixer, PoolingMixer, SepConvMixer
-from metaformer.core.model import MetaFormer, Residual
+from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
-
-Linear = nn.Conv2d | nn.Linear
+from metaformer.infer.folding import (
+    AffineResidual,
+    MixedResidual,
+    Pixels,
+    ShiftedSquaredReLU,
+    Standardise,
+    add_bias,
+    affine,
+    first_linear,
+    head_linear,
+    is_pointwise,
+    keeps_constants,
+    last_linear,
+    placed,
+    residuals,
+    scale_branch,
+    scale_in,
+    scale_out,
+    shift_in,
+)
 
 
 class FusedMetaFormer(nn.Module):
@@ -64,7 +82,7 @@ def fuse(model: MetaFormer | FusedMetaFormer, preprocess: Preprocess | None = No
         fused = deepcopy(model)
     else:
         fused = FusedMetaFormer(deepcopy(model)).eval().requires_grad_(requires_grad=False)
-        fused.model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        fused.model.to(memory_format=torch.channels_last)
     with torch.no_grad():
         for name, step in PASSES.items():
             fused.removed[name] += step(fused.model)
@@ -73,138 +91,6 @@ def fuse(model: MetaFormer | FusedMetaFormer, preprocess: Preprocess | None = No
             fused.removed["input normalisations"] += 1
     fused.removed += Counter()  # drops what is zero
     return fused
-
-
-# --- linear maps: what can be put into them ---------------------------------------------------------------------------
-
-
-def residuals(model: nn.Module) -> Iterator[Residual]:
-    """All half blocks."""
-    return (module for module in model.modules() if type(module) is Residual)
-
-
-def first_linear(branch: nn.Module) -> nn.Conv2d | None:
-    """The convolution that a branch begins with, if that is known."""
-    kinds: dict[type, str] = {MLP: "fc1", SepConvMixer: "pw1", AttentionMixer: "qkv"}
-    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
-    return found if type(found) is nn.Conv2d else None
-
-
-def last_linear(branch: nn.Module) -> nn.Conv2d | None:
-    """The convolution that a branch ends with, if that is known."""
-    kinds: dict[type, str] = {MLP: "fc2", SepConvMixer: "pw2", AttentionMixer: "proj"}
-    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
-    return found if type(found) is nn.Conv2d else None
-
-
-def is_pointwise(layer: Linear) -> bool:
-    """Whether the map sees one place at a time, so that a constant passes through it as a constant."""
-    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1)
-
-
-def scale_in(layer: Linear, scale: Tensor) -> None:
-    """L(scale ⊙ x) as L'(x): W' = W diag(scale). Zero padding stays zero when scaled, so any convolution will do."""
-    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-    shape = (-1, 1) if depthwise else (1, -1)
-    layer.weight.mul_(scale.view(*shape, *(1,) * (layer.weight.ndim - 2)))
-
-
-def shift_in(layer: Linear, shift: Tensor) -> None:
-    """L(x + shift) as L'(x) for a pointwise L: bias' = bias + W shift."""
-    add_bias(layer, layer.weight.flatten(1) @ shift)
-
-
-def scale_out(layer: Linear, scale: Tensor) -> None:
-    """scale ⊙ L(x) as L'(x): W' = diag(scale) W, bias' = scale ⊙ bias."""
-    layer.weight.mul_(scale.view(-1, *(1,) * (layer.weight.ndim - 1)))
-    if layer.bias is not None:
-        layer.bias.mul_(scale)
-
-
-def add_bias(layer: Linear, bias: Tensor) -> None:
-    """L(x) + bias as L'(x)."""
-    layer.bias = nn.Parameter(bias if layer.bias is None else layer.bias + bias, requires_grad=False)
-
-
-# --- what takes the place of folded modules ---------------------------------------------------------------------------
-
-
-class Standardise(nn.Module):
-    """n(x), of a map as a whole or at each place: a norm whose weight and bias have gone elsewhere."""
-
-    def __init__(self, norm: MapNorm) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        self.dim = len(norm.weight)
-        self.places = isinstance(norm, ChannelNorm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.places:
-            return F.group_norm(x, 1, eps=self.eps)
-        return F.layer_norm(x.permute(0, 2, 3, 1), (self.dim,), eps=self.eps).permute(0, 3, 1, 2)
-
-
-class ShiftedSquaredReLU(nn.Module):
-    """relu(x)² + shift."""
-
-    def __init__(self, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("shift", shift)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square() + self.shift
-
-
-class MixedResidual(nn.Module):
-    """(t − a) ⊙ x + a ⊙ pool(x) where a = gain / σ: a pooling block of one norm over the whole map, σ its deviation."""
-
-    def __init__(self, residual: Residual, norm: MapNorm, pool: nn.Module) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        self.pool = pool
-        self.residual = residual.residual
-        self.register_buffer("gain", _column(norm.weight if residual.scale is None else norm.weight * residual.scale))
-        self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.gain * torch.rsqrt(x.var((1, 2, 3), correction=0, keepdim=True) + self.eps)
-        kept = -a if not self.residual else 1 - a if self.shortcut is None else self.shortcut - a
-        return x * kept + self.pool(x) * a
-
-
-class AffineResidual(nn.Module):
-    """(t + a) ⊙ x − a μ + shift where a = gain / σ: an identity block of one norm over the whole map."""
-
-    def __init__(self, residual: Residual, norm: MapNorm) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        self.residual = residual.residual
-        scale = torch.ones_like(norm.weight) if residual.scale is None else residual.scale
-        self.register_buffer("gain", _column(norm.weight * scale))
-        self.register_buffer("shift", None if norm.bias is None else _column(norm.bias * scale))
-        self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
-        a = self.gain * torch.rsqrt(var + self.eps)
-        kept = a if not self.residual else 1 + a if self.shortcut is None else self.shortcut + a
-        moved = -a * mean
-        return x * kept + (moved if self.shift is None else moved + self.shift)
-
-
-class Pixels(nn.Module):
-    """Bytes → numbers with the mean colour at 0, so that zero padding is what it was."""
-
-    def __init__(self, mean: tuple[float, ...], like: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", _column(255 * torch.tensor(mean, dtype=torch.float64)).to(like))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.mean.dtype) - self.mean
-
-
-def _column(vector: Tensor) -> Tensor:
-    return vector.detach().clone().view(1, -1, 1, 1)
 
 
 # --- the passes -------------------------------------------------------------------------------------------------------
@@ -218,9 +104,9 @@ def fold_batch_norms(model: MetaFormer) -> int:
     because c would be missing in the padding.
     """
     done = 0
-    stem = model.stages[0].embed
+    stem: Any = model.stages[0].embed
     if type(stem.norm) is nn.BatchNorm2d:
-        a, c = _affine(stem.norm)
+        a, c = affine(stem.norm)
         scale_out(stem.conv, a)
         add_bias(stem.conv, c)
         stem.norm = nn.Identity()
@@ -228,20 +114,20 @@ def fold_batch_norms(model: MetaFormer) -> int:
     for residual in residuals(model):
         if type(residual.norm) is not nn.BatchNorm2d:
             continue
-        a, c = _affine(residual.norm)
+        a, c = affine(residual.norm)
         layer = first_linear(residual.branch)
         if layer is not None and is_pointwise(layer):
             shift_in(layer, c)
             scale_in(layer, a)
-        elif type(residual.branch) is PoolingMixer and _keeps_constants(residual.branch.pool):
-            _scale_branch(residual, a)
+        elif type(residual.branch) is PoolingMixer and keeps_constants(residual.branch.pool):
+            scale_branch(residual, a)
         else:
             continue
         residual.norm = nn.Identity()
         done += 1
-    layer = _head_linear(model.head)
+    layer = head_linear(model.head)
     if type(model.head.norm) is nn.BatchNorm2d and layer is not None:
-        a, c = _affine(model.head.norm)
+        a, c = affine(model.head.norm)
         shift_in(layer, c)
         scale_in(layer, a)
         model.head.norm = nn.Identity()
@@ -256,14 +142,14 @@ def fold_pooling(model: MetaFormer) -> int:
     y = t ⊙ x + g ⊙ w ⊙ (pool(x) − x) / σ = (t − a) ⊙ x + a ⊙ pool(x) with a = g ⊙ w / σ; nothing is normalised.
     """
     done = 0
-    for parent, name, residual in _placed(model):
+    for parent, name, residual in placed(model):
         norm, mixer = residual.norm, residual.branch
-        if type(mixer) is not PoolingMixer or not _keeps_constants(mixer.pool):
+        if type(mixer) is not PoolingMixer or not keeps_constants(mixer.pool):
             continue
         if type(norm) is MapNorm:
             setattr(parent, name, MixedResidual(residual, norm, mixer.pool))
         elif type(norm) is ChannelNorm:
-            _scale_branch(residual, norm.weight)
+            scale_branch(residual, norm.weight)
             residual.norm = Standardise(norm)
         else:
             continue
@@ -274,7 +160,7 @@ def fold_pooling(model: MetaFormer) -> int:
 def fold_identities(model: MetaFormer) -> int:
     """An identity branch is the norm itself: y = t ⊙ x + g ⊙ (w ⊙ (x − μ) / σ + b) = (t + a) ⊙ x − a μ + g ⊙ b."""
     done = 0
-    for parent, name, residual in _placed(model):
+    for parent, name, residual in placed(model):
         if type(residual.branch) is nn.Identity and type(residual.norm) is MapNorm:
             setattr(parent, name, AffineResidual(residual, residual.norm))
             done += 1
@@ -288,10 +174,11 @@ def fold_norms(model: MetaFormer) -> int:
     The head's norm goes into the classifier also where the mean over places lies between, which keeps constants.
     """
     done = 0
-    places = chain(
+    embeds: list[Any] = [stage.embed for stage in model.stages]
+    places: chain[tuple[Any, Any]] = chain(
         ((residual, first_linear(residual.branch)) for residual in residuals(model)),
-        ((stage.embed, stage.embed.conv) for stage in list(model.stages)[1:]),
-        ((model.head, _head_linear(model.head)),),
+        ((embed, embed.conv) for embed in embeds[1:]),
+        ((model.head, head_linear(model.head)),),
     )
     for owner, layer in places:
         norm = owner.norm
@@ -302,11 +189,12 @@ def fold_norms(model: MetaFormer) -> int:
         scale_in(layer, norm.weight)
         owner.norm = Standardise(norm)
         done += 1
-    mlp = model.head.classifier
-    if isinstance(mlp, nn.Sequential) and type(getattr(mlp, "norm", None)) is nn.LayerNorm and mlp.norm.elementwise_affine:
-        shift_in(mlp.fc, mlp.norm.bias)
-        scale_in(mlp.fc, mlp.norm.weight)
-        mlp.norm = nn.LayerNorm(mlp.norm.normalized_shape, mlp.norm.eps, elementwise_affine=False)
+    mlp: Any = model.head.classifier  # an MLPHead has a norm of its own
+    norm = getattr(mlp, "norm", None)
+    if type(norm) is nn.LayerNorm and norm.elementwise_affine:
+        shift_in(mlp.fc, norm.bias)
+        scale_in(mlp.fc, norm.weight)
+        mlp.norm = nn.LayerNorm(list(norm.normalized_shape), norm.eps, elementwise_affine=False)
         done += 1
     return done
 
@@ -369,7 +257,7 @@ def fold_pixels(model: MetaFormer, preprocess: Preprocess) -> None:
     it, so a bias would be wrong along the border; of three channels the subtraction costs nothing.
     Raises ValueError where the image is normalised inside already, or its channels are not the model's.
     """
-    embed = model.stages[0].embed
+    embed: Any = model.stages[0].embed
     if isinstance(embed.conv, nn.Sequential):
         raise ValueError("this model takes bytes already: it was fused with its preprocessing")
     if len(preprocess.mean) != model.config.in_chans:
@@ -389,37 +277,3 @@ PASSES: dict[str, Callable[[MetaFormer], int]] = {
     "attention scales": fold_attention_scales,
 }
 """In this order: branch scales last, because pooling's and batch norms' weights become such scales."""
-
-
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    mean, var = norm.running_mean, norm.running_var
-    assert mean is not None and var is not None
-    a = torch.rsqrt(var + norm.eps) * norm.weight
-    return a, norm.bias - a * mean
-
-
-def _keeps_constants(pool: nn.Module) -> bool:
-    """Whether pooling a constant map gives that map, at the border too, and scales with its input whatever the sign."""
-    return type(pool) is nn.AvgPool2d and not pool.count_include_pad
-
-
-def _scale_branch(residual: Residual, scale: Tensor) -> None:
-    value = scale if residual.scale is None else residual.scale * scale
-    residual.scale = nn.Parameter(value.detach().clone(), requires_grad=False)
-
-
-def _head_linear(head: Head) -> nn.Linear | None:
-    """The linear map that the pooled features enter, if that is known."""
-    parts = head.classifier
-    layer = getattr(parts, "fc1", getattr(parts, "fc", None)) if isinstance(parts, nn.Sequential) else None
-    return layer if type(layer) is nn.Linear else None
-
-
-def _placed(model: nn.Module) -> list[tuple[nn.Module, str, Residual]]:
-    """Every half block, with the module and the name under which it is there."""
-    return [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is Residual
-    ]

@@ -143,7 +143,8 @@ def _python(run: Run, recipe: Recipe) -> str:
 def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     """What was trained, on what, how."""
     recipe, data, lines = judged.run.recipe, judged.data, judged.run.metrics
-    pre = judged.predictor.preprocess
+    pre, net = judged.predictor.preprocess, judged.predictor.model
+    assert net is not None  # a run's model is in torch
     changes = ", ".join(f"{key}={value}" for key, value in recipe.changes.items())
     support = data.train.labels.bincount(minlength=len(data.classes))
     least, most = int(support.min()), int(support.max())
@@ -152,7 +153,7 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     speed = sum(line["images_per_second"] * line["seconds"] for line in lines) / seconds if seconds else 0.0
     model = [
         ("Model", recipe.model + (f" with {changes}" if changes else "")),
-        *_cost(judged.predictor.model, pre.size),
+        *_cost(net, pre.size),
         ("Trained", f"{len(lines)} epochs of {recipe.epochs}, {recipe.batch} images a step"),
         ("Time", f"{duration(seconds)}, {speed:,.0f} images/s"),
     ]

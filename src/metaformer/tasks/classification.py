@@ -52,7 +52,7 @@ class Classification:
 
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""
-        return decode_labels(logits.float().cpu().numpy(), self.classes, most)
+        return decode_labels(logits.detach().float().cpu().numpy(), self.classes, most)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "Evaluation":
         """Logits and labels of every image, in order. The model is left in the mode in which it came."""
