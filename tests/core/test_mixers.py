@@ -20,7 +20,7 @@ from metaformer import (
     SepConv,
     SpatialFC,
 )
-from metaformer.core.mixers import PositionEmbedding, resize_token_matrix, to_map, to_tokens
+from metaformer.core.mixers import PositionEmbedding, attend, resize_token_matrix, to_map, to_tokens
 
 MIXERS = [
     Identity(), Pooling(), Pooling(window=5), MaxPooling(), DepthwiseConv(), SepConv(), Attention(), Random(grid=4),
@@ -316,3 +316,21 @@ def test_fourier_takes_half_precision(dtype):
     y = Fourier()(2)(x)
     assert y.dtype == dtype
     torch.testing.assert_close(y, Fourier()(2)(x.float()).to(dtype))
+
+
+@pytest.mark.parametrize("tokens", [49, 196, 1100])
+def test_attention_in_bfloat16_is_the_same_with_and_without_a_gradient(tokens):
+    q, k, v = torch.randn(3, 2, 4, tokens, 32, generator=torch.Generator().manual_seed(0)).unbind(0)
+    right = F.scaled_dot_product_attention(q, k, v, scale=0.2)
+    half = [x.bfloat16().requires_grad_() for x in (q, k, v)]
+    learnt = attend(*half, 0.2)
+    with torch.inference_mode():
+        plain = attend(*half, 0.2)
+    for one in (learnt, plain):
+        torch.testing.assert_close(one.float(), right, rtol=0.05, atol=0.02)
+    weight = torch.randn(right.shape, generator=torch.Generator().manual_seed(1))
+    (learnt * weight).sum().backward()
+    full = [x.clone().requires_grad_() for x in (q, k, v)]
+    (attend(*full, 0.2) * weight).sum().backward()
+    for one, other in zip(half, full, strict=True):
+        torch.testing.assert_close(one.grad.float(), other.grad, rtol=0.1, atol=0.02)

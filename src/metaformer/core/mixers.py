@@ -150,8 +150,24 @@ class AttentionMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = to_tokens(self.qkv(x)).unflatten(2, (3, -1, self.head_dim))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2)
+        mixed = attend(q, k, v, self.head_dim**-0.5 if self.scale is None else self.scale).transpose(1, 2).flatten(2)
         return self.proj(to_map(mixed, *x.shape[2:]))
+
+
+FEW = 1024
+"""Tokens up to which their products with each other are kept for the backward pass."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale · q kᵀ) v, each (B, heads, N, head_dim), by the library's fused kernel, whose memory is linear in N.
+
+    Its backward pass in bfloat16 on a processor takes three to seven times as long as the plain products: these are
+    taken there, for few tokens.
+    """
+    slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled()
+    if slow and q.shape[2] <= FEW:
+        return (q * scale @ k.transpose(-2, -1)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 
 # --- matrices over tokens, and what follows the resolution ------------------------------------------------------------

@@ -218,7 +218,7 @@ def _opened(source: Path | bytes, opened: Callable[[], Any], errors: tuple[type[
         raise FileNotFoundError(f"no file {source}")
     try:
         return opened()
-    except Exception as error:
+    except errors as error:
         raise ValueError(f"{called} is damaged, or no model for this runtime: {str(error).strip().splitlines()[0]}") from error
 
 
