@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
     sizes, batches = numbers("sizes", args.sizes), numbers("batches", args.batches)
-    turns = Turns(args.rounds, at_once=1)
+    turns = Turns(args.rounds)
     least = sizes[0]
 
     def cell(batch: int, size: int) -> Cell:
