@@ -105,8 +105,11 @@ def flatness(points: Sequence[dict[str, Any]]) -> float | None:
 
 PANELS = (("resolution", "seconds"), ("resolution", "bytes"), ("batch", "seconds"), ("batch", "bytes"))
 WORDS = {
-    ("resolution", "seconds"): ("seconds of an image", "tokens of an image; batch × pixels constant"),
-    ("resolution", "bytes"): ("MiB of an image, above the model", "tokens of an image; batch × pixels constant"),
+    ("resolution", "seconds"): ("seconds of an image", "side in pixels, batch × pixels constant (exponent: of tokens)"),
+    ("resolution", "bytes"): (
+        "MiB of an image, above the model",
+        "side in pixels, batch × pixels constant (exponent: of tokens)",
+    ),
     ("batch", "seconds"): ("seconds of a batch", "batch"),
     ("batch", "bytes"): ("MiB of a batch, above the model", "batch"),
 }
@@ -124,6 +127,9 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
             axis.plot([a for a, _ in there], [b for _, b in there], marker=".", label=label)
         title, across = WORDS[kind, what]
         axis.set(xscale="log", yscale="log", title=f"{title}; exponent", xlabel=across)
+        points = next(iter(found[kind].values()))
+        axis.set_xticks(series(points, kind, what)[0], [p["size" if kind == "resolution" else "batch"] for p in points])
+        axis.set_xticks([], minor=True)
         axis.legend(fontsize=7, frameon=False)
     write(made, path)
 

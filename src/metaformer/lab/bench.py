@@ -129,7 +129,7 @@ def _cells(plan: Plan, device: str, folder: Path, notes: list[str]) -> list[tupl
     precisions = plan.precisions or (("fp32", "bf16") if device == "cpu" else ("bf16",))
     others = [name.removeprefix(PREFIX) for name in plan.models if name.startswith(PREFIX)]
     mine = [name for name in plan.models if not name.startswith(PREFIX)]
-    cells = []
+    cells: list[tuple[Cell, list[Contestant]]] = []
     for job in plan.jobs:
         models = mine or ([PREFIX + others[0]] if others else MODELS[job])
         usual = {"cpu": {"predict": (1, 16), "train": (16,)}}.get(device, {"predict": (256, 1), "train": (256,)})[job]
@@ -140,6 +140,7 @@ def _cells(plan: Plan, device: str, folder: Path, notes: list[str]) -> list[tupl
                     cell = Cell(job, model, batch, size, device, cores(), folder)
                     cells.append((cell, enter(cell, engines, precisions, [*same, *others], plan.leave_out)))
     _check(plan, cells)
+    cells.sort(key=lambda pair: -pair[0].batch)  # where time is short, large batches say more
     return cells
 
 

@@ -20,6 +20,8 @@ LEAST = 3
 """Rounds that are measured also where time is short."""
 LIMIT = 600.0
 """Seconds without an answer after which a contestant has failed."""
+GRACE = 30.0
+"""Seconds that a contestant may still be built when time is up."""
 RESAMPLES = 2000
 
 
@@ -100,7 +102,7 @@ def _build(cell: Cell, outcomes: Sequence[Outcome], workers: dict[str, Worker], 
         wait([workers[one.name].link for one in building], timeout=1.0)
         for one in list(building):
             worker = workers[one.name]
-            if worker.link.poll() or time.monotonic() > worker.began + LIMIT:
+            if worker.link.poll() or time.monotonic() > min(worker.began + LIMIT, end + GRACE):
                 building.remove(one)
                 _attempt(one, workers, lambda one=one, worker=worker: setattr(one, "built", worker.built(0.0)))
 
