@@ -15,7 +15,7 @@ from tests.tiny import command
 from metaformer.lab import bench as bench_module
 from metaformer.lab.bench import Plan, bench
 from metaformer.lab.contestants import CEILING, Contestant, enter
-from metaformer.lab.standings import Standing, claims, said, texts, write_all
+from metaformer.lab.standings import Standing, claims, draw, said, texts, write_all
 from metaformer.lab.turns import Outcome, Turns, compete
 from metaformer.lab.worker import Built, Cell
 
@@ -60,7 +60,7 @@ def standing(batch: int, ours: list[float]) -> Standing:
 
 def test_the_files_agree(tmp_path: Path) -> None:
     both = [standing(1, [40.0, 80.0, 120.0]), standing(16, [30.0, 60.0, 90.0])]
-    written = write_all(tmp_path, {"machine": {"device": "a slide rule"}}, both, ["one note"])
+    written = write_all(tmp_path, {"machine": {"device": "a slide rule"}}, both, ["one note"]) + draw(tmp_path, both)
     assert [file.name for file in written] == ["bench.json", "bench.csv", "bench.md", "bench.png"]
     found = json.loads((tmp_path / "bench.json").read_text())
     table = list(csv.DictReader((tmp_path / "bench.csv").read_text().splitlines()))
@@ -137,8 +137,7 @@ def test_it_needs_torch_and_timm_alone() -> None:
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "metaformer.lab.plots", None)
-    written = write_all(tmp_path, {"machine": {}}, [standing(1, [1.0, 2.0, 3.0])], [])
-    assert [file.name for file in written] == ["bench.json", "bench.csv", "bench.md"]
+    assert draw(tmp_path, [standing(1, [1.0, 2.0, 3.0])]) == []
 
 
 def test_time_that_is_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

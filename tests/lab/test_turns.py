@@ -73,7 +73,7 @@ def test_peak_memory_is_of_a_call(tmp_path: Path) -> None:
 
 def test_an_answer_that_does_not_come_is_a_failure(tmp_path: Path) -> None:
     worker = Worker(sleeping, cell(tmp_path), tmp_path / "log.txt")
-    with pytest.raises(FailedError, match=r"^no answer within 0 s$"):
+    with pytest.raises(FailedError, match=r"^no answer for 0 s$"):
         worker.built(0.1)
     assert not worker.process.is_alive()
 

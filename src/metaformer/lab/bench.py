@@ -19,7 +19,7 @@ import torch
 from metaformer.core.device import choose_device
 from metaformer.infer.engines import cores
 from metaformer.lab.contestants import CEILING, ENGINES, PRECISIONS, Contestant, enter
-from metaformer.lab.standings import Standing, claims, said, texts, write_all
+from metaformer.lab.standings import Standing, claims, draw, said, texts, write_all
 from metaformer.lab.tables import columns
 from metaformer.lab.turns import Turns, compete
 from metaformer.lab.worker import Cell
@@ -85,7 +85,7 @@ def bench(plan: Plan, out: Path, say: Say) -> list[Standing]:
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device={device} cannot be measured: --device cpu or cuda")
     out.mkdir(parents=True, exist_ok=True)
-    notes: list[str] = []
+    notes = [f"left out as asked: {glob}" for glob in plan.leave_out]
     standings: list[Standing] = []
     about = {"machine": machine(device), "plan": asdict(plan)}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def bench(plan: Plan, out: Path, say: Say) -> list[Standing]:
             write_all(out, about, standings, notes)  # a bench that is cut short has said what it found
     if not standings:
         raise ValueError(f"nothing was measured in {plan.minutes:g} minutes: more --minutes, or fewer models")
-    files = write_all(out, about, standings, notes)
+    files = write_all(out, about, standings, notes) + draw(out, standings)
     lines = [*(said(claim) for claim in claims(standings)), *(f"note: {note}" for note in notes)]
     say("\n" + "\n".join(lines) + f"\n\nwritten: {', '.join(map(str, files))}; {(time.monotonic() - began) / 60:.1f} minutes\n")
     return standings

@@ -224,7 +224,7 @@ def said(claim: Claim) -> str:
 
 
 def write_all(folder: Path, about: dict[str, Any], standings: Sequence[Standing], notes: Sequence[str]) -> list[Path]:
-    """bench.json, bench.csv, bench.md, and bench.png where matplotlib is; the files that were written."""
+    """bench.json, bench.csv and bench.md; the files that were written."""
     folder.mkdir(parents=True, exist_ok=True)
     summary = claims(standings)
     rows = [row for standing in standings for row in standing.rows()]
@@ -239,13 +239,17 @@ def write_all(folder: Path, about: dict[str, Any], standings: Sequence[Standing]
     write_text(folder / "bench.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "bench.csv", _csv(rows))
     write_text(folder / "bench.md", _markdown(about, standings, summary, notes))
-    files = [folder / f"bench.{kind}" for kind in ("json", "csv", "md")]
+    return [folder / f"bench.{kind}" for kind in ("json", "csv", "md")]
+
+
+def draw(folder: Path, standings: Sequence[Standing]) -> list[Path]:
+    """bench.png, where matplotlib is; the files that were written."""
     try:
         from metaformer.lab.plots import bars
     except ImportError:
-        return files
+        return []
     bars([(standing.cell.title, standing.baseline, standing.rows()) for standing in standings], folder / "bench.png")
-    return [*files, folder / "bench.png"]
+    return [folder / "bench.png"]
 
 
 def _csv(rows: Sequence[Row]) -> str:

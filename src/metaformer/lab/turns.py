@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -22,6 +23,8 @@ LIMIT = 600.0
 """Seconds without an answer after which a contestant has failed."""
 GRACE = 30.0
 """Seconds that a contestant may still be built when time is up."""
+PAUSE = 0.02
+"""Seconds before a turn, in which threads of the one before fall asleep that wait by spinning."""
 RESAMPLES = 2000
 
 
@@ -131,6 +134,7 @@ def _prepare(one: Outcome, worker: Worker, seconds: float) -> None:
 
 def _turn(one: Outcome, worker: Worker) -> None:
     assert one.built is not None
+    time.sleep(PAUSE)
     one.rates.append(one.calls * one.built.images / worker.seconds(one.calls, LIMIT))
 
 
@@ -149,9 +153,13 @@ class Ratio:
         return f"{self.value:.2f} ({self.low:.2f}–{self.high:.2f})"
 
 
-def ratio(one: Sequence[float], other: Sequence[float], seed: int = 0) -> Ratio:
+def ratio(one: Sequence[float], other: Sequence[float]) -> Ratio:
     """Of two contestants' rates in the same rounds. The interval is a bootstrap's: the rounds are drawn again and again."""
-    pairs = [a / b for a, b in zip(one, other, strict=True)]
-    draw = random.Random(seed)
-    medians = sorted(statistics.median(draw.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
-    return Ratio(statistics.median(pairs), medians[round(0.025 * (RESAMPLES - 1))], medians[round(0.975 * (RESAMPLES - 1))])
+    return _resampled(tuple(a / b for a, b in zip(one, other, strict=True)))
+
+
+@lru_cache(maxsize=4096)
+def _resampled(values: tuple[float, ...]) -> Ratio:
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return Ratio(statistics.median(values), medians[round(0.025 * (RESAMPLES - 1))], medians[round(0.975 * (RESAMPLES - 1))])

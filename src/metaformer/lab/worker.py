@@ -83,7 +83,7 @@ class Worker:
 
     def __init__(self, make: Maker, cell: Cell, log: Path) -> None:
         self.log = log
-        self.began = time.monotonic()
+        self.began = self.asked = time.monotonic()
         self.link, far = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=serve, args=(far, make, cell, log), daemon=True)
         self.process.start()
@@ -110,13 +110,14 @@ class Worker:
         self.process.join()
 
     def _ask(self, what: tuple[str, int]) -> None:
+        self.asked = time.monotonic()
         with suppress(OSError):  # where the process is dead, its answer is the end of the pipe
             self.link.send(what)
 
     def _answer(self, limit: float) -> Any:
         if not self.link.poll(limit):
             self.close()
-            raise FailedError(f"no answer within {limit:.0f} s")
+            raise FailedError(f"no answer for {time.monotonic() - self.asked:.0f} s")
         try:
             return self.link.recv()
         except (EOFError, ConnectionError):
