@@ -87,6 +87,8 @@ def compete(
                     _attempt(one, workers, lambda one=one: _turn(one, workers[one.name]))
         finally:
             for worker in workers.values():
+                worker.link.close()  # all are asked to end before one is waited for
+            for worker in workers.values():
                 worker.close()
     return outcomes
 

@@ -103,9 +103,10 @@ class Worker:
         self._ask(("peak", 1))
         return self._answer(limit)
 
-    def close(self) -> None:
-        """Ends the process, whatever it does."""
+    def close(self, patience: float = 5.0) -> None:
+        """Ends the process: it is asked to, and killed where it does not within `patience` seconds."""
         self.link.close()
+        self.process.join(patience)
         self.process.kill()
         self.process.join()
 
@@ -116,7 +117,7 @@ class Worker:
 
     def _answer(self, limit: float) -> Any:
         if not self.link.poll(limit):
-            self.close()
+            self.close(0)
             raise FailedError(f"no answer for {time.monotonic() - self.asked:.0f} s")
         try:
             return self.link.recv()
