@@ -100,7 +100,7 @@ def bench(plan: Plan, out: Path, say: Say) -> list[Standing]:
             standing = Standing(cell, _baseline(plan, device, [one.name for one in outcomes if one.rates]), outcomes)
             standings.append(standing)
             notes += _shortened(standing, plan.turns.rounds)
-            say(f"\n{cell.title}; ratios are to {standing.baseline}\n{columns(texts(standing), right=tuple(range(1, 10)))}\n")
+            say(f"\n{cell.title}; ratios are to {standing.baseline}\n{columns(texts(standing), right=tuple(range(1, 11)))}\n")
             write_all(out, about, standings, notes)  # a bench that is cut short has said what it found
     if not standings:
         raise ValueError(f"nothing was measured in {plan.minutes:g} minutes: more --minutes, or fewer models")

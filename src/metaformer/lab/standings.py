@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -32,8 +32,10 @@ class Row:
     """To the cell's baseline: median over the rounds of the ratio within a round, with its 95 % interval."""
     ratio_low: float | None = None
     ratio_high: float | None = None
+    gflops: float | None = None
+    """2 · MACs · images/s, in 10⁹; training counts three passes."""
     of_ceiling: float | None = None
-    """2 · MACs · images/s over the operations/s of the machine's matrix product in that precision; training counts three."""
+    """The same over what the machine's matrix product in that precision reaches."""
     peak_mib: float | None = None
     """What a call takes at most above the loaded model."""
     macs: int | None = None
@@ -67,13 +69,22 @@ class Standing:
         place = (self.cell.model, self.cell.job, self.cell.batch, self.cell.size, one.name)
         if not one.rates or one.built is None:
             return Row(*place, error=one.error)
-        to_base = ratio(one.rates, base.rates) if base else None
-        products = 3 if self.cell.job == "train" else 1  # forward, and backward to the input and to the weights
-        part = None
-        if top is not None and top.built is not None and top.built.macs and one.built.macs and top is not one:
-            part = products * one.built.macs / top.built.macs * ratio(one.rates, top.rates).value
-        return Row(
+        ceiling = one.contestant.owner == CEILING
+        passes = 3 if self.cell.job == "train" and not ceiling else 1  # backward is to the input and to the weights
+        row = Row(
             *place,
+            gflops=None if one.built.macs is None else 2e-9 * passes * one.built.macs * one.rate,
+            build_seconds=one.built.seconds,
+            rounds=len(one.rates),
+        )
+        if ceiling:
+            return row  # its products are no images
+        to_base = ratio(one.rates, base.rates) if base else None
+        part = None
+        if top is not None and top.built is not None and top.built.macs and one.built.macs:
+            part = passes * one.built.macs / top.built.macs * ratio(one.rates, top.rates).value
+        return replace(
+            row,
             images_per_second=one.rate,
             low=min(one.rates),
             high=max(one.rates),
@@ -84,8 +95,6 @@ class Standing:
             peak_mib=None if one.peak is None else one.peak / 2**20,
             macs=one.built.macs,
             parameters=one.built.parameters,
-            build_seconds=one.built.seconds,
-            rounds=len(one.rates),
         )
 
 
@@ -185,7 +194,8 @@ def _claim(title: str, ratios: list[tuple[Ratio, Standing]], worst: Callable[...
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 HEADINGS = (
-    "contestant", "images/s", "range", "ratio (95 %)", "of ceiling", "peak MiB", "MACs", "parameters", "built in", "rounds",
+    "contestant", "images/s", "range", "ratio (95 %)", "GFLOP/s", "of ceiling", "peak MiB", "MACs", "parameters", "built in",
+    "rounds",
 )  # fmt: skip
 
 
@@ -201,8 +211,9 @@ def _text(row: Row) -> tuple[str, ...]:
     return (
         row.contestant,
         _or_dash(row.images_per_second, ",.1f"),
-        f"{row.low:,.1f}–{row.high:,.1f}",
+        "–" if row.low is None else f"{row.low:,.1f}–{row.high:,.1f}",
         interval,
+        _or_dash(row.gflops, ",.0f"),
         _or_dash(row.of_ceiling, ".0%"),
         _or_dash(row.peak_mib, ",.0f"),
         "–" if row.macs is None else f"{row.macs / 1e9:.2f} G",
