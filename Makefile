@@ -7,7 +7,7 @@ BIN    := .venv/bin
 # An environment that the caller has activated must not leak into ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test slow lint lock bench-gpu clean environment
+.PHONY: help demo test slow lint lock bench bench-gpu clean environment
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra fast $(UPGRADE) \
 		--no-annotate --no-emit-index-url --custom-compile-command "make lock" \
 		--python $(BIN)/python pyproject.toml --output-file requirements.lock
+
+# What the Predictor would choose of ours, with timm's in every engine; who is left out so that two cores need 15 minutes is told.
+bench: environment  ## measure ours and timm's s models: bench/bench.md, .json, .csv, .png
+	@$(BIN)/metaformer bench --minutes 13 --leave-out 'ours torch*,ours compiled*,ours onnxruntime*,timm compiled bf16'
 
 bench-gpu:  ## measure with the torch of PYTHON, without installing anything
 	@PYTHONPATH=src $(PYTHON) -m metaformer.lab.bench

@@ -192,6 +192,45 @@ def runs(root: Annotated[str, typer.Argument(help="Where run directories are.")]
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Published names; timm:NAME for a peer of another name.")
+    ] = None,
+    job: Annotated[str, typer.Option(help="predict, train, or both with a comma.")] = "predict",
+    engine: Annotated[str, typer.Option(help="torch,compiled,openvino,onnxruntime; all if left out.")] = "",
+    precision: Annotated[str, typer.Option(help="fp32,bf16 on processors, bf16 on GPUs; also fp16 there, int8.")] = "",
+    batch: Annotated[str, typer.Option(help="1,16 on processors, 256,1 on GPUs; to train 16 and 256.")] = "",
+    size: Annotated[str, typer.Option(help="Sides of the images in pixels.")] = "224",
+    peers: Annotated[bool, typer.Option(help="timm's models of the same names take part.")] = True,
+    leave_out: Annotated[str, typer.Option(help='Names of contestants, such as "ours compiled*,timm torch bf16".')] = "",
+    baseline: Annotated[str | None, typer.Option(help='What ratios are to, such as "timm openvino fp32".')] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each takes its turn.")] = 15,
+    minutes: Annotated[float, typer.Option(help="In which it is done, with fewer rounds if need be.")] = 14.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="A folder for bench.json, .csv, .md and .png.")] = Path("bench"),
+) -> None:
+    """Measure speed and memory beside timm's models: metaformer bench caformer_s18 --engine openvino --batch 1,16"""
+    from metaformer.lab.bench import Plan, bench, numbers, words
+    from metaformer.lab.turns import Turns
+
+    plan = Plan(
+        models=tuple(models or ()),
+        jobs=words(job),
+        engines=words(engine),
+        precisions=words(precision),
+        batches=numbers("batch", batch),
+        sizes=numbers("size", size),
+        peers=peers,
+        leave_out=words(leave_out),
+        baseline=baseline,
+        minutes=minutes,
+        device=device,
+        turns=Turns(rounds),
+    )
+    bench(plan, out, lambda text: print(text, end="", flush=True))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine and installation have: versions, devices, instruction sets, extras."""
     from metaformer.lab.doctor import examine

@@ -95,3 +95,29 @@ def predictions(
 def _plain(text: str) -> str:
     """As it is, where matplotlib would read what stands between two dollar signs as mathematics."""
     return text.replace("$", r"\$")
+
+
+def bars(cells: Sequence[tuple[str, str, Sequence[Any]]], path: Path) -> None:
+    """Images/s of each contestant with the range over the rounds, a panel per cell: its title, its baseline, its rows."""
+    columns = min(2, len(cells))
+    shown = [
+        (title, base, [row for row in rows if row.images_per_second and row.macs is not None]) for title, base, rows in cells
+    ]
+    rows = -(-len(cells) // columns)
+    most = max(len(panel) for _, _, panel in shown)
+    made, axes = figure(6.5 * columns, rows * (0.9 + 0.24 * most), rows, columns)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_visible(False)
+    for axis, (title, base, panel) in zip(axes.flat, shown, strict=False):
+        places = range(len(panel), 0, -1)
+        speeds = [row.images_per_second for row in panel]
+        spread = [[row.images_per_second - row.low for row in panel], [row.high - row.images_per_second for row in panel]]
+        colours = [BLUE if row.contestant.startswith("ours ") else GREY for row in panel]
+        axis.barh(places, speeds, xerr=spread, color=colours, height=0.7, error_kw={"elinewidth": 0.8})
+        axis.set_yticks(places, [row.contestant for row in panel], fontsize=7)
+        for place, row in zip(places, panel, strict=True):
+            text = f" {row.images_per_second:,.1f}" + ("" if row.ratio is None else f"  ×{row.ratio:.2f}")
+            axis.text(row.high, place, text, va="center", fontsize=7)
+        axis.set_xlim(0, 1.25 * max((row.high for row in panel), default=1))
+        axis.set_title(f"{title}: images/s, × {base}", fontsize=8)
+    write(made, path)
