@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("thread", "here")
 
 FAMILIES = ["poolformer_s12", "identityformer_s12", "randformer_s12", "poolformerv2_s12", "convformer_s18", "caformer_s18"]
 SIZE = 32
-CLASSES = ["ant", "bee", "cicada", "Käfer", "\"wasp\" & <co>\n"]
+CLASSES = ["ant", "bee", "cicada", "Käfer", '"wasp" & <co>\n']
 PREPROCESS = {"size": SIZE, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "fit": "crop", "crop_fraction": 0.9}
 
 
@@ -164,9 +164,7 @@ def test_a_mixer_of_ones_own_goes_along_as_a_graph() -> None:
     done = export(source, "onnx", model=model)
     pixels = noise(2, 3, SIZE, SIZE)
     predictor = Predictor(done.file)
-    np.testing.assert_allclose(
-        predictor.logits(pixels), reference(model, predictor.preprocess, pixels), rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(predictor.logits(pixels), reference(model, predictor.preprocess, pixels), rtol=1e-4, atol=1e-6)
     assert export(source, "safetensors", model=model).differences["noise"] == 0
     with pytest.raises(ValueError, match="Own"):
         Predictor("saved.safetensors")

@@ -100,7 +100,7 @@ def test_precision_is_what_was_asked_for() -> None:
         "a.pte": "a.pte computes in fp32: precision=fp32",
     }
     for file, sentence in sentences.items():
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match="precision") as error:
             Predictor(file, precision="bf16", device="cpu")
         assert str(error.value) == sentence
 
@@ -218,7 +218,7 @@ def test_files_that_do_not_say_what_they_are(format: str) -> None:
 def test_weights_without_a_description(here: Path) -> None:
     save_pretrained(model(), "a", ABOUT)
     Path("a/model.safetensors").rename("a.safetensors")
-    with pytest.raises(ValueError, match=r"^a\.safetensors does not say which model it is: load_weights"):
+    with pytest.raises(ValueError, match=r"^a\.safetensors holds weights and does not say of which model: load_weights"):
         Predictor("a.safetensors")
 
 
@@ -226,5 +226,7 @@ def test_weights_without_a_description(here: Path) -> None:
 def test_a_file_of_one_size_that_says_another(size: int) -> None:
     save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32")
     save(Path("a.pte"), ABOUT | {"preprocess": PREPROCESS.to_dict() | {"size": size}})
-    with pytest.raises(ValueError, match=rf"^a\.pte does not take the images that it says it takes: bytes, 3 × {size} × {size}$"):
+    with pytest.raises(
+        ValueError, match=rf"^a\.pte does not take the images that it says it takes: bytes, 3 × {size} × {size}$"
+    ):
         Predictor("a.pte")

@@ -10,14 +10,15 @@ from metaformer.infer.engines import Logits
 from metaformer.weights.pretrained import Model
 
 
-def compare(
-    model: Model, preprocess: Preprocess, run: Callable[[Pixels], Logits], *, free: bool
-) -> dict[str, float]:
+def compare(model: Model, preprocess: Preprocess, run: Callable[[Pixels], Logits], *, free: bool) -> dict[str, float]:
     """For each case the greatest difference from the model as it is, in fp32, over the mean absolute logit.
 
     `free`: whether the file takes images of other sides than the model's.
     """
-    return {name: difference(reference(model, preprocess, pixels), run(pixels)) for name, pixels in cases(preprocess, free=free).items()}
+    return {
+        name: difference(reference(model, preprocess, pixels), run(pixels))
+        for name, pixels in cases(preprocess, free=free).items()
+    }
 
 
 def cases(preprocess: Preprocess, *, free: bool) -> dict[str, Pixels]:
@@ -43,11 +44,12 @@ def noise(batch: int, channels: int, height: int, width: int) -> Pixels:
 def drawn(batch: int, channels: int, height: int, width: int) -> Pixels:
     """Slopes of light with a bright frame on two sides, a dark one on two, and a rectangle of the opposite: as photographs,
     smooth in most places, with edges that are hard, also where the image ends."""
-    down, right = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     images = np.empty((batch, channels, height, width), np.uint8)
     for b, c in np.ndindex(batch, channels):
         light = 255 * np.abs(np.sin((1 + b + c) * (0.3 + down + 0.7 * right)))
-        light[height // 3 : height // 2, width // 4 : 2 * width // 3] = 255 - light[height // 3 : height // 2, width // 4 : 2 * width // 3]
+        inner = light[height // 3 : height // 2, width // 4 : 2 * width // 3]
+        inner[:] = 255 - inner
         light[:2], light[:, :1], light[-1:], light[:, -2:] = 255, 255, 0, 0
         images[b, c] = light
     return images

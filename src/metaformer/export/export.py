@@ -1,9 +1,9 @@
 """`export`: convert, write under another name, reload, compare with torch, write what was found into it, rename."""
 
 import shutil
-from copy import deepcopy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path

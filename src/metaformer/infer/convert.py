@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -55,7 +56,9 @@ def is_fixed(module: nn.Module) -> bool:
     return isinstance(module, Peer) or (isinstance(module, Normalised) and isinstance(module.model, Peer))
 
 
-def to_exported(module: nn.Module, channels: int, size: int, *, fixed: bool = False, batch: int | None = None) -> ExportedProgram:
+def to_exported(
+    module: nn.Module, channels: int, size: int, *, fixed: bool = False, batch: int | None = None
+) -> ExportedProgram:
     """The graph of a pipeline, with free sides, or `fixed` ones; of any number of images, or of `batch`.
 
     Raises ValueError for a model that torch.export cannot follow.
@@ -70,9 +73,10 @@ def to_exported(module: nn.Module, channels: int, size: int, *, fixed: bool = Fa
             program = torch.export.export(module, (example,), dynamic_shapes=(free,))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"torch.export cannot follow this model: {_first(error)}") from error
-    for node in (node for part in program.graph_module.modules() if hasattr(part, "graph") for node in part.graph.nodes):
-        for trace in TRACES:
-            node.meta.pop(trace, None)
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            for trace in TRACES:
+                node.meta.pop(trace, None)
     program._guards_code = []
     for symbol in program.range_constraints:  # where the image followed was larger than it need be, so is the lower limit
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
@@ -103,7 +107,8 @@ def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     with hushed():
         graph = ov.convert_model(program)
     for node in graph.get_ops():
-        if node.get_type_name() == "Interpolate": print(node.get_attributes())
+        if node.get_type_name() == "Interpolate":  # OpenVINO's rule for torch takes a corner where one place is left
+            node.set_attribute("coordinate_transformation_mode", "half_pixel")
     return graph
 
 

@@ -141,7 +141,9 @@ class OpenVinoEngine:
         if options.precision == "fp16":
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
         core = ov.Core()
-        self.model = source if isinstance(source, ov.Model) else opened(source, lambda: core.read_model(source), (RuntimeError,))
+        self.model = (
+            source if isinstance(source, ov.Model) else opened(source, lambda: core.read_model(source), (RuntimeError,))
+        )
         wanted = self.about().get("precision", "fp32") if options.precision == "auto" else options.precision
         precision = "bf16" if wanted == "bf16" else "f32"
         self.streams = options.streams or 1

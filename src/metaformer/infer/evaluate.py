@@ -34,13 +34,16 @@ def evaluate(
 ) -> Evaluation:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not those that
-    the model knows.
+    `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not
+    those that the model knows.
     """
     unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
-    if data is None and not is_run(source):
-        if str(source).startswith(HUB) or is_exported(source) or isinstance(find_source(source), Published):
-            raise ValueError(unsaid)  # before anything is fetched
+    if (
+        data is None
+        and not is_run(source)
+        and (str(source).startswith(HUB) or is_exported(source) or isinstance(find_source(source), Published))
+    ):
+        raise ValueError(unsaid)  # before anything is fetched
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
     if data is None and not is_run(source):
         raise ValueError(unsaid)

@@ -25,7 +25,15 @@ MEMBERS = re.compile(
 )
 """What an archive may hold; compiled code, custom and opaque objects have other names."""
 DESCRIBED = ("models/model.json", "data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
-EMPTY = {"metadata", "guards_code", "treespec_namedtuple_fields", "custom_obj_values", "as_graph", "as_operator", "as_custom_obj"}
+EMPTY = {
+    "metadata",
+    "guards_code",
+    "treespec_namedtuple_fields",
+    "custom_obj_values",
+    "as_graph",
+    "as_operator",
+    "as_custom_obj",
+}
 """What is evaluated, or leads to something that is."""
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 NAMED = {"name", "as_name", "forward_arg_names"}
@@ -39,16 +47,19 @@ EXPRESSION = re.compile(
 """Shapes: whole numbers, the sides' symbols, arithmetic. They are evaluated as Python, so that nothing else may be in them."""
 LONGEST = 2000
 """Characters of an expression."""
-PLAIN = re.compile(r"_operator\.(add|sub|mul|neg|mod|floordiv|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_|getitem)|torch\.sym_(float|int|max|min|not)")
-"""Functions of numbers, and choosing one of several results."""
-COMPOSITE = frozenset(
-    "_assert_tensor_metadata _upsample_bicubic2d_aa adaptive_avg_pool2d arange avg_pool2d batch_norm chunk clamp_min contiguous"
-    " conv2d dropout einsum expand_as fft_fft2 flatten gelu group_norm hardsigmoid hardswish layer_norm linalg_vector_norm linear"
-    " log_softmax matmul max_pool2d mish narrow outer pad pixel_shuffle pixel_unshuffle real reshape rms_norm roll rsub"
-    " scaled_dot_product_attention silu softmax split square squeeze stack t to transpose type_as unbind unflatten var_mean"
-    " view_as zeros".split()
+PLAIN = re.compile(
+    r"_operator\.(add|sub|mul|neg|mod|floordiv|truediv|pow|eq|ne|lt|le|gt|ge|and_|or_|getitem)"
+    r"|torch\.sym_(float|int|max|min|not)"
 )
-"""Operators of aten that compute and are not in its core set."""
+"""Functions of numbers, and choosing one of several results."""
+COMPOSITE = re.compile(
+    "_assert_tensor_metadata|_upsample_bicubic2d_aa|adaptive_avg_pool2d|arange|avg_pool2d|batch_norm|chunk|clamp_min|contiguous"
+    "|conv2d|dropout|einsum|expand_as|fft_fft2|flatten|group_norm|hardsigmoid|hardswish|layer_norm|linalg_vector_norm|linear"
+    "|log_softmax|matmul|max_pool2d|mish|narrow|outer|pad|pixel_shuffle|pixel_unshuffle|real|reshape|rms_norm|roll|rsub"
+    "|scaled_dot_product_attention|silu|softmax|split|square|squeeze|stack|t|to|transpose|type_as|unbind|unflatten|var_mean"
+    "|view_as|zeros|(add|hardsigmoid|hardswish|mul|relu|silu)_"
+)
+"""Operators of aten that compute and are not in its core set; from_file, which is in neither, can make a file."""
 
 
 def read_program(file: Path) -> tuple[ExportedProgram, dict[str, Any]]:
@@ -118,10 +129,9 @@ def _is_operator(path: str) -> bool:
         return PLAIN.fullmatch(path) is not None
     packet = getattr(torch.ops.aten, parts[3], None)
     operator = getattr(packet, parts[4], None)
-    return operator is not None and (torch.Tag.core in operator.tags or parts[3].removesuffix("_") in COMPOSITE | {"add", "mul", "relu"})
+    return operator is not None and (torch.Tag.core in operator.tags or COMPOSITE.fullmatch(parts[3]) is not None)
 
 
-TREES = {
-    pytree.treespec_dumps(pytree.tree_structure(tree)) for tree in (((0,), {}), 0, (0,))
-}
+ONE: tuple[object, ...] = ((0,), dict[str, int]())
+TREES = {pytree.treespec_dumps(pytree.tree_structure(tree)) for tree in (ONE, 0)}
 """How a program is called, one tensor, and what it gives, one tensor."""

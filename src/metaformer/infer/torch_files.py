@@ -81,6 +81,7 @@ class ExecuTorchEngine:
 def _form(program: ExportedProgram) -> Form:
     """What a program takes and gives."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    given, found = (values[names[0]] for names in (program.graph_signature.user_inputs, program.graph_signature.user_outputs))
+    signature = program.graph_signature
+    given, found = (values[next(iter(names))] for names in (signature.user_inputs, signature.user_outputs))
     sides = tuple(side if isinstance(side, int) else None for side in given.shape)
     return Form(given.dtype == torch.uint8, sides, found.shape[-1])

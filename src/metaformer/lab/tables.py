@@ -13,7 +13,6 @@ from metaformer.config import CHOICES, KEYS, LIMITS, Recipe
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
-
 from metaformer.recipes import RECIPES, SMALL
 from metaformer.runs import is_run, open_run
 from metaformer.weights.catalogue import Published, list_weights

@@ -1,4 +1,4 @@
-"""A model in a folder: model.safetensors, and model.json that says what it is; or both in one file. Ours to write and to read."""
+"""A model in a folder, model.safetensors and model.json that says what it is, or both in one file. Ours to write and read."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
         raise ValueError(f"about may not have {key!r}: the file says that itself")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(describe(model) | about, indent=2) + "\n"
+    content = json.dumps({**describe(model), **about}, indent=2) + "\n"
     weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
     save_tensors(_state(model), weights, metadata={"format": "pt"})
     text.write_text(content, encoding="utf-8")
@@ -84,7 +84,7 @@ def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
     except DAMAGE as error:
         raise ValueError(f"{source} is damaged: {str(error).splitlines()[0]}") from error
     if text is None:
-        raise ValueError(f"{source} does not say which model it is: load_weights fills a model with it, metaformer export writes one that does")
+        raise ValueError(f"{source} holds weights and does not say of which model: load_weights fills one with them")
     return source, parse_json(text, source)
 
 
