@@ -6,6 +6,7 @@ Every engine takes (B, C, H, W) of uint8, as `Preprocess.fitted` leaves them, an
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,9 @@ def need(name: str) -> Any:
 
     sys.modules.setdefault("openvino_telemetry", None)  # pyrefly: ignore  OpenVINO reports its use to its makers, unasked
     try:
-        return import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a package thinks of its own age is nothing to our users
+            return import_module(name)
     except ImportError as error:
         raise ValueError(f"{name.partition('.')[0]} is not installed: pip install 'metaformer[fast]'") from error
 
