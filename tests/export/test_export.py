@@ -113,7 +113,7 @@ def exact(name: str, pixels: np.ndarray) -> np.ndarray:
 def test_bf16(format: str) -> None:
     source = saved(tiny("caformer_s18"))
     small, full = export(source, format, "small" + FORMATS[format].suffix, precision="bf16"), export(source, format)
-    assert small.bytes < 0.8 * full.bytes
+    assert (small.bytes < 0.8 * full.bytes) == (format == "torch-export")  # OpenVINO keeps weights in fp32
     assert 1e-4 < max(small.differences.values()) <= small.bound
     predictor = Predictor(small.file, device="cpu")
     assert predictor.engine.name.endswith(" bf16")

@@ -25,8 +25,8 @@ from metaformer.weights.pretrained import Model, describe, read_pretrained
 # fmt: off
 FORMATS = {
     "onnx":         Format(".onnx", onnx.prepare, {"fp32": 1e-4}),
-    "openvino":     Format(".xml", openvino.prepare, {"fp32": 1e-4, "bf16": 0.2}, beside=(".bin",)),
-    "torch-export": Format(".pt2", pt2.prepare, {"fp32": 1e-4, "bf16": 0.2}),
+    "openvino":     Format(".xml", openvino.prepare, {"fp32": 1e-4, "bf16": 0.3}, beside=(".bin",)),
+    "torch-export": Format(".pt2", pt2.prepare, {"fp32": 1e-4, "bf16": 0.3}),
     "executorch":   Format(".pte", executorch.prepare, {"fp32": 1e-4}),
     "safetensors":  Format(".safetensors", safetensors.prepare, {"fp32": 0.0}),
 }
