@@ -159,8 +159,9 @@ class OpenVinoEngine:
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""
-        info = self.model.get_rt_info()
-        return said_of(str(info[ABOUT].value) if ABOUT in info else None)
+        of_xml, of_onnx = [ABOUT], ["framework", ABOUT]
+        found = next((path for path in (of_xml, of_onnx) if self.model.has_rt_info(path)), None)
+        return said_of(None if found is None else str(self.model.get_rt_info(found).value))
 
     def form(self) -> Form:
         given, found = self.model.input(0), self.model.output(0)

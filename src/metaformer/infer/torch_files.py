@@ -11,8 +11,11 @@ from torch.export.passes import move_to_device_pass
 from metaformer.config import ABOUT
 from metaformer.core.device import choose_device, keep_memory
 from metaformer.data.preprocess import Pixels
+from metaformer.infer.convert import hushed
 from metaformer.infer.engines import Form, Logits, Options, compile_frozen, need, opened, said_of
 from metaformer.infer.pt2 import read_program
+
+MAGIC = b"ET12"
 
 
 class ProgramEngine:
@@ -50,7 +53,11 @@ class ExecuTorchEngine:
     """A file of ExecuTorch in its Python runtime."""
 
     def __init__(self, file: Path, options: Options) -> None:
-        runtime = need("executorch.runtime").Runtime.get()
+        with file.open("rb") as handle:
+            if handle.read(8)[4:] != MAGIC:  # ExecuTorch would say what it found instead, and die where that is no text
+                raise ValueError(f"{file} is damaged, or no program of ExecuTorch")
+        with hushed():
+            runtime = need("executorch.runtime").Runtime.get()
         if options.precision not in ("auto", "fp32"):
             raise ValueError(f"{file} computes in fp32: precision=fp32")
         if options.streams is not None:
