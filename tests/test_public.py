@@ -17,6 +17,7 @@ NAMES = [
     "ReLU", "Scale", "SiLU", "SquaredReLU", "StarReLU",
     "Attention", "DepthwiseConv", "Fourier", "Identity", "MaxPooling", "Pooling", "Random", "SepConv", "SpatialFC",
     "MetaFormer", "MetaFormerConfig",
+    "Exported", "export",
     "evaluate", "fuse", "Prediction", "Predictor",
     "train",
     "Run",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from metaformer.core.mixers import SepConv as SepConv
     from metaformer.core.mixers import SpatialFC as SpatialFC
     from metaformer.core.model import MetaFormer as MetaFormer
+    from metaformer.export.export import Exported as Exported
+    from metaformer.export.export import export as export
     from metaformer.infer.evaluate import evaluate as evaluate
     from metaformer.infer.fuse import fuse as fuse
     from metaformer.infer.predictor import Prediction as Prediction
@@ -54,6 +56,7 @@ _HOME = {
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
     "core.model": "MetaFormer",
     "core.architecture": "MetaFormerConfig",
+    "export.export": "Exported export",
     "infer.evaluate": "evaluate",
     "infer.fuse": "fuse",
     "infer.predictor": "Prediction Predictor",

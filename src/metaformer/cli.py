@@ -14,7 +14,11 @@ from metaformer import __version__
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
-MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, or hf:USER/NAME."
+MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, hf:USER/NAME, or an exported file."
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Engine = Annotated[str, typer.Option(help="What runs it: auto, torch, compiled, openvino, onnxruntime or executorch.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or on a GPU fp16.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the processor; by default one for each core.")]
 
 
 def main() -> None:
@@ -67,14 +71,17 @@ def train(
 def evaluate(
     source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
     """Judge a model, of a run its best weights, on held-out images."""
     from metaformer.infer.evaluate import evaluate as judge
     from metaformer.lab.tables import evaluation_text
 
-    figures = judge(source, data=data, device=device).summary()
+    figures = judge(source, data=data, device=device, engine=engine, precision=precision, threads=threads).summary()
     print(json.dumps(figures, indent=2) if as_json else evaluation_text(figures))
 
 
@@ -85,7 +92,10 @@ def predict(
     out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
 ) -> None:
     """Say what is on images. What cannot be read is told, and the exit code is then 1."""
     from rich.console import Console
@@ -96,8 +106,9 @@ def predict(
     from metaformer.infer.predictor import Predictor
 
     file, images = check_out(out), find_images(paths)
-    predictor = Predictor(source, device=device)
+    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads)
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    aside.print(predictor.choice, markup=False)
     table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None)
     shown, failed = not json_lines and file is None, 0
     if shown and screen.is_terminal:
@@ -117,6 +128,24 @@ def predict(
     aside.print(summary(len(images), failed, file), markup=False)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL.replace(", or an exported file", ""))],
+    format: Annotated[str, typer.Argument(help="onnx, openvino, torch-export, executorch or safetensors.")],
+    out: Annotated[str | None, typer.Argument(help="A file, or a folder for it; by default MODEL's name, here.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for openvino and torch-export.")] = "fp32",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write a model as one file for a runtime, reload it, and say how far off it is: metaformer export runs/mine onnx"""
+    from metaformer.export.export import export as write
+    from metaformer.lab.tables import columns, exported_table
+
+    done = write(source, format, out, precision=precision, force=force)
+    print(f"{done.file}  {done.bytes / 1e6:.1f} MB, {done.precision}, says what the model says:\n")
+    print(columns(exported_table(done), right=(1,)))
+    print(f"\nNext: metaformer predict {done.file} IMAGE...")
 
 
 @app.command()

@@ -11,6 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 SCHEMA = 1
 """Version of `recipe.json`."""
+ABOUT = "metaformer"
+"""The name under which a model's file says what it is, as JSON: classes, preprocessing, figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,13 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError that names the file where there is none."""
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(text: str | bytes, path: Path) -> dict[str, Any]:
+    """The object in the text of a file. Raises ValueError that names the file where there is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not JSON, not text, or brackets in brackets
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(data, dict):

@@ -194,7 +194,7 @@ def resize_token_matrix(matrix: Tensor, grid: int, size: tuple[int, int]) -> Ten
         return matrix
     wide = resize_map(matrix.unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0)  # (g², H·W)
     tall = resize_map(wide.t().unflatten(1, (grid, grid)).unsqueeze(0), size).flatten(2).squeeze(0).t()  # (H·W, H·W)
-    tall = tall * (grid * grid / tall.shape[1])
+    tall = tall * (grid * grid) / tall.shape[1]
     kept = resize_map(matrix.sum(1).view(1, 1, grid, grid), size).flatten().unsqueeze(1)
     share = tall.abs() + torch.finfo(tall.dtype).tiny  # even where a row is empty
     return tall + (kept - tall.sum(1, keepdim=True)) * share / share.sum(1, keepdim=True)

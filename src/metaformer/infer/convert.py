@@ -5,7 +5,7 @@ What is converted is `pipeline(model, preprocess)`: bytes in, logits out, of any
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from metaformer.core.layers import ChannelNorm
 from metaformer.core.model import MetaFormer
@@ -24,6 +27,10 @@ from metaformer.weights.peers import Peer
 from metaformer.weights.pretrained import Model
 
 OPSET = 20
+EXAMPLE = (160, 96)
+"""Sides of the image that is followed: unequal, and no map has a side of 1, lest a graph holds for such images alone."""
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
+"""What torch notes beside every operation: whose file it came from, on which machine. No runtime needs it."""
 
 
 class Normalised(nn.Module):
@@ -50,37 +57,65 @@ def pipeline(model: Model, preprocess: Preprocess) -> nn.Module:
     return fuse(model.eval(), preprocess) if isinstance(model, MetaFormer) else Normalised(model.eval(), preprocess)
 
 
-def to_exported(module: nn.Module, channels: int, size: int, *, fixed: bool = False) -> ExportedProgram:
-    """The graph of a pipeline, with free batch and sides, or `fixed` sides for what cannot be resized."""
+def is_fixed(module: nn.Module) -> bool:
+    """Whether it only takes images of the size it was made for: timm's, of which many do."""
+    return isinstance(module, Peer) or (isinstance(module, Normalised) and isinstance(module.model, Peer))
+
+
+def to_exported(
+    module: nn.Module, channels: int, size: int, *, fixed: bool = False, batch: int | None = None
+) -> ExportedProgram:
+    """The graph of a pipeline, with free sides, or `fixed` ones; of any number of images, or of `batch`.
+
+    Raises ValueError for a model that torch.export cannot follow.
+    """
     device = next(module.parameters()).device
-    example = torch.zeros(2, channels, size, size, dtype=torch.uint8, device=device)
-    sides: dict[int, Any] = {} if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    with torch.no_grad(), _hushed():
-        return torch.export.export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC, **sides},))
+    sides = (size, size) if fixed else EXAMPLE
+    example = torch.zeros(batch or 2, channels, *sides, dtype=torch.uint8, device=device)
+    free: dict[int, Any] = {0: Dim.DYNAMIC} if batch is None else {}
+    free |= {} if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    try:
+        with torch.no_grad(), hushed():
+            program = torch.export.export(module, (example,), dynamic_shapes=(free,))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"torch.export cannot follow this model: {_first(error)}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            for trace in TRACES:
+                node.meta.pop(trace, None)
+    program._guards_code = []
+    for symbol in program.range_constraints:  # where the image followed was larger than it need be, so is the lower limit
+        program.range_constraints[symbol] = ValueRanges(1, int_oo)
+    return program
 
 
-def to_onnx(module: nn.Module, channels: int, size: int, about: dict[str, str] | None = None) -> Any:
-    """An onnx.ModelProto; `about` becomes its metadata."""
+def to_onnx(module: nn.Module, channels: int, size: int) -> Any:
+    """An onnx.ModelProto. Raises ValueError where an operator has no counterpart."""
     need("onnxscript")
-    fixed = isinstance(module, Normalised) and isinstance(module.model, Peer)
-    with _hushed():
-        made = torch.onnx.export(
-            to_exported(module, channels, size, fixed=fixed), opset_version=OPSET, dynamo=True, verbose=False
-        )
+    program = to_exported(module, channels, size, fixed=is_fixed(module))
+    try:
+        with hushed():
+            made = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)
+    except torch.onnx.OnnxExporterError as error:
+        raise ValueError(f"this model has no form in ONNX: {_first(error)}") from error
     assert made is not None
     proto = made.model_proto
-    for key, value in (about or {}).items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]
     return proto
 
 
 def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     """An ov.Model."""
     ov = need("openvino")
-    fixed = isinstance(module, Normalised) and isinstance(module.model, Peer)
-    with _hushed():
-        return ov.convert_model(to_exported(norms_over_channels(module), channels, size, fixed=fixed))
+    program = to_exported(norms_over_channels(module), channels, size, fixed=is_fixed(module))
+    with hushed():
+        graph = ov.convert_model(program)
+    for node in graph.get_ops():
+        if node.get_type_name() == "Interpolate":  # OpenVINO's rule for torch takes a corner where one place is left
+            node.set_attribute("coordinate_transformation_mode", "half_pixel")
+    return graph
 
 
 class OverChannels(nn.Module):
@@ -113,15 +148,34 @@ def norms_over_channels(module: nn.Module) -> nn.Module:
     return module
 
 
+def to_executorch(module: nn.Module, channels: int, size: int, texts: Mapping[str, str]) -> bytes:
+    """A program for XNNPACK, of one image of that size; `texts` become methods that return them."""
+    with hushed():
+        exir = need("executorch.exir")
+        xnnpack = need("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+        module = module.to(memory_format=torch.contiguous_format)  # XNNPACK's passes lay weights out themselves
+        program = to_exported(module, channels, size, fixed=True, batch=1)
+        lowered = exir.to_edge_transform_and_lower(
+            program, partitioner=[xnnpack.XnnpackPartitioner()], constant_methods=dict(texts)
+        )
+        return lowered.to_executorch().buffer
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Without what converters say of themselves."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(before)
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

@@ -5,6 +5,8 @@ Every engine takes (B, C, H, W) of uint8, as `Preprocess.fitted` leaves them, an
 
 import json
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metaformer.config import ABOUT
 from metaformer.data.preprocess import Pixels
 
 if TYPE_CHECKING:
@@ -23,8 +26,6 @@ Logits = NDArray[np.float32]
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PART = 224 * 224
 """Pixels that are worth a call of their own."""
-KEY = "metaformer"
-"""The name under which a file says what it is: classes, preprocessing, figures, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,25 @@ class Engine(Protocol):
         ...
 
     def __call__(self, pixels: Pixels) -> Logits: ...
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file takes and gives; None for a side that is free."""
+
+    bytes: bool
+    shape: tuple[int | None, ...]
+    classes: int | None
+
+
+class FileEngine(Engine, Protocol):
+    """Runs a file that `export` wrote."""
+
+    def about(self) -> dict[str, Any]:
+        """What the file says of itself."""
+        ...
+
+    def form(self) -> Form: ...
 
 
 class TorchEngine:
@@ -96,19 +116,21 @@ class OnnxEngine:
         if options.streams is not None:
             raise ValueError("ONNX Runtime has no streams: leave streams out, or engine=openvino")
         given = source if isinstance(source, bytes) else str(source)
-        state = ort.capi.onnxruntime_pybind11_state
-        errors = tuple(
-            getattr(state, name) for name in ("Fail", "InvalidGraph", "InvalidProtobuf", "InvalidArgument", "NotImplemented")
-        )
-        self.session = _opened(
-            source, lambda: ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"]), errors
+        reader = ort.capi.onnxruntime_pybind11_state
+        errors = tuple(kind for kind in vars(reader).values() if isinstance(kind, type) and issubclass(kind, Exception))
+        self.session = opened(
+            source, lambda: ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"]), (*errors, RuntimeError)
         )
         self.input = self.session.get_inputs()[0].name
         self.name = "onnxruntime fp32"
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""
-        return _about(self.session.get_modelmeta().custom_metadata_map.get(KEY))
+        return said_of(self.session.get_modelmeta().custom_metadata_map.get(ABOUT))
+
+    def form(self) -> Form:
+        given, found = self.session.get_inputs()[0], self.session.get_outputs()[0]
+        return Form(given.type == "tensor(uint8)", tuple(map(_known, given.shape)), _known(found.shape[-1]))
 
     def __call__(self, pixels: Pixels) -> Logits:
         return self.session.run(None, {self.input: pixels})[0]
@@ -128,9 +150,10 @@ class OpenVinoEngine:
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
         self.core = ov.Core()
         self.model = (
-            source if isinstance(source, ov.Model) else _opened(source, lambda: self.core.read_model(source), (RuntimeError,))
+            source if isinstance(source, ov.Model) else opened(source, lambda: self.core.read_model(source), (RuntimeError,))
         )
-        self.precision = "bf16" if options.precision == "bf16" else "fp32"
+        wanted = self.about().get("precision", "fp32") if options.precision == "auto" else options.precision
+        self.precision = "bf16" if wanted == "bf16" else "fp32"
         self.threads = options.threads or cores()
         self.streams = options.streams or self.threads
         self.queues: dict[tuple[int, ...], Any] = {}
@@ -138,7 +161,15 @@ class OpenVinoEngine:
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""
-        return _about(str(self.model.get_rt_info([KEY]).value) if self.model.has_rt_info([KEY]) else None)
+        of_xml, of_onnx = [ABOUT], ["framework", ABOUT]
+        found = next((path for path in (of_xml, of_onnx) if self.model.has_rt_info(path)), None)
+        return said_of(None if found is None else str(self.model.get_rt_info(found).value))
+
+    def form(self) -> Form:
+        given, found = self.model.input(0), self.model.output(0)
+        sides = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
+        last = found.partial_shape[-1]
+        return Form(given.element_type.to_dtype() == np.uint8, sides, last.get_length() if last.is_static else None)
 
     def __call__(self, pixels: Pixels) -> Logits:
         count, most = len(pixels), max(1, PART // pixels[0, 0].size)
@@ -188,10 +219,13 @@ def need(name: str) -> Any:
     """The runtime of that name. Raises ValueError with what to type where it is not installed."""
     from importlib import import_module
 
+    sys.modules.setdefault("openvino_telemetry", None)  # pyrefly: ignore  OpenVINO reports its use to its makers, unasked
     try:
-        return import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a package thinks of its own age is nothing to our users
+            return import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name} is not installed: pip install 'metaformer[fast]'") from error
+        raise ValueError(f"{name.partition('.')[0]} is not installed: pip install 'metaformer[fast]'") from error
 
 
 def cores() -> int:
@@ -211,18 +245,22 @@ def _torch_precision(name: str, device: Any) -> Any:
     return choose_precision(name, device)
 
 
-def _opened(source: Path | bytes, opened: Callable[[], Any], errors: tuple[type[Exception], ...]) -> Any:
+def opened(source: Path | bytes, read: Callable[[], Any], errors: tuple[type[Exception], ...]) -> Any:
     """What a runtime makes of a file. Raises ValueError with one line where it makes nothing."""
     called = "the model" if isinstance(source, bytes) else str(source)
-    if isinstance(source, Path) and not source.is_file():
-        raise FileNotFoundError(f"no file {source}")
     try:
-        return opened()
+        return read()
     except errors as error:
         raise ValueError(f"{called} is damaged, or no model for this runtime: {str(error).strip().splitlines()[0]}") from error
 
 
-def _about(text: str | None) -> dict[str, Any]:
+def _known(side: Any) -> int | None:
+    """A side that is given as a number; others are named."""
+    return side if isinstance(side, int) else None
+
+
+def said_of(text: str | None) -> dict[str, Any]:
+    """What stands in a file about itself; nothing where that is no JSON of names and values."""
     try:
         said = json.loads(text or "{}")
     except ValueError:

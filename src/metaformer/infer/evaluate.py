@@ -28,19 +28,20 @@ def evaluate(
     device: str = "auto",
     engine: str = "auto",
     precision: str = "auto",
+    threads: int | None = None,
     model: Model | None = None,
 ) -> Evaluation:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `engine`, `precision` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not those that
-    the model knows.
+    `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not
+    those that the model knows.
     """
     unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
     if data is None and not is_run(source):
         if not str(source).startswith(HUB) and not is_exported(source):
             find_source(source)  # what is not there at all is told first
         raise ValueError(unsaid)
-    predictor = Predictor(source, engine, device=device, precision=precision, model=model)
+    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
     own = open_run(source) if is_run(source) else None
     named = own.recipe.data if own is not None and data is None else str(data)
     split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None

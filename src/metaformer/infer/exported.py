@@ -1,34 +1,36 @@
 """Files that `export` wrote, opened by their suffix in the runtime that they are for. No torch where none is needed."""
 
 from pathlib import Path
-from typing import Any
 
-from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options
+from metaformer.infer.about import Known, read_about
+from metaformer.infer.engines import Engine, FileEngine, OnnxEngine, OpenVinoEngine, Options
 
 ENGINES: dict[str, tuple[str, ...]] = {
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
     ".pt2": ("torch", "compiled"),
     ".pte": ("executorch",),
-    ".safetensors": ("torch", "compiled", "openvino", "onnxruntime"),
 }
-"""Which engines run a file, the first by default."""
+"""Which engines run a file, the first by default. A .safetensors holds weights, which are a model in torch like any other."""
 
 
 def is_exported(source: str | Path) -> bool:
-    """Whether this names a file that a runtime reads; weights (.safetensors) are a model in torch."""
-    return Path(source).suffix.lower() in ENGINES and Path(source).suffix.lower() != ".safetensors"
+    """Whether this names a file that a runtime reads."""
+    return Path(source).suffix.lower() in ENGINES and not Path(source).is_dir()
 
 
-def open_exported(file: Path, engine: str, options: Options) -> tuple[Engine, dict[str, Any]]:
-    """The engine for a file, and what the file says of itself. Raises ValueError or OSError with a sentence."""
-    suffix = file.suffix.lower()
-    names = ENGINES[suffix]
+def open_exported(file: Path, engine: str, options: Options) -> tuple[Engine, Known]:
+    """The engine for a file, and what is to know of its model. Raises ValueError or OSError with a sentence."""
+    names = ENGINES[file.suffix.lower()]
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
     if engine != "auto" and engine not in names:
         raise ValueError(f"{file.name} is not for engine={engine}; allowed: auto, {', '.join(names)}")
     name = names[0] if engine == "auto" else engine
+    if name not in ("torch", "compiled") and options.device not in ("auto", "cpu"):
+        raise ValueError(f"{file.name} runs on processors: device=cpu")
     if name == "onnxruntime":
-        runtime: Any = OnnxEngine(file, options)
+        runtime: FileEngine = OnnxEngine(file, options)
     elif name == "openvino":
         runtime = OpenVinoEngine(file, options)
     elif name == "executorch":
@@ -36,7 +38,14 @@ def open_exported(file: Path, engine: str, options: Options) -> tuple[Engine, di
 
         runtime = ExecuTorchEngine(file, options)
     else:
-        from metaformer.infer.torch_files import open_pt2
+        from metaformer.infer.torch_files import ProgramEngine
 
-        runtime = open_pt2(file, options, compiled=name == "compiled")
-    return runtime, runtime.about()
+        runtime = ProgramEngine(file, options, compiled=name == "compiled")
+    form = runtime.form()
+    known = read_about(runtime.about(), file, form.classes)
+    size = known.preprocess.size
+    wanted = (None, len(known.preprocess.mean), size, size)
+    fits = len(form.shape) == 4 and all(side in (None, right) for side, right in zip(form.shape, wanted, strict=True))
+    if not form.bytes or not fits:
+        raise ValueError(f"{file} does not take the images that it says it takes: bytes, {wanted[1]} × {size} × {size}")
+    return runtime, known

@@ -78,9 +78,8 @@ class Predictor:
         self.model: Model | None = None
         """The model in torch; None of an exported file."""
         if is_exported(source):
-            self.engine, about = open_exported(self.source, engine, self.options)
-            known = read_about(about, source)
-            self.choice = f"{self.engine.name}: what the file is for"
+            self.engine, known = open_exported(self.source, engine, self.options)
+            self.choice = f"{self.engine.name}: {'what the file is for' if engine == 'auto' else 'as was asked for'}"
         else:
             from metaformer.infer.choose import choose
             from metaformer.infer.source import open_source

@@ -1,4 +1,4 @@
-"""Where a model comes from: a run, a folder, Hugging Face, or a published name."""
+"""Where a model comes from: a run, a folder, a .safetensors file, Hugging Face, or a published name."""
 
 from difflib import get_close_matches
 from pathlib import Path

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from metaformer.runs import is_run, open_run
 from metaformer.weights.catalogue import Published, list_weights
 from metaformer.weights.verify import Verified
 from metaformer.zoo import TOP1, ZOO, list_models
+
+if TYPE_CHECKING:
+    from metaformer.export.export import Exported
 
 Rows = list[tuple[str, ...]]
 """Texts by row and column; the first row says what the columns are."""
@@ -147,6 +150,13 @@ def weights_table(pattern: str = "*") -> Rows:
         formats, where = ", ".join(same.format for same in rows), f"{row.where}/{row.file}" if row.on_hub else row.file
         lines.append((row.model, row.tag, str(row.size), f"{row.num_classes:,}", top1, row.licence, formats, where))
     return lines
+
+
+def exported_table(done: "Exported") -> Rows:
+    """What an exported file was compared on, and how far off it is."""
+    rows: Rows = [("compared on", "greatest difference / mean logit")]
+    rows += [(name, f"{value:.1e}") for name, value in done.differences.items()]
+    return [*rows, ("allowed", f"{done.bound:.1e}")]
 
 
 def verified_table(found: Verified) -> Rows:

@@ -81,7 +81,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        _check_zip(path)
+        check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         raise _refusal(path, error) from error
@@ -136,7 +136,7 @@ def _refusal(path: Path, error: BaseException) -> ValueError:
 # --- pickles in a zip -------------------------------------------------------------------------------------------------
 
 
-def _check_zip(path: Path) -> None:
+def check_zip(path: Path) -> None:
     """Raises ValueError for an archive that torch did not write: it stores what it packs, once, and nothing before it."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":

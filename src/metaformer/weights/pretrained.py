@@ -1,4 +1,4 @@
-"""A model in a folder: model.safetensors, and model.json that says what it is. Ours to write and to read."""
+"""A model in a folder, model.safetensors and model.json that says what it is, or both in one file. Ours to write and read."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
-from metaformer.config import read_json
+from metaformer.config import ABOUT, parse_json, read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
-from metaformer.weights.files import open_weights, read_file
+from metaformer.weights.files import DAMAGE, open_weights, read_file
 from metaformer.weights.load import load_weights, make_plan
 from metaformer.weights.match import own_shapes
 from metaformer.weights.peers import Peer, PeerConfig
@@ -32,43 +33,68 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
         raise ValueError(f"about may not have {key!r}: the file says that itself")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in _state(model)}
-    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
-    content = json.dumps({"schema": SCHEMA, **what, **about}, indent=2) + "\n"
+    content = json.dumps({**describe(model), **about}, indent=2) + "\n"
     weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
-    save_file(state, weights, metadata={"format": "pt"})
+    save_tensors(_state(model), weights, metadata={"format": "pt"})
     text.write_text(content, encoding="utf-8")
     weights.replace(folder / "model.safetensors")
     text.replace(folder / "model.json")
 
 
-def _state(model: Model) -> list[tuple[str, Tensor]]:
-    """Name and value; cloned when saved, for a model may use one tensor under two names, which the format refuses."""
-    return list(model.state_dict().items())
+def save_file(model: Model, file: Path, about: Mapping[str, Any]) -> None:
+    """Writes the weights, and `about` in the same file's header; `read_pretrained` takes both from it."""
+    save_tensors(_state(model), file, metadata={"format": "pt", ABOUT: json.dumps(about)})
 
 
-def read_pretrained(folder: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
-    """The model in a folder, and what was written about it.
+def describe(model: Model) -> dict[str, Any]:
+    """What it takes to make the model again, but for its weights. JSON-ready."""
+    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
+    return {"schema": SCHEMA, **what}
+
+
+def _state(model: Model) -> dict[str, Tensor]:
+    """Values by name, cloned, for a model may use one tensor under two names, which the format refuses."""
+    return {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in model.state_dict().items()
+    }
+
+
+def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
+    """The model in a folder or in a .safetensors file of `save_file`, and what was written about it.
 
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or
     ValueError with a sentence.
     """
-    file = Path(folder) / "model.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no model: it has no model.json")
-    about = read_json(file)
+    file, about = _read_about(Path(source))
     if about.get("schema") != SCHEMA:
         raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    return fill(_described(about, file) if model is None else model, folder), about
+    return fill(_described(about, file) if model is None else model, source), about
+
+
+def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
+    """What is to know of a model, and the file where it stands."""
+    file = source / "model.json"
+    if file.is_file():
+        return file, read_json(file)
+    if source.suffix != ".safetensors" or not source.is_file():
+        raise FileNotFoundError(f"{source} holds no model: it has no model.json")
+    try:
+        with safe_open(source, "pt") as opened:
+            text = (opened.metadata() or {}).get(ABOUT)
+    except DAMAGE as error:
+        raise ValueError(f"{source} is damaged: {str(error).splitlines()[0]}") from error
+    if text is None:
+        raise ValueError(f"{source} holds weights and does not say of which model: load_weights fills one with them")
+    return source, parse_json(text, source)
 
 
 def _described(about: Mapping[str, Any], file: Path) -> Model:
-    """The model that a model.json describes, made only once it is known that the weights beside it fit."""
+    """The model that a model.json describes, made only once it is known that the weights beside it, or in it, fit."""
     try:
         if "timm" in about:
             return Peer(PeerConfig(**about["timm"]))
         config = MetaFormerConfig.from_dict(about.get("config", {}))
-        given = open_weights(file.with_name("model.safetensors")).shapes
+        given = open_weights(file if file.suffix == ".safetensors" else file.with_name("model.safetensors")).shapes
         if sum(config.depths) > len(given):
             raise ValueError(f"the weights beside {file} do not fit: it describes {sum(config.depths):,} blocks")
         make_plan(given, own_shapes(config), config)
@@ -77,9 +103,9 @@ def _described(about: Mapping[str, Any], file: Path) -> Model:
     return MetaFormer(config)
 
 
-def fill(model: Model, folder: str | Path) -> Model:
-    """Puts the folder's weights into the model. Raises ValueError where they do not fit."""
-    file = Path(folder) / "model.safetensors"
+def fill(model: Model, source: str | Path) -> Model:
+    """Puts a folder's or a file's weights into the model. Raises ValueError where they do not fit."""
+    file = Path(source) if Path(source).is_file() else Path(source) / "model.safetensors"
     if isinstance(model, MetaFormer):
         return load_weights(model, file)
     try:
