@@ -249,7 +249,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 DATA name=" + "x" * 300, "File name too long"),
     ("train custom", "this run's model is code of your own"),
     ("train runs/tny", "no run 'runs/tny', did you mean runs/tiny?"),
-    ("train caformer_t6 recipe=tiny", "no recipe 'tiny'; allowed: small, photos"),
+    ("train caformer_t6 recipe=tiny", "no recipe 'tiny'; metaformer recipes lists all"),
     ("train caformer_t6 --epochs 3", "'--epochs' is not key=value, such as epochs=5, without dashes"),
     ("train runs/nothing", "no run 'runs/nothing'"),
     ("train runs", "runs is not a run directory: it has no recipe.json"),
