@@ -315,11 +315,8 @@ def test_a_smoke_test_is_loud_short_and_stays_one(here: Path) -> None:
         assert "16 images to learn, 16 to judge" in out
         path = "runs/smoke-caformer_b36-digits"
         code, _, err = command("train", f"{path}/recipe.json", "smoke=false")
-        assert (code, err) == (
-            2,
-            f"metaformer: {path}/recipe.json is a smoke test's, of a shrunk model: train caformer_b36 with "
-            "recipe=caformer_b36.in1k\n",
-        )
+        meant = "train caformer_b36 with recipe=caformer_b36.in1k"
+        assert (code, err) == (2, f"metaformer: {path}/recipe.json is a smoke test's, of a shrunk model: {meant}\n")
         code, out, _ = command("train", f"{path}/recipe.json", "name=again")
         assert code == 0
     assert metaformer.Run(Path("runs/again")).recipe == metaformer.Run(Path(path)).recipe

@@ -211,7 +211,7 @@ def test_a_published_tag_is_asked_for(fashion: str, monkeypatch: pytest.MonkeyPa
     ("settings", "sentence"),
     [
         ({"weights": "in1k"}, "no weights are published for caformer_t6"),
-        ({"weights": "nothing"}, "nothing"),
+        ({"weights": "runs/nothing"}, "no file of weights at runs/nothing"),
         ({"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"}, "weights= are for our models"),
     ],
 )

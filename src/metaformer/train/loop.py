@@ -200,9 +200,11 @@ class Fit:
         """Back to what was saved last, to go on with half the learning rate. Raises FloatingPointError where that is not wanted
         or was done often enough."""
         if self.recipe.nonfinite != "rewind" or progress.rewinds == REWINDS:
-            tried = f" after {REWINDS} rewinds" if progress.rewinds else ""
-            advice = f"try a lower lr than {self.recipe.lr:g}, nonfinite=rewind, or precision=fp32"
-            raise FloatingPointError(f"{found}{tried}; {advice}") from found
+            tried = f", given up after {REWINDS} rewinds" if progress.rewinds else ""
+            ways = [f"a lower lr than {self.recipe.lr:g}"]
+            ways += ["nonfinite=rewind"] if self.recipe.nonfinite != "rewind" else []
+            ways += ["precision=fp32"] if self.precision != torch.float32 else []
+            raise FloatingPointError(f"{found}{tried}; try {' or '.join(ways)}") from found
         rewinds = progress.rewinds + 1
         progress.become(replace(restore(run, self.state), rewinds=rewinds))
         save(run, self.state, progress, self.about)

@@ -175,8 +175,6 @@ def _warnings(recipe: Recipe) -> list[str]:
     if recipe.smoke:
         what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
         return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
-            "SMOKE TEST: a shrunk model, from no weights, on a few images; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"
-        ]
     said, row = [], RECIPES.get(recipe.recipe)
     if recipe.batch >= LARGE and recipe.accumulate == 1:
         parts = recipe.batch // 128
