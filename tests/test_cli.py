@@ -344,7 +344,9 @@ def test_a_damaged_run_is_one_sentence(run: Run, copy: Path, damage: str, how: s
 def test_divergence_is_one_sentence(fashion: str) -> None:
     code, _, err = command("train", "caformer_t6", f"data={fashion}", *pairs(QUICK | {"lr": 1e9, "clip": None}))
     assert code == 2
-    assert re.fullmatch(r"metaformer: the loss or its gradient became .*; try a lower lr than 1e\+09 or nonfinite=rewind\n", err)
+    assert re.fullmatch(
+        r"metaformer: the loss or its gradient became .*; try a lower lr than 1e\+09 or nonfinite=rewind\n", err
+    )
 
 
 @pytest.mark.parametrize("name", ["été ☃", "with space", "-dash"])

@@ -6,6 +6,7 @@ no settings (ImageNet-21K and what is fine-tuned from it) the choice is ours, an
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from metaformer.config import Recipe
 
@@ -39,7 +40,7 @@ CONVFORMER = replace(SCRATCH, warmup_epochs=20.0)
 CAFORMER = replace(SCRATCH, warmup_epochs=20.0, optimizer="lamb", lr=8e-3, clip=1.0)
 """LAMB clips the global norm of the gradient itself."""
 
-TUNED = {
+TUNED: dict[str, Any] = {
     "epochs": 30, "batch": 1024, "schedule": "constant", "warmup_epochs": 0.0, "mixup": 0.0, "cutmix": 0.0,
     "ema": 0.9999, "ema_warmup": False,
 }  # fmt: skip
@@ -137,7 +138,7 @@ def _pretrained(model: str, base: Recipe, drop_path: float) -> Row:
     return Row(_named(model, "in21k", base, drop_path, 0.0, data="imagenet-21k", epochs=90, warmup_epochs=5.0), OURS)
 
 
-def _named(model: str, tag: str, base: Recipe, drop_path: float, head_dropout: float, **settings: object) -> Recipe:
+def _named(model: str, tag: str, base: Recipe, drop_path: float, head_dropout: float, **settings: Any) -> Recipe:
     return replace(base, model=model, recipe=f"{model}.{tag}", drop_path=drop_path, head_dropout=head_dropout, **settings)
 
 

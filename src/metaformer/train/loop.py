@@ -185,7 +185,7 @@ class Fit:
     def _look(self, run: Run, recent: Recent, display: Display) -> None:
         """Waits for the device; lists the steps that were not finite. Raises NonFiniteError unless such steps are skipped."""
         for bad in recent.bad():
-            samples = [] if bad.step.samples is None else bad.step.samples.tolist()
+            samples: list[int] = [] if bad.step.samples is None else bad.step.samples.tolist()
             images = [self.train.split.name(sample) for sample in samples]
             record = {"epoch": bad.step.epoch, "step": bad.step.step, "lr": bad.step.lr}
             record |= {"loss": str(bad.loss), "gradient_norm": str(bad.norm), "images": images}

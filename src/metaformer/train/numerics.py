@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,11 +79,11 @@ def patience(device: torch.device) -> int:
 @contextmanager
 def exactness(recipe: Recipe) -> Iterator[None]:
     """TF32 where precision=tf32 and nowhere else; where wanted, only deterministic algorithms. Afterwards all is as before."""
-    matmul, conv = torch.get_float32_matmul_precision(), torch.backends.cudnn.conv.fp32_precision
+    matmul, conv = torch.get_float32_matmul_precision(), CONV.fp32_precision
     strict, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     workspace = os.environ.get(WORKSPACE)
     torch.set_float32_matmul_precision("high" if recipe.precision == "tf32" else "highest")
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if recipe.precision == "tf32" else "ieee"
+    CONV.fp32_precision = "tf32" if recipe.precision == "tf32" else "ieee"
     if recipe.deterministic:
         os.environ[WORKSPACE] = ":4096:8"
         torch.backends.cudnn.benchmark = False
@@ -91,7 +92,7 @@ def exactness(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.conv.fp32_precision = conv
+        CONV.fp32_precision = conv
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
         if recipe.deterministic:
@@ -99,5 +100,7 @@ def exactness(recipe: Recipe) -> Iterator[None]:
             os.environ.update({} if workspace is None else {WORKSPACE: workspace})
 
 
+CONV: Any = torch.backends.cudnn.conv  # pyrefly: ignore[missing-attribute]
+"""How cuDNN multiplies float32; torch makes the name when it is imported, where no type checker sees it."""
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Without it cuBLAS may choose another order of additions each time."""

@@ -81,11 +81,11 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
-    preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     model = _build(recipe, data, size) if model is None else _fitting(model, data)
     notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
     model = model.to(device)
 
+    preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     view = None if recipe.crop is None and recipe.randaugment is None else view
     workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
@@ -175,7 +175,8 @@ def _warnings(recipe: Recipe) -> list[str]:
     if recipe.smoke:
         what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
         return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
-    said, row = [], RECIPES.get(recipe.recipe)
+    row = RECIPES.get(recipe.recipe)
+    said: list[str] = []
     if recipe.batch >= LARGE and recipe.accumulate == 1:
         parts = recipe.batch // 128
         said.append(
