@@ -20,7 +20,7 @@ from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, open_run
 from metaformer.tasks.classification import Classification
-from metaformer.train.checkpoint import Progress
+from metaformer.train.checkpoint import Progress, restore, save
 from metaformer.train.display import Display
 from metaformer.train.loop import Fit
 from metaformer.train.numerics import EVERY, Recent, Step, exactness, patience
@@ -177,6 +177,7 @@ def test_rewind_gives_up_after_three(fashion: str, tmp_path: Path, monkeypatch: 
     assert [f"lr times {factor}" in log for factor in ("0.5", "0.25", "0.125", "0.0625")] == [True, True, True, False]
     with pytest.raises(FloatingPointError, match="after 3 rewinds"):  # nor does starting the command again give three more
         go_on(open_run(tmp_path / "run"), open_data(fashion), None, quiet=True)
+    assert (tmp_path / "run" / "log.txt").read_text().count("back to epoch") == 3
 
 
 def test_a_rewind_is_that_of_the_save(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +267,16 @@ def test_fp16_goes_on_with_its_scale(fashion: str, tmp_path: Path, monkeypatch: 
             begin(recipe, tmp_path / "two")
     resumed = go_on(open_run(tmp_path / "two" / "run"), open_data(fashion), None, quiet=True)
     assert same(weights(resumed.last), weights(straight.last))
+
+
+def test_the_scale_of_losses_is_kept(fashion: str, tmp_path: Path) -> None:
+    fit = prepare(quick(fashion, precision="fp16"), open_data(fashion), None)
+    run = create_run(fit.recipe, tmp_path, "run")
+    save(run, replace(fit.state, scaler=torch.amp.GradScaler("cpu", init_scale=128.0)), Progress(), {})
+    assert fit.state.scaler is not None
+    assert fit.state.scaler.get_scale() == 65536.0
+    restore(run, fit.state)
+    assert fit.state.scaler.get_scale() == 128.0
 
 
 # --- how exactly ------------------------------------------------------------------------------------------------------
