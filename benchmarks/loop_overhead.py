@@ -31,7 +31,7 @@ def bare(fit: Fit) -> float:
     fit.state.model.train()
     started = time.perf_counter()
     for batch in ready:
-        loss, _ = fit.step(batch, fit.recipe.lr)
+        loss, _, _ = fit.step(batch, fit.recipe.lr)
     loss.item()
     return time.perf_counter() - started
 

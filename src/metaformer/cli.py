@@ -205,11 +205,11 @@ def settings() -> None:
 
 
 @app.command()
-def recipes(pattern: Annotated[str, typer.Argument(help='A glob, such as "photo*".')] = "*") -> None:
-    """List training recipes, a column each; recipe=NAME takes one, else the data decides."""
-    from metaformer.lab.tables import columns, recipe_table
+def recipes(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*", or one name in full.')] = "*") -> None:
+    """List training recipes, a line each, or every setting of one; recipe=NAME takes it, else the data decides."""
+    from metaformer.lab.tables import recipes_text
 
-    print(columns(recipe_table(pattern)))
+    print(recipes_text(pattern))
 
 
 @app.command()
@@ -318,6 +318,7 @@ FILES = {
     "confusion.png": "which class is called which",
     "predictions.png": "held-out images: the surest mistakes, then right answers",
     "samples": "the digits predicted above",
+    "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
     "split.csv": "which image learns and which judges",
     "bad_images.csv": "images that cannot be read, and why",
     "log.txt": "what was said",

@@ -24,6 +24,8 @@ class Recipe:
     """A name of the zoo, `timm:<name>`, or "custom" for a model that was handed over built."""
     recipe: str = "small"
     """The row of metaformer recipes that gives what is not set; by default small or photos, as the images are."""
+    weights: str | None = None
+    """What training starts from: a tag of published weights (in1k, in21k), a file, a folder or a run; `none` for nothing."""
     changes: Mapping[str, str] = field(default_factory=dict)
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
@@ -32,6 +34,10 @@ class Recipe:
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
+    crop_fraction: float | None = None
+    """With fit=crop: the short side becomes image_size / this before the centre is cut out; `none` cuts a square first."""
+    normalise: str = "auto"
+    """Mean and deviation of pixels: data, imagenet, or auto: those that weights= were learnt with, else the data's."""
 
     # how long
     epochs: int = 20
@@ -40,10 +46,14 @@ class Recipe:
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
     seed: int = 0
+    smoke: bool = False
+    """Shrinks everything to a run of seconds that proves the settings work; nothing that it measures is a result."""
 
-    # optimizer; linear warm-up and cosine per step
+    # optimizer and learning rate
     optimizer: str = "adamw"
     """adamw, lamb or sgd (momentum 0.9, Nesterov)."""
+    schedule: str = "cosine"
+    """cosine (every step, after a warm-up), epochwise (once an epoch, warm-up within the cosine: the papers') or constant."""
     lr: float = 2e-3
     warmup_epochs: float = 2.0
     """Where it is not set: what the recipe's row says, but at most a quarter of the epochs."""
@@ -55,6 +65,10 @@ class Recipe:
     """Greatest global norm of the gradient; `none` for no limit."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is then what is judged and kept; `none` for no average."""
+    ema_warmup: bool = True
+    """Whether the decay rises to its value from a tenth; false where weights= start well, as timm's average does."""
+    nonfinite: str = "stop"
+    """When the loss or its gradient is no number: stop, skip that step, or rewind to the last save with half the lr."""
 
     # regularisation and augmentation
     drop_path: float = 0.05
@@ -78,7 +92,9 @@ class Recipe:
     # where and how
     device: str = "auto"
     precision: str = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 on a GPU that has it."""
+    """fp32, tf32 (on a GPU), bf16 or fp16 (autocast, with a scaler), or auto: bf16 on a GPU that has it, else fp32."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits again on the same device; slower on a GPU."""
     compile: bool = False
     """Whether training runs through torch.compile."""
     workers: int | None = None
@@ -98,7 +114,7 @@ class Recipe:
             raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
         for key, allowed in CHOICES.items():
             value = getattr(self, key)
-            if value.partition(":")[0] not in allowed:
+            if (value.partition(":")[0] if key == "device" else value) not in allowed:
                 close = get_close_matches(value, allowed, n=1, cutoff=0.6)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise ValueError(f"{key}={value!r} is not one of {', '.join(allowed)}{hint}")
@@ -120,7 +136,10 @@ class Recipe:
 
 CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
+    "normalise": ("auto", "data", "imagenet"),
+    "schedule": ("cosine", "epochwise", "constant"),
+    "nonfinite": ("stop", "skip", "rewind"),
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),
 }
@@ -132,7 +151,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
-    "ema": (0, 0.99999), "workers": (0, 1024),
+    "ema": (0, 0.99999), "workers": (0, 1024), "crop_fraction": (0.1, 1),
 }
 # fmt: on
 

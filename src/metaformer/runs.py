@@ -77,7 +77,8 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
     """
     if name is not None and (name in ("", "..") or name != Path(name).name):
         raise ValueError(f"name={name} is not the name of one folder; root= says where it goes")
-    stem = name or re.sub(r"[^\w.-]+", "-", f"{recipe.model}-{Path(recipe.data).name or recipe.data}")
+    kind = "smoke-" if recipe.smoke else ""
+    stem = name or re.sub(r"[^\w.-]+", "-", f"{kind}{recipe.model}-{Path(recipe.data).name or recipe.data}")
     path, number = Path(root) / stem, 1
     while path.exists():
         if name is not None:

@@ -13,12 +13,14 @@ from metaformer.lab.tables import (
     evaluation_text,
     markdown,
     model_table,
+    recipe_column,
     recipe_table,
+    recipes_text,
     run_table,
     settings_table,
     weights_table,
 )
-from metaformer.recipes import SMALL
+from metaformer.recipes import ROWS, SMALL
 from metaformer.runs import create_run
 
 
@@ -54,15 +56,25 @@ def test_every_setting_but_the_plainest_says_what_it_is_for() -> None:
     assert set(KEYS) - set(_purposes()) - plain == {"device"}
 
 
-def test_recipe_table_has_a_column_for_each_and_needs_a_match() -> None:
+def test_recipe_table_is_the_papers_and_needs_a_match() -> None:
     head, *rows = recipe_table()
-    assert head == ("setting", "small", "photos")
-    assert ("crop", "none", "0.35") in rows
-    assert ("epochs", "20", "60") in rows
-    assert "device" not in [row[0] for row in rows]
-    assert recipe_table("ph*")[0] == ("setting", "photos")
-    with pytest.raises(ValueError, match="no recipe matches 'x'; there are small, photos"):
+    assert head[:4] == ("recipe", "optimizer", "lr", "batch")
+    assert [row[0] for row in rows] == list(ROWS)
+    assert [row[0] for row in recipe_table("ph*")[1:]] == ["photos"]
+    assert recipe_table("poolformer_m48*")[1] == (
+        "poolformer_m48.in1k", "adamw", "0.001", "1024", "300", "5", "0.4", "0", "–", "224", "82.5", "–",
+        "arXiv 2111.11418, section 4.1",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"no recipe 'x'; metaformer recipes lists all"):
         recipe_table("x")
+
+
+def test_recipe_column_has_every_setting() -> None:
+    column = dict(recipe_column("photos"))
+    assert (column["setting"], column["crop"], column["epochs"], column["source"]) == ("photos", "0.35", "60", "ours")
+    assert "device" not in column
+    assert recipes_text("photos").startswith("setting ")
+    assert recipes_text("photo*").startswith("recipe ")
 
 
 def test_run_table_lists_runs_and_how_far_they_are(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The learning rate of every step, and who is decayed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,27 @@ def test_learning_rate_at_the_edges(warmup_epochs: float, epochs: int, steps: in
     assert learning_rate(recipe, step, steps) == pytest.approx(lr, rel=1e-12)
 
 
+@pytest.mark.parametrize(("step", "lr"), [(0, 0.1), (9, 0.91), (10, 1.0), (49, 1.0)])
+def test_a_constant_rate_stays_after_its_warm_up(step: int, lr: float) -> None:
+    assert learning_rate(replace(RECIPE, schedule="constant"), step, 5) == pytest.approx(lr, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [
+        (0, 0.1),
+        (4, 0.1),
+        (5, 0.55),
+        (10, 0.01 + 0.99 * (1 + math.cos(math.pi * 0.2)) / 2),
+        (29, 0.505),
+        (49, 0.01 + 0.99 * (1 + math.cos(math.pi * 0.9)) / 2),
+    ],
+)
+def test_an_epochwise_rate_changes_once_an_epoch(step: int, lr: float) -> None:
+    recipe = replace(RECIPE, schedule="epochwise")
+    assert learning_rate(recipe, step, 5) == pytest.approx(lr, rel=1e-12)
+
+
 def test_set_learning_rate_reaches_every_group() -> None:
     optimizer = make_optimizer(create_model("identityformer_t6", num_classes=3), RECIPE)
     set_learning_rate(optimizer, 0.25)
@@ -94,10 +116,13 @@ def test_optimizers_and_their_figures(name: str, kind: str, options: dict[str, o
     assert clips_itself(recipe) is (name == "lamb")
 
 
-@pytest.mark.parametrize(("decay", "expected"), [(0.9, [2 / 11, 3 / 12, 4 / 13]), (0.2, [2 / 11, 0.2, 0.2])])
-def test_average_by_value(decay: float, expected: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("decay", "warmup", "expected"),
+    [(0.9, True, [2 / 11, 3 / 12, 4 / 13]), (0.2, True, [2 / 11, 0.2, 0.2]), (0.9, False, [0.9, 0.9, 0.9])],
+)
+def test_average_by_value(decay: float, warmup: bool, expected: list[float]) -> None:
     learning = nn.BatchNorm1d(1)
-    average = Average(learning, decay)
+    average = Average(learning, decay, warmup=warmup)
     mean = 1.0
     for step, keep in enumerate(expected, 1):
         with torch.no_grad():

@@ -17,6 +17,7 @@ from metaformer.config import KEYS, Recipe
 from metaformer.data import scan
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
+from metaformer.train import train as train_module
 from metaformer.train.train import go_on, prepare, start
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -54,9 +55,16 @@ OTHER: dict[str, Any] = {
     "epochs": 3, "batch": 24, "seed": 1, "optimizer": "lamb", "lr": 1e-3, "warmup_epochs": 0.0, "warmup_lr": 1e-4,
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
+    "schedule": "epochwise", "normalise": "imagenet",
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
+    "weights": "below: it starts from them",
+    "smoke": "test_recipes",
+    "crop_fraction": "below: it takes fit=crop",
+    "nonfinite": "test_numerics",
+    "deterministic": "test_numerics",
+    "ema_warmup": "test_loop: it changes what is kept",
     "data": "test_sources",
     "accumulate": "test_loop: it must not change what is learnt",
     "ema": "test_loop: it changes what is kept",
@@ -112,6 +120,126 @@ def test_fit_and_size_travel_with_the_weights(fashion: str) -> None:
     assert fit.about["preprocess"] == {"size": 11, "mean": data.mean, "std": data.std, "fit": "pad", "crop_fraction": None}
     assert {fit.train.preprocess, fit.val.preprocess} == {fit.train.preprocess}
     assert prepare(quick(fashion, image_size=None), data, None).val.preprocess.size == 28
+
+
+def test_the_crop_fraction_travels_with_the_weights(fashion: str) -> None:
+    fit = prepare(quick(fashion, fit="crop", crop_fraction=0.5), open_data(fashion), None)
+    assert fit.about["preprocess"]["crop_fraction"] == 0.5
+    assert fit.val.preprocess.placing(28, 28).tall == 16
+
+
+def test_imagenets_mean_and_deviation_in_grey(fashion: str) -> None:
+    fit = prepare(quick(fashion, normalise="imagenet"), open_data(fashion), None)
+    assert fit.val.preprocess.mean == pytest.approx((0.449,))
+    assert fit.val.preprocess.std == pytest.approx((0.226,))
+
+
+# --- from weights -----------------------------------------------------------------------------------------------------
+
+
+def test_training_starts_from_a_runs_best_weights(base: Run, fashion: str, tmp_path: Path) -> None:
+    data = open_data(fashion)
+    for source in (base.path, base.best, base.best / "model.safetensors"):
+        fit = prepare(quick(fashion, weights=str(source), seed=5), data, None)
+        assert same(fit.state.model.state_dict(), weights(base.best))
+    still = {"lr": 0.0, "warmup_lr": 0.0, "min_lr": 0.0, "epochs": 1, "ema": 0.9}
+    run = begin(quick(fashion, weights=str(base.path), **still), tmp_path)
+    assert same(weights(run.best), weights(base.best))
+    assert run.metrics[0]["top1"] == max(line["top1"] for line in base.metrics)
+    assert f"starts from {base.path}" in (run.path / "log.txt").read_text()
+    assert run.recipe.weights == str(base.path)
+
+
+def test_weights_of_other_classes_are_made_to_fit_and_it_is_said(tmp_path: Path, fashion: str) -> None:
+    other = create_model("caformer_t6", num_classes=7, in_chans=3, dims=(16, 16, 32, 32), depths=(1, 1, 1, 1))
+    metaformer.save_pretrained(other, tmp_path / "other")
+    run = begin(quick(fashion, weights=str(tmp_path / "other"), epochs=1), tmp_path)
+    log = (run.path / "log.txt").read_text()
+    assert "classifier" in log
+    assert "7" in log
+
+
+def test_normalising_is_that_of_the_weights_unless_said_otherwise(base: Run, fashion: str, tmp_path: Path) -> None:
+    data = open_data(fashion)
+    other = create_model("caformer_t6", num_classes=10, in_chans=1, dims=(16, 16, 32, 32), depths=(1, 1, 1, 1))
+    told = {"preprocess": {"size": 8, "mean": [0.25], "std": [0.5], "fit": "squash"}}
+    metaformer.save_pretrained(other, tmp_path / "told", told)
+    metaformer.save_pretrained(other, tmp_path / "silent")
+    for folder, normalise, mean in (
+        ("told", "auto", (0.25,)), ("told", "data", data.mean), ("silent", "auto", data.mean),
+        ("told", "imagenet", pytest.approx((0.449,))),
+    ):  # fmt: skip
+        recipe = quick(fashion, weights=str(tmp_path / folder), normalise=normalise)
+        assert prepare(recipe, data, None).val.preprocess.mean == mean
+
+
+def test_a_run_goes_on_without_the_weights_that_it_started_from(
+    fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = create_model("caformer_t6", num_classes=10, in_chans=1, dims=(16, 16, 32, 32), depths=(1, 1, 1, 1))
+    told = {"preprocess": {"size": 8, "mean": [0.25], "std": [0.5], "fit": "squash"}}
+    metaformer.save_pretrained(other, tmp_path / "start", told)
+    recipe = quick(fashion, weights=str(tmp_path / "start"))
+    whole = begin(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        after_steps(patch, 4, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(recipe, tmp_path / "part")
+    for file in (tmp_path / "start").iterdir():
+        file.unlink()
+    part = go_on(Run(tmp_path / "part" / "run"), open_data(fashion), None, quiet=True)
+    assert same(weights(part.last), weights(whole.last))
+    assert timeless(part.metrics) == timeless(whole.metrics)
+
+
+def test_a_published_tag_is_asked_for(fashion: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def find_weights(name: str, tag: str) -> Path:
+        asked.append((name, tag))
+        raise ValueError("not here")
+
+    monkeypatch.setattr(train_module, "find_weights", find_weights)
+    recipe = quick(fashion, model="caformer_s18", weights="in21k", changes={})
+    with pytest.raises(ValueError, match="not here"):
+        begin(recipe, tmp_path)
+    assert asked == [("caformer_s18", "in21k")]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"weights": "in1k"}, "no weights are published for caformer_t6"),
+        ({"weights": "runs/nothing"}, "no file of weights at runs/nothing"),
+        ({"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"}, "weights= are for our models"),
+    ],
+)
+def test_weights_that_cannot_be_had(fashion: str, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises((ValueError, OSError), match=sentence):
+        begin(quick(fashion, **settings), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentences"),
+    [
+        ({}, []),
+        ({"recipe": "caformer_s18.in1k", "batch": 4096, "lr": 8e-3},
+         ["each step learns from 4,096 images at once; accumulate=32 learns the same in parts of 128"]),
+        ({"recipe": "caformer_s18.in1k", "batch": 4096, "lr": 8e-3, "accumulate": 32}, []),
+        ({"recipe": "caformer_s18.in1k", "batch": 64, "lr": 8e-3},
+         ["lr=0.008 is for batches of 4,096; with batch=64 nothing is rescaled"]),
+        ({"recipe": "caformer_s18.in1k", "batch": 64, "lr": 1e-3}, []),
+    ],
+)  # fmt: skip
+def test_what_a_large_batch_means_is_said(fashion: str, tmp_path: Path, settings: dict[str, Any], sentences: list[str]) -> None:
+    run = begin(quick(fashion, epochs=1, **settings), tmp_path)
+    log = [line[20:] for line in (run.path / "log.txt").read_text().splitlines()]
+    assert log[1:-2] == sentences
 
 
 # --- what is built ----------------------------------------------------------------------------------------------------

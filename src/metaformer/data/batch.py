@@ -18,6 +18,8 @@ class Batch:
     labels: Tensor
     partners: Tensor | None = None
     share: float = 1.0
+    samples: Tensor | None = None
+    """(B,) on the processor: the images' numbers in their split, where somebody may ask."""
 
     def parts(self, count: int) -> "list[Batch]":
         """The batch cut into at most `count` micro-batches."""

@@ -128,7 +128,7 @@ class Loader:
         labels = self.split.labels[index].to(self.device, non_blocking=True)
         if self.augment is None or not len(index):
             return Batch(images, labels)
-        return self.augment.mixed(Batch(self.augment.erased(images, index, epoch), labels), epoch, step)
+        return self.augment.mixed(Batch(self.augment.erased(images, index, epoch), labels, samples=index), epoch, step)
 
 
 def _as_is(batch: Any) -> Any:

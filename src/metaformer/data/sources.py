@@ -65,6 +65,12 @@ def open_judged(
     return with_channels(data, channels)
 
 
+def few(data: Data, count: int) -> Data:
+    """The data set with `count` images to learn and as many to judge, spread over those there are."""
+    spread = (torch.arange(0, len(split), max(1, len(split) // count))[:count] for split in (data.train, data.val))
+    return replace(data, train=subset(data.train, next(spread)), val=subset(data.val, next(spread)))
+
+
 def _listing(source: str, *, judged: bool = False) -> Listing:
     """What is in a folder or file. Raises FileNotFoundError or ValueError where it is none that is known."""
     place = Path(source).expanduser()

@@ -6,10 +6,10 @@ from typing import Any
 
 from metaformer.config import Recipe, read_json, revise
 from metaformer.core.model import MetaFormer
-from metaformer.core.spec import nearest
-from metaformer.data.sources import open_data
+from metaformer.data.dataset import Data
+from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
-from metaformer.recipes import RECIPES
+from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run, open_run
 from metaformer.train.display import Watch
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
@@ -44,43 +44,65 @@ def train(
         if run.finished:
             report_finished(run, quiet=quiet)
         else:
-            data = open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv", progress=Watch(quiet=quiet))
+            data = _opened(run.recipe, run.path / "split.csv", quiet=quiet)
             go_on(run, data, own, quiet=quiet)
     else:
         if str(model).endswith(".json") and "recipe" in settings:
             raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
-        settings = (_handed(own, settings) if own is not None else _named(str(model))) | settings
+        settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
         asked = _row(settings, "small")
-        data = open_data(asked.data, seed=asked.seed, progress=Watch(quiet=quiet))
+        data = _opened(asked, None, quiet=quiet)
         recipe = asked if data.image_size is not None else _row(settings, "photos")
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own, data)
     return run
 
 
+def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
+    data = open_data(recipe.data, seed=recipe.seed, split=split, progress=Watch(quiet=quiet))
+    return few(data, FEW) if recipe.smoke else data
+
+
 def _row(settings: dict[str, Any], fitting: str) -> Recipe:
     """The row that `settings` names, else the `fitting` one, with the settings in it. Raises ValueError for a wrong one."""
     name = settings.get("recipe", fitting)
     if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}{nearest(str(name), list(RECIPES))}")
+        raise no_recipe(str(name))
     recipe = revise(RECIPES[name], settings | {"recipe": name})
-    if "warmup_epochs" in settings:
-        return recipe
-    return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))  # so that a short run arrives at its lr
+    if "warmup_epochs" not in settings:  # a short run should arrive at its lr
+        recipe = replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))
+    return shrunk(recipe, data=settings.get("data", "digits")) if recipe.smoke else recipe
+
+
+def shrunk(recipe: Recipe, *, data: str) -> Recipe:
+    """The recipe as a smoke test of seconds: the same optimizer, augmentation and shape of the schedule, all else tiny."""
+    small = TINY if recipe.model in ZOO else {}
+    epochs = min(recipe.epochs, 3)
+    return replace(
+        recipe, data=data, changes={**recipe.changes, **small}, image_size=32, weights=None, workers=0,
+        epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=min(recipe.batch, 8),
+    )  # fmt: skip
+
+
+FEW = 16
+"""Images that a smoke test learns from, and that judge it."""
+TINY = {"depths": "(1, 1, 1, 1)", "dims": "(16, 16, 32, 32)"}
 
 
 def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
     """What a recipe says of a model that is built already. Raises ValueError for settings that would build it otherwise."""
-    for key in ("model", "changes", "drop_path", "head_dropout"):
+    for key in ("model", "changes", "weights", "drop_path", "head_dropout"):
         if key in settings:
             raise ValueError(f"{key}= comes too late for a model that is built: set it when you build the model")
-    return {"model": CUSTOM, "drop_path": model.config.drop_path, "head_dropout": model.config.head_dropout}
+    return {"model": CUSTOM, "weights": None, "drop_path": model.config.drop_path, "head_dropout": model.config.head_dropout}
 
 
-def _named(model: str) -> dict[str, Any]:
+def _named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a name or a recipe.json stands for. Raises FileNotFoundError where it is neither."""
     if model.endswith(".json"):
         recipe = Recipe.from_dict(read_json(Path(model)))
+        if recipe.smoke and not settings.get("smoke", True):
+            raise ValueError(f"{model} is a smoke test's, of a shrunk model: train {recipe.model} with recipe={recipe.recipe}")
         return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
     if model not in ZOO and not model.startswith(PREFIX) and model != CUSTOM:
         if Path(model).name != model or Path(model).is_dir():

@@ -13,7 +13,7 @@ from metaformer.config import CHOICES, KEYS, LIMITS, Recipe
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
-from metaformer.recipes import RECIPES, SMALL
+from metaformer.recipes import ROWS, SMALL, Row, no_recipe
 from metaformer.runs import is_run, open_run
 from metaformer.weights.catalogue import Published, list_weights
 from metaformer.weights.verify import Verified
@@ -83,17 +83,41 @@ def _purposes() -> dict[str, str]:
     return found
 
 
+def recipes_text(pattern: str = "*") -> str:
+    """A line for each recipe that matches; of one named in full, every setting. Raises ValueError if none matches."""
+    if pattern in ROWS:
+        return columns(recipe_column(pattern))
+    return columns(recipe_table(pattern), right=tuple(range(2, 11)))
+
+
 def recipe_table(pattern: str = "*") -> Rows:
-    """A column for each recipe, a row for each setting that is more than a place or a device. Raises ValueError if none."""
-    names = [name for name in RECIPES if fnmatchcase(name, pattern)]
+    """A row for each recipe, as the papers' tables have them."""
+    names = [name for name in ROWS if fnmatchcase(name, pattern)]
     if not names:
-        raise ValueError(f"no recipe matches {pattern!r}; there are {', '.join(RECIPES)}")
-    keys = [key for key in KEYS if key not in NO_PART]
-    return [("setting", *names), *((key, *(_shown(RECIPES[name], key) for name in names)) for key in keys)]
+        raise no_recipe(pattern)
+    head = ("recipe", "optimizer", "lr", "batch", "epochs", "warm-up", "drop path", "dropout", "EMA", "pixels", "top-1")
+    rows: Rows = [(*head, "starts from", "source")]
+    for name in names:
+        row, recipe = ROWS[name], ROWS[name].recipe
+        keys = ("optimizer", "lr", "batch", "epochs", "warmup_epochs", "drop_path", "head_dropout", "ema", "image_size")
+        shown = (_shown(recipe, key).replace("none", "–") for key in keys)
+        rows.append((name, *shown, _expected(row), recipe.weights or "–", row.source))
+    return rows
 
 
-NO_PART = ("recipe", "data", "image_size", "fit", "device", "precision", "compile", "workers", "accumulate", "seed")
-"""Settings that recipes leave to the user and the data."""
+def recipe_column(name: str) -> Rows:
+    """Every setting of a recipe, what it is to reach and where it is from."""
+    row = ROWS[name]
+    settings = [(key, _shown(row.recipe, key)) for key in ("model", *KEYS) if key not in NO_PART]
+    return [("setting", name), *settings, ("expected top-1", _expected(row)), ("source", row.source)]
+
+
+def _expected(row: Row) -> str:
+    return "–" if row.expected is None else f"{row.expected:.1f}"
+
+
+NO_PART = ("recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite")
+"""Settings that recipes leave to the user and the machine."""
 
 
 def _shown(recipe: Recipe, key: str) -> str:

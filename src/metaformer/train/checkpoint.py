@@ -1,6 +1,6 @@
 """All that a run needs to go on exactly where it was."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,24 @@ class Progress:
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    """Of the gradient's norm in each step times the images that it learnt from."""
     count: int = 0
     seconds: float = 0.0
     best: float = -1.0
     """Highest top-1 so far, in percent."""
+    rewinds: int = 0
+    """How often the run went back, each time to go on with half the learning rate."""
 
     def next_epoch(self) -> None:
         """Moves on to the start of the next epoch."""
-        self.epoch, self.step, self.loss_sum, self.count, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.loss_sum, self.norm_sum, self.count = 0.0, 0.0, 0
+
+    def become(self, other: "Progress") -> None:
+        """Takes over another's figures."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class State:
     model: Model
     optimizer: torch.optim.Optimizer
     average: Average[Model] | None = None
+    scaler: torch.amp.GradScaler | None = None
+    """Of losses in half precision."""
 
 
 def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> None:
@@ -47,6 +59,7 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
         kept = {
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),
+            "scaler": None if state.scaler is None else state.scaler.state_dict(),
             "progress": asdict(progress),
             "random": _random(state),
         }
@@ -64,6 +77,8 @@ def restore(run: Run, state: State) -> Progress:
     state.optimizer.load_state_dict(kept["optimizer"])
     if state.average is not None:
         state.average.model.load_state_dict(kept["average"])
+    if state.scaler is not None:
+        state.scaler.load_state_dict(kept["scaler"])
     torch.set_rng_state(kept["random"]["cpu"])
     device = _device(state)
     if device.type == "cuda" and "cuda" in kept["random"]:

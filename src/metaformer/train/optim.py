@@ -33,13 +33,28 @@ def clips_itself(recipe: Recipe) -> bool:
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Linear from warmup_lr to lr over the warm-up, then a cosine from lr to min_lr that ends with the last step."""
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
-    total = recipe.epochs * steps_per_epoch
-    if step < warmup:
-        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * step / warmup
-    done = (step - warmup) / max(1, total - 1 - warmup)
+    """Linear from warmup_lr to lr over the warm-up, then what the recipe's schedule says.
+
+    `cosine` falls from lr to min_lr over the steps that are left and ends with the last one. `epochwise` changes once an
+    epoch and its cosine counts from epoch 0, so that after 20 epochs of 300 it goes on at 0.989 of the way: timm's, and
+    both papers'. `constant` stays.
+    """
+    if recipe.schedule == "epochwise":
+        warmup, now, end = recipe.warmup_epochs, step // steps_per_epoch, recipe.epochs
+        done = now / end
+    else:
+        warmup, now, end = round(recipe.warmup_epochs * steps_per_epoch), step, recipe.epochs * steps_per_epoch - 1
+        done = (now - warmup) / max(1, end - warmup)
+    if now < warmup:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * now / warmup
+    if recipe.schedule == "constant":
+        return recipe.lr
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * done)) / 2
+
+
+def gradient_norm(model: nn.Module) -> torch.Tensor:
+    """The global norm of the gradient, on its device."""
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -52,16 +67,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Average(Generic[Model]):
-    """Exponential moving average of weights and buffers; the decay rises to its value as (1 + n) / (10 + n)."""
+    """Exponential moving average of weights and buffers; with `warmup` the decay rises to its value as (1 + n) / (10 + n)."""
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Model, decay: float, *, warmup: bool = True) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
+        self.warmup = warmup
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """After optimizer step number `step`, from 1."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        weight = 1 - (min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay)
         for mean, value in zip(_tensors(self.model), _tensors(model), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, weight)

@@ -18,19 +18,25 @@ from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
-from metaformer.runs import Run, create_run, write_text
+from metaformer.recipes import RECIPES
+from metaformer.runs import Run, create_run, is_run, open_run, write_text
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
+from metaformer.train.numerics import exactness, patience
 from metaformer.train.optim import Average, make_optimizer
-from metaformer.weights.create import create_model
+from metaformer.weights.catalogue import MEAN, STD
+from metaformer.weights.create import create_model, find_weights, told_preprocess
+from metaformer.weights.load import fit_weights
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
 CUSTOM = "custom"
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+LARGE = 1024
+"""Images in a batch from which on a person is told what can be done about it."""
 
 
 def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, root: str | Path, quiet: bool) -> Run:
@@ -65,34 +71,41 @@ def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool
 
 def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool) -> Run:
     """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    return _fit(prepare(run.recipe, data, model), run, quiet=quiet)
+    return _fit(prepare(run.recipe, data, model, run), run, quiet=quiet)
 
 
-def prepare(recipe: Recipe, data: Data, model: Model | None) -> Fit:
-    """Checks and builds all that training needs; nothing is written."""
+def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None) -> Fit:
+    """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
     device = choose_device(recipe.device)
+    precision = _precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
-    preprocess = Preprocess(size, data.mean, data.std, recipe.fit)
-    model = (_build(recipe, data, size) if model is None else _fitting(model, data)).to(device)
+    saved = run.last if run is not None and run.last.is_dir() else None
+    model = _build(recipe, data, size) if model is None else _fitting(model, data)
+    notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
+    model = model.to(device)
 
+    preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     view = None if recipe.crop is None and recipe.randaugment is None else view
     workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
     judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
     augment = Augment.of(recipe, mirrors=data.mirrors)
-    average = None if recipe.ema is None else Average(model, recipe.ema)
-    precision = choose_precision(recipe.precision, device)
-    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=PRECISIONS[precision])
+    average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
+    scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
+    named = PRECISIONS[precision] if recipe.precision == "auto" else recipe.precision
+    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named)
     fit = Fit(
         recipe=recipe,
-        state=State(model, make_optimizer(model, recipe), average),
+        state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
         task=Classification(data.classes, recipe.label_smoothing),
         train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
         val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
         precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
+        every=patience(device),
+        notes=notes,
     )
     _try(fit)
     return fit
@@ -114,6 +127,11 @@ def _try(fit: Fit) -> None:
 
 
 def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
+    with exactness(fit.recipe):
+        return _fit_exactly(fit, run, quiet=quiet)
+
+
+def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     keep_memory()
     progress = restore(run, fit.state)
     done = fit.done(progress)
@@ -121,10 +139,12 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
     with Display(run.path / "log.txt", fit.recipe.epochs * fit.steps, done, quiet=quiet) as display:
         parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
-            f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {PRECISIONS[fit.precision]}: "
+            f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {fit.recipe.precision}: "
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
             f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
         )
+        for sentence in (*_warnings(fit.recipe), *fit.notes):
+            display.say(sentence)
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
         try:
@@ -148,6 +168,61 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
 def report_finished(run: Run, *, quiet: bool) -> None:
     """Says that there is nothing left to train."""
     say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
+
+
+def _warnings(recipe: Recipe) -> list[str]:
+    """What a person should know before it starts, a sentence each."""
+    if recipe.smoke:
+        what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
+        return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
+    row = RECIPES.get(recipe.recipe)
+    said: list[str] = []
+    if recipe.batch >= LARGE and recipe.accumulate == 1:
+        parts = recipe.batch // 128
+        said.append(
+            f"each step learns from {recipe.batch:,} images at once; accumulate={parts} learns the same in parts of 128"
+        )
+    if row is not None and row.batch >= LARGE and row.batch != recipe.batch and row.lr == recipe.lr:
+        said.append(f"lr={recipe.lr:g} is for batches of {row.batch:,}; with batch={recipe.batch} nothing is rescaled")
+    return said
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    """What autocast computes in. Raises ValueError for one that the device has not."""
+    if name == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision=tf32 is a GPU's: on {device.type} there are fp32, bf16 and fp16")
+    return torch.float16 if name == "fp16" else choose_precision(name, device)
+
+
+def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, by channel, that pixels are normalised by."""
+    mean, std = MEAN, STD
+    if recipe.normalise != "imagenet":
+        told = None
+        if recipe.normalise == "auto" and recipe.weights is not None:
+            told = told_preprocess(recipe.model, saved or _start(recipe.weights))
+        if told is None:
+            return data.mean, data.std
+        known = Preprocess.from_dict(told)
+        mean, std = known.mean, known.std
+    if len(mean) == data.channels:
+        return mean, std
+    return (sum(mean) / len(mean),) * data.channels, (sum(std) / len(std),) * data.channels
+
+
+def _start(weights: str) -> str | Path:
+    """Where a run's best weights lie; what is no run stands for itself."""
+    return open_run(weights).best if is_run(weights) else weights
+
+
+def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
+    """Puts the weights that a recipe starts from into the model; what was changed to make them fit, a sentence each."""
+    assert recipe.weights is not None
+    if not isinstance(model, MetaFormer):
+        raise ValueError(f"weights= are for our models: {recipe.model} is timm's")
+    file = find_weights(recipe.model, _start(recipe.weights))
+    notes = fit_weights(model, file, adapt=True).notes
+    return (f"starts from {recipe.weights}", *notes)
 
 
 def _native_size(recipe: Recipe, model: Model | None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from metaformer.config import read_json
 from metaformer.core.model import MetaFormer
 from metaformer.weights.catalogue import ROWS, TAGS, find
 from metaformer.weights.fetch import fetch, find_local
@@ -36,7 +37,7 @@ def create_model(
     config = get_config(name, in_chans=in_chans, **changes)
     if weights is None or weights is False:
         return MetaFormer(replace(config, num_classes=1000 if num_classes is None else num_classes))
-    given = open_weights(_file(name, weights))
+    given = open_weights(find_weights(name, weights))
     if num_classes is None:
         num_classes = as_given(config, given.shapes, find_format(given.shapes) or "ours").num_classes
         if not num_classes:
@@ -57,8 +58,9 @@ def create_published(name: str) -> tuple[MetaFormer, dict[str, Any]]:
     return create_model(model, weights=f"{row.tag}@{row.format}"), row.about()
 
 
-def _file(name: str, weights: str | Path | bool) -> Path:
-    """The file that `weights` stands for: a tag's, fetched if need be; a path; or what a folder has for this model."""
+def find_weights(name: str, weights: str | Path | bool) -> Path:
+    """The file that `weights` stands for, as `create_model` takes it: a tag's, fetched if need be; a path; or what a folder
+    has for this model. Raises ValueError or OSError with a sentence where there is none."""
     if isinstance(weights, bool) or (isinstance(weights, str) and weights.partition("@")[0] in TAGS):
         return fetch(find(name, weights))
     path = Path(weights).expanduser()
@@ -69,3 +71,15 @@ def _file(name: str, weights: str | Path | bool) -> Path:
     if not path.exists() and os.sep not in tag and "." not in tag:
         return fetch(find(name, tag))  # which says what tags there are
     return path
+
+
+def told_preprocess(name: str, weights: str | Path) -> dict[str, Any] | None:
+    """How images were made ready for weights, as `Preprocess.from_dict` takes it; None where nothing says so.
+
+    A tag of published weights says it, and so does the model.json beside a file.
+    """
+    if isinstance(weights, str) and weights.partition("@")[0] in TAGS:
+        return find(name, weights).preprocess
+    path = Path(weights).expanduser()
+    about = (path if path.is_dir() else path.parent) / "model.json"
+    return read_json(about).get("preprocess") if about.is_file() else None
