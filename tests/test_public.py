@@ -18,7 +18,7 @@ NAMES = [
     "Attention", "DepthwiseConv", "Fourier", "Identity", "MaxPooling", "Pooling", "Random", "SepConv", "SpatialFC",
     "MetaFormer", "MetaFormerConfig",
     "Exported", "export",
-    "Prediction", "Predictor", "evaluate",
+    "evaluate", "fuse", "Prediction", "Predictor",
     "train",
     "Run",
     "list_weights",
