@@ -109,6 +109,7 @@ def exact(name: str, pixels: np.ndarray) -> np.ndarray:
         return tiny(name).double()((torch.from_numpy(pixels) / torch.tensor(255.0, dtype=torch.float64) - mean) / std).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
 def test_bf16(format: str) -> None:
     source = saved(tiny("caformer_s18"))
@@ -201,7 +202,9 @@ def test_differences() -> None:
     assert difference(one, one[:, :1]) == float("inf")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format", [name if name in ("onnx", "safetensors") else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
+)
 def test_what_says_something_else_is_not_written(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = saved(tiny("caformer_s18"))
     right = room.compare

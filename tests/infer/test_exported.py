@@ -202,7 +202,9 @@ FOREIGN: dict[str, dict[str, Any] | None] = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format", [pytest.param(name, marks=pytest.mark.slow) if name == "executorch" else name for name in FORMATS]
+)
 def test_files_that_do_not_say_what_they_are(format: str) -> None:
     net, file = model(), named(format)
     save = FORMATS[format].prepare(net, PREPROCESS, "fp32")
@@ -219,6 +221,7 @@ def test_weights_without_a_description(here: Path) -> None:
         Predictor("a.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 48])
 def test_a_file_of_one_size_that_says_another(size: int) -> None:
     save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32")

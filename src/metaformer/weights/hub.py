@@ -101,13 +101,16 @@ Top-1 {{ "%.2f" | format(top1) }} %.
 
 
 def from_pretrained(source: str | Path, model: Model | None = None, *, quiet: bool = False) -> Model:
-    """The model in a folder that `save_pretrained` wrote, in a run (its best weights), or in a repository USER/NAME.
+    """The model in a folder that `save_pretrained` wrote, in a .safetensors of `export`, in a run (its best weights), or in a
+    repository USER/NAME.
 
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError, or ValueError
     or OSError with a sentence.
     """
     place, repo = Path(source).expanduser(), str(source).removeprefix(HUB)
-    if place.is_dir():
+    if place.is_file():
+        folder = place
+    elif place.is_dir():
         folder = _weights_in(place)
     elif NAME.fullmatch(repo):
         folder = fetch_pretrained(repo, quiet=quiet)
