@@ -31,7 +31,9 @@ class Options:
 
     device: str = "auto"
     precision: str = "auto"
-    """What is multiplied in: fp32, bf16, fp16 (GPUs only), or auto: fp32 on a processor, bf16 on a GPU that has it."""
+    """What is multiplied in: fp32, bf16, fp16 (GPUs only), or auto: fp32 on a processor, bf16 on a GPU that has it.
+
+    In a file of 8-bit integers, what the rest is multiplied in; auto is then bf16 where the processor has it."""
     threads: int | None = None
     """Threads of a processor; by default as many as there are cores."""
     streams: int | None = None
@@ -115,16 +117,19 @@ class OpenVinoEngine:
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
         core = ov.Core()
         self.model = source if isinstance(source, ov.Model) else _opened(source, lambda: core.read_model(source))
-        precision = "bf16" if options.precision == "bf16" else "f32"
+        is_int8 = self.about().get("precision") == "int8"
+        precision = options.precision
+        if is_int8 and precision == "auto" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            precision = "bf16"
         self.streams = options.streams or 1
         config = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": options.threads or cores(),
             "NUM_STREAMS": self.streams,
         }
         self.compiled = core.compile_model(self.model, "CPU", config)
         self.requests = [self.compiled.create_infer_request() for _ in range(self.streams)]
-        self.name = f"openvino {'bf16' if precision == 'bf16' else 'fp32'}"
+        self.name = f"openvino {'int8' if is_int8 else 'bf16' if precision == 'bf16' else 'fp32'}"
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""
