@@ -12,6 +12,7 @@ from tests.tiny import QUICK, command, one_core
 import metaformer
 from metaformer import Predictor, Run, create_model, evaluate, quantize
 from metaformer.core.layers import MLP
+from metaformer.core.mixers import SepConvMixer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer import quantize as module
 from metaformer.infer.engines import OpenVinoEngine
@@ -90,7 +91,7 @@ def test_integers_are_multiplied(done: Quantized) -> None:
     engine(pixels)
     kinds = [executed(op) for op in engine.compiled.get_runtime_model().get_ops()]
     run = [precision for kind, precision in kinds if kind in ("Convolution", "FullyConnected")]
-    assert sum(precision in ("i8", "u8") for precision in run) == len(done.layers)
+    assert sum(precision in ("i8", "u8") for precision in run) == len(done.layers) - 1  # the stem of one channel: OpenVINO's
 
 
 def executed(op: Any) -> tuple[str, str]:
@@ -106,12 +107,14 @@ def test_the_size_is_that_of_both_files(done: Quantized) -> None:
 
 @pytest.fixture
 def ruined(digits: Run, tmp_path: Path) -> Path:
-    """The same function with one channel of each MLP ten thousand times the others: 8 bits see nothing beside it."""
+    """The same function with one channel in each branch a million times the others: 8 bits see nothing beside it."""
     model, said = read_pretrained(digits.best)
     with torch.no_grad():
-        for mlp in (part for part in model.modules() if type(part) is MLP):
-            mlp.fc1.weight[3] *= 1e3
-            mlp.fc2.weight[:, 3] /= 1e6  # the activation squares
+        for part in model.modules():
+            if isinstance(part, MLP | SepConvMixer):
+                first, last = (part.fc1, part.fc2) if isinstance(part, MLP) else (part.pw1, part.pw2)
+                first.weight[3] *= 1e3
+                last.weight[:, 3] /= 1e6  # the activation squares
     kept = {key: said[key] for key in ("classes", "preprocess")}
     save_pretrained(model, tmp_path / "ruined", kept)
     return tmp_path / "ruined"
@@ -121,11 +124,11 @@ def test_what_integers_ruin_is_kept(ruined: Path, digits: Run, tmp_path: Path) -
     spoilt = quantize(ruined, "digits", images=64, tuning=200, budget=100, out=tmp_path / "spoilt.xml")
     assert spoilt.kept == ()
     assert spoilt.accuracy.fp32_top1 == pytest.approx(evaluate(digits.path).top1, abs=1)
-    assert spoilt.accuracy.drop > 5
+    assert spoilt.accuracy.drop > 4
     saved = quantize(ruined, "digits", images=64, tuning=200, budget=1, out=tmp_path / "saved.xml")
     assert 0 < len(saved.kept) <= len(saved.layers)
-    assert any("fc2" in name for name in saved.kept)
-    assert saved.accuracy.drop < 3
+    assert {name.rpartition(".")[2] for name in saved.kept} & {"fc2", "pw2"}
+    assert saved.accuracy.drop < spoilt.accuracy.drop - 2
     assert about(saved.file)["accuracy"]["kept"] == list(saved.kept)
 
 

@@ -15,7 +15,7 @@ from metaformer.core.model import MetaFormer
 from metaformer.data.batch import generator
 from metaformer.data.dataset import Data, with_channels
 from metaformer.data.loader import Loader, default_workers
-from metaformer.data.preprocess import Preprocess
+from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.data.sources import open_data
 from metaformer.data.splits import Encoded, Images, subset
 from metaformer.infer.engines import KEY, OpenVinoEngine, need
@@ -103,23 +103,21 @@ def quantize(
         raise ValueError(f"{source} is quantized already: quantize what it was made from")
     known = _known(open_data(named, split=recorded), named, before)
     if weight_only:
-        made, kept = compressed(before.engine.model), ()
+        made, left = compressed(before.engine.model), ()
     else:
-        calibration, tuned = _drawn(known.train, images, tuning)
-        samples = [pixels for pixels, _ in _fed(calibration, before.preprocess, 1)]
-        made, kept = quantized(before.engine.model, samples, list(_fed(tuned, before.preprocess, BATCH)), budget)
+        made, left = quantized(before.engine.model, *_drawn(known.train, before.preprocess, images, tuning), budget)
+    names = _names(before, linear_layers(before.engine.model))
+    layers, kept = (tuple(names[name] for name in found) for found in (int8_layers(made), left))
     about = _about(before, precision)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".quantize-") as folder:
         draft, final = Path(folder, "draft.xml"), Path(folder, "final.xml")
         write_ir(made, draft, about)
         accuracy = _compared(named, judge(before, known.val), judge(Predictor(draft), known.val))
-        names = _names(before, linear_layers(before.engine.model))
-        kept = tuple(names[name] for name in kept)
         write_ir(made, final, about | {"accuracy": asdict(accuracy) | {"budget": budget, "kept": kept}})
         size = final.stat().st_size + final.with_suffix(".bin").stat().st_size
         final.with_suffix(".bin").replace(file.with_suffix(".bin"))
         final.replace(file)
-    return Quantized(file, size, accuracy, tuple(names[name] for name in int8_layers(made)), kept)
+    return Quantized(file, size, accuracy, layers, kept)
 
 
 def write_ir(model: Any, file: Path, about: dict[str, Any]) -> None:
@@ -149,10 +147,11 @@ def _known(data: Data, named: str, predictor: Predictor) -> Data:
     return with_channels(data, len(predictor.preprocess.mean))
 
 
-def _drawn(split: Images | Encoded, images: int, tuning: int) -> tuple[Images | Encoded, Images | Encoded]:
-    """Images to calibrate and to tune by: drawn, the same each time, and different ones unless there are too few."""
+def _drawn(split: Images | Encoded, preprocess: Preprocess, images: int, tuning: int) -> tuple[list[Pixels], list[Labelled]]:
+    """What calibrates, one by one, and what is tuned by: drawn, always alike, other images unless there are too few."""
     order = torch.randperm(len(split), generator=generator("quantize"))
-    return subset(split, order[:images]), subset(split, order.flip(0)[:tuning])
+    calibration = [pixels for pixels, _ in _fed(subset(split, order[:images]), preprocess, 1)]
+    return calibration, list(_fed(subset(split, order.flip(0)[:tuning]), preprocess, BATCH))
 
 
 def _fed(split: Images | Encoded, preprocess: Preprocess, batch: int) -> Iterator[Labelled]:
