@@ -1,6 +1,7 @@
 """Which layers bear 8-bit integers: all, then without those that disturb the answers most, until the budget holds.
 
-The search is NNCF's (`quantize_with_accuracy_control`), fed with what a MetaFormer wants.
+The search is NNCF's (`quantize_with_accuracy_control`): each layer alone is put back, the answers are compared. It judges with
+the rest in fp32; bf16 would add a thousandth of the integers' own error (docs/LOG.md).
 """
 
 import logging
@@ -19,7 +20,8 @@ from metaformer.infer.engines import Logits, need
 Labelled = tuple[Pixels, NDArray[np.int64]]
 """A batch as an engine takes it, and its labels."""
 
-LINEAR = ("Convolution", "GroupConvolution", "MatMul")
+LINEAR = {"Convolution": (1,), "GroupConvolution": (1,), "MatMul": (0, 1)}
+"""Operations, and the inputs at which their weights may be."""
 
 BETWEEN = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose")
 """What stands between stored weights and the layer that multiplies by them."""
@@ -88,8 +90,8 @@ def int8_layers(model: Any) -> tuple[str, ...]:
 def _weights(model: Any) -> Iterator[tuple[Any, Any]]:
     """Linear layers, each with the constant that it multiplies by; the product of two maps has none."""
     for op in model.get_ordered_ops():
-        for value in op.input_values() if op.get_type_name() in LINEAR else ():
-            node = value.get_node()
+        for place in LINEAR.get(op.get_type_name(), ()):
+            node = op.input_value(place).get_node()
             while node.get_type_name() in BETWEEN:
                 node = node.input_value(0).get_node()
             if node.get_type_name() == "Constant":
