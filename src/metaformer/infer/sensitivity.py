@@ -59,10 +59,10 @@ def quantized(
 
 
 def compressed(model: Any) -> Any:
-    """An ov.Model whose weights are stored as 8-bit integers, a scale for each output channel; compiling restores floats.
+    """An ov.Model whose weights are stored as 8-bit integers, a scale for each output channel.
 
-    NNCF's `compress_weights` leaves them integers while it runs, and OpenVINO 2026.4 then gives wrong shapes for some models
-    with compressed convolutions (caformer_t6), or crashes.
+    OpenVinoEngine makes floats of them before it compiles, for OpenVINO 2026.4 computes wrong shapes, or crashes, for some
+    models whose convolutions it leaves compressed (caformer_t6); it does so too with what NNCF's `compress_weights` makes.
     """
     ops = need("openvino").opset13
     made = model.clone()
