@@ -126,7 +126,6 @@ def test_what_integers_ruin_is_kept(ruined: Path, digits: Run, tmp_path: Path) -
     assert spoilt.accuracy.fp32_top1 == pytest.approx(evaluate(digits.path).top1, abs=1)
     assert spoilt.accuracy.drop > 4
     saved = quantize(ruined, "digits", images=64, tuning=200, budget=1, out=tmp_path / "saved.xml")
-    assert 0 < len(saved.kept) <= len(saved.layers)
     assert {name.rpartition(".")[2] for name in saved.kept} & {"fc2", "pw2"}
     assert saved.accuracy.drop < spoilt.accuracy.drop - 2
     assert about(saved.file)["accuracy"]["kept"] == list(saved.kept)
