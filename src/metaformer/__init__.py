@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from metaformer.infer.fuse import fuse as fuse
     from metaformer.infer.predictor import Prediction as Prediction
     from metaformer.infer.predictor import Predictor as Predictor
+    from metaformer.infer.quantize import quantize as quantize
     from metaformer.lab.jobs import train as train
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
@@ -60,6 +61,7 @@ _HOME = {
     "infer.evaluate": "evaluate",
     "infer.fuse": "fuse",
     "infer.predictor": "Prediction Predictor",
+    "infer.quantize": "quantize",
     "lab.jobs": "train",
     "runs": "Run",
     "weights.catalogue": "list_weights",

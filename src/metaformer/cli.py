@@ -149,6 +149,25 @@ def export(
 
 
 @app.command()
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL + "")],
+    out: Annotated[str | None, typer.Argument(metavar="[OUT.xml]", help="By default int8.xml in the run's folder.")] = None,
+    data: Annotated[str | None, typer.Option(help="What calibrates and judges; by default the run's own.")] = None,
+    budget: Annotated[float, typer.Option(help="Points of top-1 that may be lost on the images tuned on.")] = 0.5,
+    images: Annotated[int, typer.Option(help="Training images to learn ranges from.")] = 300,
+    weight_only: Annotated[bool, typer.Option("--weight-only", help="Store weights as integers, for size.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write MODEL as an OpenVINO file of 8-bit integers, and measure what that costs."""
+    from metaformer.infer.quantize import quantize as write
+    from metaformer.lab.tables import quantized_text
+
+    done = write(source, data, images=images, budget=budget, weight_only=weight_only, out=out, force=force)
+    print(quantized_text(done))
+    print(f"\nNext: metaformer predict {done.file} IMAGE...")
+
+
+@app.command()
 def models(pattern: Annotated[str, typer.Argument(help='A glob, such as "caformer*".')] = "*") -> None:
     """List models: parameters, multiply-accumulates, published top-1."""
     from metaformer.lab.tables import columns, model_table

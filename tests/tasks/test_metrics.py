@@ -120,6 +120,16 @@ def test_wilson_is_that_of_scipy(right: int, total: int) -> None:
     assert metrics.wilson(right / total, total) == pytest.approx((interval.low, interval.high), abs=EXACT)
 
 
+def test_paired_drop_by_hand_and_by_trial() -> None:
+    middle, half = 6 / 1002, 1.959963984540054 * math.sqrt((15 / 1002 - (6 / 1002) ** 2) / 1002)
+    assert metrics.paired_drop(10, 4, 1000) == pytest.approx((middle - half, middle + half), abs=EXACT)
+    assert metrics.paired_drop(4, 10, 1000) == pytest.approx((-middle - half, -middle + half), abs=EXACT)
+    assert metrics.paired_drop(0, 0, 50)[0] < 0 < metrics.paired_drop(0, 0, 50)[1]
+    draws = np.random.default_rng(0).multinomial(1000, (0.97, 0.02, 0.01), 4000)
+    held = [low <= 0.01 <= high for low, high in (metrics.paired_drop(int(lost), int(won), 1000) for _, lost, won in draws)]
+    assert 0.94 < sum(held) / 4000 < 0.965
+
+
 @pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
 def test_temperature_is_found_again(true: float) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -1,15 +1,8 @@
 """OpenVINO's own format: a graph in .xml, and its weights in the .bin of the same name."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from metaformer.config import ABOUT
 from metaformer.data.preprocess import Preprocess
 from metaformer.export.save import Save
-from metaformer.infer.convert import pipeline, to_openvino
-from metaformer.infer.engines import need
+from metaformer.infer.convert import pipeline, to_openvino, write_ir
 from metaformer.weights.pretrained import Model
 
 
@@ -18,11 +11,5 @@ def prepare(model: Model, preprocess: Preprocess, precision: str) -> Save:
 
     A graph that is bf16 itself is further off than it need be, up to infinity: there norms too are computed in bf16.
     """
-    ov = need("openvino")
     graph = to_openvino(pipeline(model, preprocess), len(preprocess.mean), preprocess.size)
-
-    def save(file: Path, about: Mapping[str, Any]) -> None:
-        graph.set_rt_info(json.dumps(about), ABOUT)
-        ov.save_model(graph, file, compress_to_fp16=False)
-
-    return save
+    return lambda file, about: write_ir(graph, file, about)

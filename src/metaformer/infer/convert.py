@@ -3,11 +3,13 @@
 What is converted is `pipeline(model, preprocess)`: bytes in, logits out, of any batch and any sides.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch.fx import GraphModule
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from metaformer.config import ABOUT
 from metaformer.core.layers import ChannelNorm
 from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
@@ -112,10 +115,17 @@ def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     program = to_exported(norms_over_channels(module), channels, size, fixed=is_fixed(module))
     with hushed():
         graph = ov.convert_model(program)
+        graph.reshape([-1, channels, *((size, size) if is_fixed(module) else (-1, -1))])
     for node in graph.get_ops():
         if node.get_type_name() == "Interpolate":  # OpenVINO's rule for torch takes a corner where one place is left
             node.set_attribute("coordinate_transformation_mode", "half_pixel")
     return graph
+
+
+def write_ir(graph: Any, file: Path, about: Mapping[str, Any]) -> None:
+    """An ov.Model as `file` (.xml), with the .bin beside it and what is to know of it inside."""
+    graph.set_rt_info(json.dumps(about), ABOUT)
+    need("openvino").save_model(graph, file, compress_to_fp16=False)
 
 
 class OverChannels(nn.Module):

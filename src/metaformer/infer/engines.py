@@ -34,7 +34,9 @@ class Options:
 
     device: str = "auto"
     precision: str = "auto"
-    """What is multiplied in: fp32, bf16, fp16 (GPUs only), or auto: fp32 on a processor, bf16 on a GPU that has it."""
+    """What is multiplied in: fp32, bf16, fp16 (GPUs only), or auto: fp32 on a processor, bf16 on a GPU that has it.
+
+    In a file of 8-bit integers, what the rest is multiplied in; auto is then bf16 where the processor has it."""
     threads: int | None = None
     """Threads of a processor; by default as many as there are cores."""
     streams: int | None = None
@@ -146,18 +148,27 @@ class OpenVinoEngine:
 
     def __init__(self, source: Any, options: Options) -> None:
         ov = need("openvino")
+        need("openvino.passes")
         if options.precision == "fp16":
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
         self.core = ov.Core()
         self.model = (
             source if isinstance(source, ov.Model) else opened(source, lambda: self.core.read_model(source), (RuntimeError,))
         )
-        wanted = self.about().get("precision", "fp32") if options.precision == "auto" else options.precision
-        self.precision = "bf16" if wanted == "bf16" else "fp32"
+        stored = self.about().get("precision", "fp32")
+        if stored == "int8-weights":  # OpenVINO 2026.4 computes wrong shapes where it leaves them integers itself
+            folding = ov.passes.Manager()
+            folding.register_pass(ov.passes.ConstantFolding())
+            folding.run_passes(self.model)
+        wanted = options.precision
+        if wanted == "auto":
+            halves = stored in ("bf16", "int8") and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            wanted = "bf16" if halves else "fp32"
+        self.precision = wanted
         self.threads = options.threads or cores()
         self.streams = options.streams or self.threads
         self.queues: dict[tuple[int, ...], Any] = {}
-        self.name = f"openvino {self.precision}"
+        self.name = f"openvino {'int8' if stored == 'int8' else wanted}"
 
     def about(self) -> dict[str, Any]:
         """What the file says of itself."""

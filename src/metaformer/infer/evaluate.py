@@ -36,16 +36,24 @@ def evaluate(
     `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not
     those that the model knows.
     """
-    unsaid = f"{source} is no run, so say what to judge it on: data=NAME"
     if data is None and not is_run(source):
         if not str(source).startswith(HUB) and not is_exported(source):
             find_source(source)  # what is not there at all is told first
-        raise ValueError(unsaid)
+        own_data(source, data)  # says that there is none before anything is fetched
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
-    own = open_run(source) if is_run(source) else None
-    named = own.recipe.data if own is not None and data is None else str(data)
-    split = own.path / "split.csv" if own is not None and _same(named, own.recipe.data) else None
+    named, split = own_data(source, data)
     return judge(predictor, _open_judged(named, predictor, split).val, batch=batch)
+
+
+def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None]:
+    """`data`, or what a run learnt from, and which of its images did. Raises ValueError where neither says."""
+    if not is_run(source):
+        if data is None:
+            raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
+        return data, None
+    own = open_run(source)
+    named = own.recipe.data if data is None else data
+    return named, own.path / "split.csv" if _same(named, own.recipe.data) else None
 
 
 def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation:

@@ -21,6 +21,7 @@ from metaformer.zoo import TOP1, ZOO, list_models
 
 if TYPE_CHECKING:
     from metaformer.export.export import Exported
+    from metaformer.infer.quantize import Quantized
 
 Rows = list[tuple[str, ...]]
 """Texts by row and column; the first row says what the columns are."""
@@ -156,6 +157,20 @@ def evaluation_text(figures: Mapping[str, Any]) -> str:
         measured = (_digits(row[key]) for key in ("precision", "recall", "f1", "auc"))
         table.append((printable(name), *measured, f"{row['support']:,}"))
     return columns(lines) + "\n\n" + columns(table, right=(1, 2, 3, 4, 5))
+
+
+def quantized_text(done: "Quantized") -> str:
+    """What `quantize` measured, for a screen."""
+    found = done.accuracy
+    low, high = found.drop_interval
+    layers = f"{len(done.layers)} of {len(done.layers) + len(done.kept)} linear layers"
+    lines: Rows = [("file", f"{done.file}, {done.bytes / 1e6:.1f} MB with its .bin"), ("8 bits", layers)]
+    lines += [("kept as was", name) for name in done.kept]
+    judged = {"top-1": (found.top1, found.top1_interval), "before": (found.fp32_top1, found.fp32_interval)}
+    for name, (top1, (least, most)) in judged.items():
+        lines.append((name, f"{top1:.2f} %  ({least:.1f} to {most:.1f}) on {found.images:,} images of {found.data}"))
+    lines.append(("lost", f"{found.drop:.2f} points  ({low:.2f} to {high:.2f})"))
+    return columns(lines)
 
 
 def _digits(value: float | None) -> str:

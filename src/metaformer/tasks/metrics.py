@@ -32,6 +32,18 @@ def wilson(part: float, total: int, level: float = 0.95) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
+def paired_drop(lost: int, gained: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the part of `total` trials that a second try lost, when it failed `lost` and mended `gained` of the first's.
+
+    Wald's, with half a trial added to each of the four outcomes of a pair (Agresti and Min 2005).
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    count = total + 2
+    middle, changed = (lost - gained) / count, (lost + gained + 1) / count
+    half = z * math.sqrt((changed - middle**2) / count)
+    return middle - half, middle + half
+
+
 def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(classes, classes): how many images of the row's class were called the column's."""
     return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)

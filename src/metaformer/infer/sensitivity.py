@@ -1,0 +1,133 @@
+"""Which layers bear 8-bit integers: all, then without those that disturb the answers most, until the budget holds.
+
+The search is NNCF's (`quantize_with_accuracy_control`): each layer alone is put back, the answers are compared. It judges with
+the rest in fp32; bf16 would add a thousandth of the integers' own error (docs/LOG.md).
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaformer.data.preprocess import Pixels
+from metaformer.infer.engines import Logits, need
+
+Labelled = tuple[Pixels, NDArray[np.int64]]
+"""A batch as an engine takes it, and its labels."""
+
+LINEAR = {"Convolution": (1,), "GroupConvolution": (1,), "MatMul": (0, 1)}
+"""Operations, and the inputs at which their weights may be."""
+
+BETWEEN = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose")
+"""What stands between stored weights and the layer that multiplies by them."""
+
+REST = (
+    "Add", "AvgPool", "Divide", "GroupNormalization", "MVN", "Maximum", "Minimum", "Multiply", "Power", "ReduceMean",
+    "ReduceSum", "ScaledDotProductAttention", "Sqrt", "Subtract",
+)  # fmt: skip
+"""What stays as it is: NNCF's defaults make integers of these too, which costs a pass over the map before and after each."""
+
+
+def quantized(
+    model: Any, calibration: Sequence[Pixels], tuning: Sequence[Labelled], budget: float
+) -> tuple[Any, tuple[str, ...]]:
+    """An ov.Model whose linear layers multiply 8-bit integers, and the names of those that do not because they hurt.
+
+    `budget` is what top-1 on `tuning` may lose, in points.
+    """
+    nncf = nncf_quietly()
+    with _hushed("nncf"):
+        made = nncf.quantize_with_accuracy_control(
+            model,
+            nncf.Dataset(calibration),
+            nncf.Dataset(tuning, _pixels),
+            _judged,
+            max_drop=budget,
+            drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED,  # a zero point for activations: half the error, and as fast
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(types=list(REST), validate=False),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(num_ranking_workers=1),
+        )
+    done = int8_layers(made)
+    return made, tuple(name for name in linear_layers(model) if name not in done)
+
+
+def compressed(model: Any) -> Any:
+    """An ov.Model whose weights are stored as 8-bit integers, a scale for each output channel.
+
+    OpenVinoEngine makes floats of them before it compiles, for OpenVINO 2026.4 computes wrong shapes, or crashes, for some
+    models whose convolutions it leaves compressed (caformer_t6); it does so too with what NNCF's `compress_weights` makes.
+    """
+    ops = need("openvino").opset13
+    made = model.clone()
+    for _, weight in list(_weights(made)):
+        values = weight.get_data().astype(np.float32)
+        largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
+        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+        stored = ops.constant(np.round(values / scale).astype(np.int8))
+        restored = ops.multiply(ops.convert(stored, "f32"), ops.constant(scale))
+        for target in weight.output(0).get_target_inputs():
+            target.replace_source_output(restored.output(0))
+    return made
+
+
+def linear_layers(model: Any) -> dict[str, int]:
+    """The layers with weights, by name and in order, each with how many weights it has."""
+    return {op.get_friendly_name(): weight.get_data().size for op, weight in _weights(model)}
+
+
+def int8_layers(model: Any) -> tuple[str, ...]:
+    """Names of those whose weights are integers."""
+    return tuple(op.get_friendly_name() for op, weight in _weights(model) if weight.get_element_type().size == 1)
+
+
+def _weights(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Linear layers, each with the constant that it multiplies by; the product of two maps has none."""
+    for op in model.get_ordered_ops():
+        for place in LINEAR.get(op.get_type_name(), ()):
+            node = op.input_value(place).get_node()
+            while node.get_type_name() in BETWEEN:
+                node = node.input_value(0).get_node()
+            if node.get_type_name() == "Constant":
+                yield op, node
+
+
+def _pixels(batch: Labelled) -> Pixels:
+    return batch[0]
+
+
+def _judged(run: Any, batches: Iterable[Labelled]) -> tuple[float, list[list[Logits]]]:
+    """Top-1 in percent of a compiled model, and its logits, by which the layers are ranked."""
+    right, count = 0, 0
+    logits: list[list[Logits]] = []
+    for pixels, labels in batches:
+        logits.append([run(pixels)[0]])
+        right += int((logits[-1][0].argmax(1) == labels).sum())
+        count += len(labels)
+    return 100 * right / count, logits
+
+
+def nncf_quietly() -> Any:
+    """NNCF, which on import decides whether each use of it is reported to its makers: it is not."""
+    os.environ.setdefault("NNCF_CI", "1")
+    with _hushed("torch.utils.cpp_extension"):  # it loads more of torch than is needed
+        return need("nncf")
+
+
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Without what a logger of that name says but errors; progress bars go where they are no part of an answer."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(before)
