@@ -21,13 +21,16 @@ from torch import Tensor, nn
 
 from metaformer.core.count import count
 from metaformer.core.device import keep_memory
-from metaformer.data.preprocess import Preprocess
+from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.infer.choose import open_engine
-from metaformer.infer.engines import Options, TorchEngine, compile_frozen, need
+from metaformer.infer.convert import pipeline, to_openvino, write_ir
+from metaformer.infer.engines import Engine, OpenVinoEngine, Options, TorchEngine, compile_frozen, need
+from metaformer.infer.sensitivity import all_quantized
 from metaformer.lab.worker import Cell, Maker, Ready, timed
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig
+from metaformer.weights.pretrained import Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = (*DTYPES, "int8")
@@ -87,9 +90,12 @@ def ours(cell: Cell, *, name: str, engine: str, precision: str) -> Ready:
     torch.manual_seed(0)
     model, preprocess = create_model(name).eval(), Preprocess(cell.size, MEAN, STD)
     macs, parameters = cost(model, cell.size)
-    run = open_engine(model, preprocess, engine, Options(cell.device, precision, cell.threads))
-    shape = (cell.batch, len(MEAN), cell.size, cell.size)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    options = Options(cell.device, "auto" if precision == "int8" else precision, cell.threads)
+    if engine == "openvino":
+        run: Engine = OpenVinoEngine(_graph(cell, model, preprocess, name, precision), options)
+    else:
+        run = open_engine(model, preprocess, engine, options)
+    pixels = _pixels(cell.batch, cell.size)
     if cell.device == "cpu":
         ready = Ready(lambda: run(pixels), cell.batch, macs, parameters)
     else:
@@ -103,6 +109,24 @@ def ours(cell: Cell, *, name: str, engine: str, precision: str) -> Ready:
         less = max(32, cell.size // 2)
         run(np.ascontiguousarray(pixels[:1, :, :less, :less]))  # a runtime packs its weights at the first call: that is loading
     return ready
+
+
+def _graph(cell: Cell, model: Model, preprocess: Preprocess, name: str, precision: str) -> Path:
+    """Our model as OpenVINO reads it, converted once for all precisions and batches; for int8 all layers quantized."""
+
+    def write(folder: Path) -> None:
+        write_ir(to_openvino(pipeline(model, preprocess), len(MEAN), cell.size), folder / "model.xml", {})
+
+    def quantize(folder: Path) -> None:
+        made = all_quantized(need("openvino").Core().read_model(file), [_pixels(1, cell.size, seed) for seed in range(SAMPLES)])
+        write_ir(made, folder / "model.xml", {"precision": "int8"})
+
+    file = kept(cell.folder / f"ours-{name}-{cell.size}", write) / "model.xml"
+    return file if precision != "int8" else kept(cell.folder / f"ours-{name}-{cell.size}-int8", quantize) / "model.xml"
+
+
+def _pixels(batch: int, size: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (batch, len(MEAN), size, size), dtype=np.uint8)
 
 
 def timm_torch(cell: Cell, *, name: str, engine: str, precision: str) -> Ready:
