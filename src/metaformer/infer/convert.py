@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
@@ -24,7 +25,7 @@ from metaformer.core.layers import ChannelNorm
 from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer.engines import need
-from metaformer.infer.folding import Standardise
+from metaformer.infer.folding import MixedResidual, Standardise
 from metaformer.infer.fuse import fuse
 from metaformer.weights.peers import Peer
 from metaformer.weights.pretrained import Model
@@ -112,7 +113,7 @@ def to_onnx(module: nn.Module, channels: int, size: int) -> Any:
 def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     """An ov.Model."""
     ov = need("openvino")
-    program = to_exported(norms_over_channels(module), channels, size, fixed=is_fixed(module))
+    program = to_exported(for_openvino(module), channels, size, fixed=is_fixed(module))
     with hushed():
         graph = ov.convert_model(program)
         graph.reshape([-1, channels, *((size, size) if is_fixed(module) else (-1, -1))])
@@ -148,13 +149,30 @@ class OverChannels(nn.Module):
         return x if self.bias is None else x + self.bias
 
 
-def norms_over_channels(module: nn.Module) -> nn.Module:
-    """A copy with OverChannels in the place of every norm over the channels of a map."""
+class PooledResidual(nn.Module):
+    """MixedResidual as OpenVINO likes it: z = gain ⊙ n(x), t ⊙ x + pool(z) − z, with σ inside one operation."""
+
+    def __init__(self, mixed: MixedResidual) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.group_norm(x, 1, eps=self.mixed.eps) * self.mixed.gain
+        y = self.mixed.pool(z) - z
+        if not self.mixed.residual:
+            return y
+        return y + (x if self.mixed.shortcut is None else x * self.mixed.shortcut)
+
+
+def for_openvino(module: nn.Module) -> nn.Module:
+    """A copy with what runs faster there (docs/LOG.md) in the place of norms over channels and of mixed residuals."""
     module = deepcopy(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is ChannelNorm or (type(child) is Standardise and child.places):
                 setattr(parent, name, OverChannels(child))
+            elif type(child) is MixedResidual:
+                setattr(parent, name, PooledResidual(child))
     return module
 
 
