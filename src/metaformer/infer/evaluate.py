@@ -37,8 +37,8 @@ def evaluate(
     those that the model knows.
     """
     if data is None and not is_run(source):
-        if not str(source).startswith(HUB) and not is_exported(source):
-            find_source(source)  # what is not there at all is told first
+        if not str(source).startswith(HUB) and not is_exported(source) and isinstance(find_source(source), Path):
+            Predictor(source, model=model)  # says first what is wrong with it
         own_data(source, data)  # says that there is none before anything is fetched
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
     named, split = own_data(source, data)
