@@ -58,12 +58,26 @@ def said(file: Path) -> dict[str, Any]:
 QUICK = {("caformer_s18", format) for format in FORMATS} | {(name, "onnx") for name in ("poolformer_s12", "randformer_s12")}
 
 
+UNABLE = {(name, "executorch") for name in ("poolformer_s12", "identityformer_s12", "randformer_s12")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "format"), sorted(UNABLE))
+def test_what_a_runtime_cannot_run_is_a_sentence_and_leaves_nothing(name: str, format: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^ExecuTorch cannot run this model's operators \(.*\): export it as onnx or openvino$"
+    ):
+        export(saved(tiny(name)), format)
+    assert [path.name for path in Path().iterdir()] == ["saved"]
+
+
 @pytest.mark.parametrize(
     ("name", "format"),
     [
         pytest.param(name, format, marks=() if (name, format) in QUICK else pytest.mark.slow)
         for name in FAMILIES
         for format in FORMATS
+        if (name, format) not in UNABLE
     ],
 )
 def test_every_family_in_every_format(name: str, format: str) -> None:

@@ -132,7 +132,7 @@ class AffineResidual(nn.Module):
         self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
+        mean, var = x.mean((1, 2, 3), keepdim=True), x.var((1, 2, 3), correction=0, keepdim=True)
         a = self.gain * torch.rsqrt(var + self.eps)
         kept = a if not self.residual else 1 + a if self.shortcut is None else self.shortcut + a
         moved = -a * mean

@@ -81,7 +81,12 @@ class ExecuTorchEngine:
 
     def __call__(self, pixels: Pixels) -> Logits:
         """One by one: the file is for batches of 1."""
-        rows = [self.method.execute([torch.from_numpy(image[None])])[0].numpy() for image in pixels]
+        try:
+            rows = [self.method.execute([torch.from_numpy(image[None])])[0].numpy() for image in pixels]
+        except RuntimeError as error:
+            raise ValueError(
+                f"ExecuTorch cannot run this model's operators ({error}): export it as onnx or openvino"
+            ) from error
         return np.concatenate(rows)
 
 
