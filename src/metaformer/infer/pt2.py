@@ -35,6 +35,7 @@ EMPTY = {
     "as_custom_obj",
 }
 """What is evaluated, or leads to something that is."""
+DUNDER = re.compile(r"__(?!\d+$)")  # relu__1 is the first relu_
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 NAMED = {"name", "as_name", "forward_arg_names"}
 """What becomes source code."""
@@ -118,7 +119,7 @@ def _check_text(text: str, key: str) -> None:
         else IDENTIFIER.fullmatch(text) if key in NAMED
         else WORD.fullmatch(text)
     )  # fmt: skip
-    if not right or "__" in text:
+    if not right or DUNDER.search(text):
         raise ValueError(f"its {key or 'names'} {text[:60]!r} may be code")
 
 
