@@ -127,9 +127,9 @@ def test_recipe_is_whole(name: str) -> None:
     assert recipe.warmup_epochs < recipe.epochs
     assert recipe.warmup_lr < recipe.min_lr < recipe.lr
     with pytest.raises(FrozenInstanceError):
-        ROWS[name].source = "elsewhere"  # type: ignore[misc]
+        ROWS[name].source = "elsewhere"  # type: ignore[misc]  frozen: that is the test
     with pytest.raises(FrozenInstanceError):
-        recipe.lr = 1.0  # type: ignore[misc]
+        recipe.lr = 1.0  # type: ignore[misc]  frozen too
 
 
 # --- against timm, where the papers' runs have them from --------------------------------------------------------------

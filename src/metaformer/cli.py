@@ -150,7 +150,7 @@ def export(
 
 @app.command()
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL + "")],
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     out: Annotated[str | None, typer.Argument(metavar="[OUT.xml]", help="By default int8.xml in the run's folder.")] = None,
     data: Annotated[str | None, typer.Option(help="What calibrates and judges; by default the run's own.")] = None,
     budget: Annotated[float, typer.Option(help="Points of top-1 that may be lost on the images tuned on.")] = 0.5,
@@ -188,11 +188,12 @@ def weights(
     if pattern != "verify":
         print(columns(weights_table(pattern), right=(2, 3, 4)))
         return
+    from metaformer.runs import weights_of
     from metaformer.weights.verify import verify
 
     if path is None:
         raise ValueError("verify what? metaformer weights verify FILE")
-    found = verify(_weights_of(path))
+    found = verify(weights_of(path))
     print(columns(verified_table(found)))
     if found.nan or found.inf:
         raise typer.Exit(1)
@@ -207,9 +208,10 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Write weights in another format: metaformer convert runs/mine mine.safetensors --to timm"""
+    from metaformer.runs import weights_of
     from metaformer.weights.convert import convert as write
 
-    done = write(_weights_of(source), out, to=to, model=model, force=force)
+    done = write(weights_of(source), out, to=to, model=model, force=force)
     print(f"read as {done.format}{f', {done.model}' if done.model else ''}; written as {to}:")
     for file in done.files:
         print(f"  {file}")
@@ -309,13 +311,6 @@ def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = 
 def _free(root: Path, stem: str) -> str:
     names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 10**6))
     return next(name for name in names if not (root / name).exists())
-
-
-def _weights_of(source: str) -> str | Path:
-    """Where a run's best weights lie; what is no run stands for itself."""
-    from metaformer.runs import is_run, open_run
-
-    return open_run(source).best if is_run(source) else source
 
 
 def _say_where(path: Path) -> None:

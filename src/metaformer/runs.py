@@ -91,6 +91,11 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
     return Run(path)
 
 
+def weights_of(source: str | Path) -> str | Path:
+    """Where a run's best weights lie; what is no run stands for itself."""
+    return open_run(source).best if is_run(source) else source
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes under a temporary name, then renames: a reader sees the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")

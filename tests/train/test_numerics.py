@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import QUICK, after_steps, same, timeless, weights
+from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
@@ -108,7 +108,8 @@ def test_noticed_within_the_stated_steps(
 @pytest.fixture(scope="module")
 def whole(fashion: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run in which nothing goes wrong."""
-    return begin(quick(fashion), tmp_path_factory.mktemp("whole"))
+    with one_core():  # a module's fixture comes before the function's
+        return begin(quick(fashion), tmp_path_factory.mktemp("whole"))
 
 
 def test_stop_leaves_the_last_good_save(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Run) -> None:

@@ -5,6 +5,9 @@ import sys
 
 import torch
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What precisions are called."""
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` takes cuda, then mps, then cpu. Raises ValueError with a sentence where the named one is not there."""
@@ -25,7 +28,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """What autocast computes in. `auto` takes bfloat16 on a GPU that multiplies it, else float32.
+    """What is computed in, by a name of DTYPES or tf32. `auto` takes bfloat16 on a GPU that multiplies it, else float32.
 
     Processors with bfloat16 gain little in training and torch 2.15 errs there: on AVX-512, the weight gradient of a
     convolution of stride 2 on a map of one place is not finite.
@@ -35,7 +38,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             name = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         else:
             name = "fp32"
-    return torch.bfloat16 if name == "bf16" else torch.float32
+    return DTYPES.get(name, torch.float32)
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The name in DTYPES."""
+    return next(name for name, one in DTYPES.items() if one == dtype)
 
 
 def keep_memory() -> None:

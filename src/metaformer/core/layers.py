@@ -67,7 +67,7 @@ class LeanStarReLU(torch.autograd.Function):
 
     generate_vmap_rule = True
 
-    @staticmethod
+    @staticmethod  # torch's stubs give forward and backward any arguments; ours have names
     def forward(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         relu = F.relu(x)
         return relu.mul_(relu).mul_(scale).add_(bias)

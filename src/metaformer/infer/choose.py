@@ -73,8 +73,11 @@ def candidates(options: Options) -> list[str]:
     return ["torch", *(name for name in usable if name != "onnxruntime" or options.precision in ("auto", "fp32"))]
 
 
-def measure(model: Model, preprocess: Preprocess, options: Options, batch: int) -> list[Measured]:
-    """Images/s of the candidates, which take turns; the fastest first."""
+def tune(model: Model, preprocess: Preprocess, options: Options, batch: int) -> tuple[Engine, str, list[Measured]]:
+    """Measures the candidates, which take turns: the fastest one, why, and all figures, the fastest first.
+
+    The choice is remembered for the next time.
+    """
     pixels = np.random.default_rng(0).integers(
         0, 256, (batch, len(preprocess.mean), preprocess.size, preprocess.size), dtype=np.uint8
     )
@@ -88,19 +91,15 @@ def measure(model: Model, preprocess: Preprocess, options: Options, batch: int) 
         for name, engine in engines.items():
             speeds[name].append(batch / _seconds(engine, pixels, calls[name]))
     found = [Measured(name, statistics.median(values), min(values), max(values)) for name, values in speeds.items()]
-    return sorted(found, key=lambda one: -one.images_per_second)
-
-
-def fastest(model: Model, preprocess: Preprocess, options: Options, measured: list[Measured]) -> tuple[Engine, str]:
-    """The fastest engine, and why; remembered for the next time."""
-    best = measured[0]
-    speeds = ", ".join(f"{one.engine} {one.images_per_second:.0f} ({one.low:.0f} to {one.high:.0f})" for one in measured)
-    why = f"{best.engine}: measured on {time.strftime('%Y-%m-%d')}, images/s: {speeds}"
+    found.sort(key=lambda one: -one.images_per_second)
+    best = found[0]
+    said = ", ".join(f"{one.engine} {one.images_per_second:.0f} ({one.low:.0f} to {one.high:.0f})" for one in found)
+    why = f"{best.engine}: measured on {time.strftime('%Y-%m-%d')}, images/s: {said}"
     kept = _remembered() | {_key(model, preprocess, options): asdict(best) | {"why": why}}
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(kept, indent=2) + "\n")
-    return open_engine(model, preprocess, best.engine, options), why
+    return engines[best.engine], why, found
 
 
 def _seconds(engine: Engine, pixels: Any, calls: int) -> float:

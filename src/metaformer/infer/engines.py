@@ -87,12 +87,14 @@ class TorchEngine:
     def __init__(self, module: "nn.Module", options: Options, *, compiled: bool = False) -> None:
         import torch
 
-        from metaformer.core.device import choose_device, keep_memory
+        from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
 
         keep_memory()
         self.device = choose_device(options.device)
-        self.precision = _torch_precision(options.precision, self.device)
-        self.name = f"{'compiled' if compiled else 'torch'} {options.precision if options.precision != 'auto' else 'fp32'}"
+        if options.precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("fp16 is slow on processors: precision=bf16 or fp32")
+        self.precision = choose_precision(options.precision, self.device)
+        self.name = f"{'compiled' if compiled else 'torch'} {precision_name(self.precision)}"
         self.torch = torch
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -148,7 +150,6 @@ class OpenVinoEngine:
 
     def __init__(self, source: Any, options: Options) -> None:
         ov = need("openvino")
-        need("openvino.passes")
         if options.precision == "fp16":
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
         self.core = ov.Core()
@@ -157,8 +158,9 @@ class OpenVinoEngine:
         )
         stored = self.about().get("precision", "fp32")
         if stored == "int8-weights":  # OpenVINO 2026.4 computes wrong shapes where it leaves them integers itself
-            folding = ov.passes.Manager()
-            folding.register_pass(ov.passes.ConstantFolding())
+            passes = need("openvino.passes")
+            folding = passes.Manager()
+            folding.register_pass(passes.ConstantFolding())
             folding.run_passes(self.model)
         wanted = options.precision
         if wanted == "auto":
@@ -230,7 +232,8 @@ def need(name: str) -> Any:
     """The runtime of that name. Raises ValueError with what to type where it is not installed."""
     from importlib import import_module
 
-    sys.modules.setdefault("openvino_telemetry", None)  # pyrefly: ignore  OpenVINO reports its use to its makers, unasked
+    loaded: dict[str, Any] = sys.modules
+    loaded.setdefault("openvino_telemetry", None)  # OpenVINO reports its use to its makers, unasked
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a package thinks of its own age is nothing to our users
@@ -242,18 +245,6 @@ def need(name: str) -> Any:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _torch_precision(name: str, device: Any) -> Any:
-    import torch
-
-    from metaformer.core.device import choose_precision
-
-    if name == "fp16":
-        if device.type == "cpu":
-            raise ValueError("fp16 is slow on processors: precision=bf16 or fp32")
-        return torch.float16
-    return choose_precision(name, device)
 
 
 def opened(source: Path | bytes, read: Callable[[], Any], errors: tuple[type[Exception], ...]) -> Any:

@@ -1,10 +1,8 @@
 """`evaluate`: a predictor judged on a data set, by whatever engine it runs on."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from metaformer.data.dataset import Data
@@ -60,13 +58,8 @@ def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> 
     """The predictor's answers on every image of a split, beside the right ones."""
     device = torch.device("cpu")
     loader = Loader(split, batch, predictor.preprocess, device, workers=default_workers(split, None, device))
-    logits = [torch.from_numpy(predictor.logits(pixels)) for pixels in _pixels(loader)]
+    logits = [torch.from_numpy(predictor.logits(pixels.contiguous().numpy())) for pixels, _ in loader.pixels()]
     return Evaluation(torch.cat(logits), split.labels, predictor.classes)
-
-
-def _pixels(loader: Loader) -> Iterator[np.ndarray]:
-    for pixels, _ in loader.pixels():
-        yield pixels.contiguous().numpy()
 
 
 def _open_judged(named: str, predictor: Predictor, split: Path | None) -> Data:

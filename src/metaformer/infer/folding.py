@@ -23,15 +23,20 @@ def residuals(model: nn.Module) -> Iterator[Residual]:
 
 def first_linear(branch: nn.Module) -> nn.Conv2d | None:
     """The convolution that a branch begins with, if that is known."""
-    kinds: dict[type, str] = {MLP: "fc1", SepConvMixer: "pw1", AttentionMixer: "qkv"}
-    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
-    return found if type(found) is nn.Conv2d else None
+    return _linear(branch, 0)
 
 
 def last_linear(branch: nn.Module) -> nn.Conv2d | None:
     """The convolution that a branch ends with, if that is known."""
-    kinds: dict[type, str] = {MLP: "fc2", SepConvMixer: "pw2", AttentionMixer: "proj"}
-    found = getattr(branch, kinds[type(branch)]) if type(branch) in kinds else branch
+    return _linear(branch, 1)
+
+
+ENDS: dict[type, tuple[str, str]] = {MLP: ("fc1", "fc2"), SepConvMixer: ("pw1", "pw2"), AttentionMixer: ("qkv", "proj")}
+"""What the branches of our own begin and end with; a convolution is both."""
+
+
+def _linear(branch: nn.Module, end: int) -> nn.Conv2d | None:
+    found = getattr(branch, ENDS[type(branch)][end]) if type(branch) in ENDS else branch
     return found if type(found) is nn.Conv2d else None
 
 
@@ -156,7 +161,7 @@ def _column(vector: Tensor) -> Tensor:
     return vector.detach().clone().view(1, -1, 1, 1)
 
 
-# --- where things are --------------------------------------------------------------------------------------------------
+# --- where things are -------------------------------------------------------------------------------------------------
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

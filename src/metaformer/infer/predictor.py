@@ -116,12 +116,11 @@ class Predictor:
 
     def tune(self, batch: int = 32) -> list["Measured"]:
         """Measures the engines that are installed in turns, takes the fastest, remembers it for this model on this machine."""
-        from metaformer.infer.choose import fastest, measure
+        from metaformer.infer.choose import tune
 
         if self.model is None:
             raise ValueError(f"{self.source} is for one runtime; what it was exported from can be tuned")
-        measured = measure(self.model, self.preprocess, self.options, batch)
-        self.engine, self.choice = fastest(self.model, self.preprocess, self.options, measured)
+        self.engine, self.choice, measured = tune(self.model, self.preprocess, self.options, batch)
         self.tunes = False
         return measured
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.core.count import count
-from metaformer.core.device import keep_memory
+from metaformer.core.device import DTYPES, keep_memory
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.infer.choose import open_engine
 from metaformer.infer.convert import pipeline, to_openvino, write_ir
@@ -32,7 +32,6 @@ from metaformer.weights.create import create_model
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig
 from metaformer.weights.pretrained import Model
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = (*DTYPES, "int8")
 ENGINES = ("torch", "compiled", "openvino", "onnxruntime")
 CEILING = "ceiling"
@@ -225,7 +224,7 @@ def training(cell: Cell, *, name: str, engine: str, precision: str, mine: bool) 
         keep_memory()
     model: nn.Module = create_model(name) if mine else make_peer(name, cell.size)
     macs, parameters = cost(model, cell.size)
-    model = model.train().to(cell.device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    model = model.train().to(cell.device).to(memory_format=torch.channels_last)
     run: Callable[[Tensor], Any] = torch.compile(model) if engine == "compiled" else model
     images = torch.randn(cell.batch, 3, cell.size, cell.size, device=cell.device).to(memory_format=torch.channels_last)
     labels = torch.arange(cell.batch, device=cell.device) % 1000

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metaformer.config import Recipe
-from metaformer.core.device import choose_device, choose_precision, keep_memory
+from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
 from metaformer.core.model import MetaFormer
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
@@ -19,7 +19,7 @@ from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
 from metaformer.recipes import RECIPES
-from metaformer.runs import Run, create_run, is_run, open_run, write_text
+from metaformer.runs import Run, create_run, weights_of, write_text
 from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
@@ -34,7 +34,6 @@ from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
 CUSTOM = "custom"
-PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 LARGE = 1024
 """Images in a batch from which on a person is told what can be done about it."""
 
@@ -93,7 +92,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     augment = Augment.of(recipe, mirrors=data.mirrors)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
-    named = PRECISIONS[precision] if recipe.precision == "auto" else recipe.precision
+    named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
     recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named)
     fit = Fit(
         recipe=recipe,
@@ -191,7 +190,7 @@ def _precision(name: str, device: torch.device) -> torch.dtype:
     """What autocast computes in. Raises ValueError for one that the device has not."""
     if name == "tf32" and device.type != "cuda":
         raise ValueError(f"precision=tf32 is a GPU's: on {device.type} there are fp32, bf16 and fp16")
-    return torch.float16 if name == "fp16" else choose_precision(name, device)
+    return choose_precision(name, device)
 
 
 def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -200,7 +199,7 @@ def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float
     if recipe.normalise != "imagenet":
         told = None
         if recipe.normalise == "auto" and recipe.weights is not None:
-            told = told_preprocess(recipe.model, saved or _start(recipe.weights))
+            told = told_preprocess(recipe.model, saved or weights_of(recipe.weights))
         if told is None:
             return data.mean, data.std
         known = Preprocess.from_dict(told)
@@ -210,17 +209,12 @@ def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float
     return (sum(mean) / len(mean),) * data.channels, (sum(std) / len(std),) * data.channels
 
 
-def _start(weights: str) -> str | Path:
-    """Where a run's best weights lie; what is no run stands for itself."""
-    return open_run(weights).best if is_run(weights) else weights
-
-
 def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Puts the weights that a recipe starts from into the model; what was changed to make them fit, a sentence each."""
     assert recipe.weights is not None
     if not isinstance(model, MetaFormer):
         raise ValueError(f"weights= are for our models: {recipe.model} is timm's")
-    file = find_weights(recipe.model, _start(recipe.weights))
+    file = find_weights(recipe.model, weights_of(recipe.weights))
     notes = fit_weights(model, file, adapt=True).notes
     return (f"starts from {recipe.weights}", *notes)
 
