@@ -27,6 +27,21 @@ def test_a_run_directory_holds_all_that_is_promised(run: Run) -> None:
     assert run.recipe.epochs == len(run.metrics) == 2
 
 
+def test_ctrl_c_in_the_report_says_how_to_have_it(
+    fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "report", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            metaformer.train("caformer_t6", data=fashion, name="run", root=tmp_path, **QUICK)
+    assert f"to write it: metaformer train {tmp_path / 'run'}" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert (metaformer.train(tmp_path / "run", quiet=True).path / "report.html").exists()
+
+
 def test_recipe_json_repeats_the_run(run: Run, tmp_path: Path) -> None:
     again = metaformer.train(run.path / "recipe.json", root=tmp_path, quiet=True)
     assert again.recipe == run.recipe

@@ -183,10 +183,22 @@ def to_executorch(module: nn.Module, channels: int, size: int, texts: Mapping[st
         xnnpack = need("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         module = module.to(memory_format=torch.contiguous_format)  # XNNPACK's passes lay weights out themselves
         program = to_exported(module, channels, size, fixed=True, batch=1)
+        program = program.run_decompositions({torch.ops.aten.group_norm.default: _over_the_map})
         lowered = exir.to_edge_transform_and_lower(
             program, partitioner=[xnnpack.XnnpackPartitioner()], constant_methods=dict(texts)
         )
         return lowered.to_executorch().buffer
+
+
+def _over_the_map(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, cudnn: bool = True
+) -> Tensor:
+    """A group norm of one group in steps of its own: ExecuTorch's refuses maps whose channels come last, as XNNPACK's do."""
+    assert groups == 1
+    centred = x - x.mean((1, 2, 3), keepdim=True)
+    x = centred * torch.rsqrt(centred.square().mean((1, 2, 3), keepdim=True) + eps)
+    x = x if weight is None else x * weight.view(-1, 1, 1)
+    return x if bias is None else x + bias.view(-1, 1, 1)
 
 
 def _first(error: Exception) -> str:

@@ -11,7 +11,7 @@ from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run, open_run
-from metaformer.train.display import Watch
+from metaformer.train.display import Watch, say
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
@@ -54,7 +54,11 @@ def train(
         data = _opened(asked, None, quiet=quiet)
         recipe = asked if data.image_size is not None else _row(settings, "photos")
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
-    report(run, own, data)
+    try:
+        report(run, own, data)
+    except KeyboardInterrupt:
+        say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
+        raise
     return run
 
 
