@@ -263,7 +263,6 @@ MISTAKES: list[tuple[str, str]] = [
     ("eval runs", "runs holds no model: it has no model.json"),
     ("eval caformer_t6", "no weights are published for caformer_t6: train it, metaformer train caformer_t6, and name the run"),
     ("eval caformer_s18", "caformer_s18 is no run, so say what to judge it on"),
-    ("eval runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on"),
     ("eval runs/tiny --data nothing", "nothing"),
     ("eval runs/tiny --device tpu", "device=tpu is not to be had here"),
     ("predict nothing file.txt", "no run 'nothing'"),

@@ -195,8 +195,10 @@ def test_evaluate_equals_what_training_said(run: Run, val: tuple[Tensor, Tensor]
 def test_evaluate_on_other_data(run: Run, tmp_path: Path) -> None:
     named = metaformer.evaluate(run.best, data=run.recipe.data)
     assert torch.equal(named.logits, metaformer.evaluate(run.path).logits)
+    assert torch.equal(named.logits, metaformer.evaluate(run.best).logits)  # what lies in a run is the run's
+    shutil.copytree(run.best, tmp_path / "alone")
     with pytest.raises(ValueError, match="is no run, so say what to judge it on: data=NAME"):
-        metaformer.evaluate(run.best)
+        metaformer.evaluate(tmp_path / "alone")
     with pytest.raises(ValueError, match=r"^the classes of digits, 0, 1, 2, 3 …, are not the model's, T-shirt/top, "):
         metaformer.evaluate(run.path, data="digits")
     with pytest.raises(ValueError, match="no data 'nothing'"):

@@ -1,5 +1,6 @@
 """Quantizing: the file is worth what it says, multiplies integers where it says so, and keeps what the budget asks for."""
 
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_weights_alone_take_a_quarter(tmp_path: Path) -> None:
 
 def test_mistakes_are_told(digits: Run, done: Quantized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"is no run, so say .*: data=NAME$"):
-        quantize(digits.best, out=tmp_path / "x.xml")
+        quantize(shutil.copytree(digits.best, tmp_path / "alone"), out=tmp_path / "x.xml")
     with pytest.raises(FileExistsError, match=r"digits\.xml exists: force=True"):
         quantize(digits.path, out=done.file)
     with pytest.raises(ValueError, match=r"x\.onnx: what is written is OpenVINO's, so its name ends in \.xml$"):
@@ -168,7 +169,7 @@ def test_mistakes_are_told(digits: Run, done: Quantized, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ValueError, match=r"^nncf is not installed: pip install 'metaformer\[fast\]'$"):
         quantize(digits.path, out=tmp_path / "x.xml")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["alone"]
 
 
 def test_other_classes_are_refused(digits: Run, fashion: str, tmp_path: Path) -> None:

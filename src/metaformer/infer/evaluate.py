@@ -44,12 +44,17 @@ def evaluate(
 
 
 def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None]:
-    """`data`, or what a run learnt from, and which of its images did. Raises ValueError where neither says."""
-    if not is_run(source):
+    """`data`, or what a run learnt from, and which of its images did; a file that lies in a run is the run's.
+
+    Raises ValueError where neither says.
+    """
+    near = (Path(source), Path(source).parent) if Path(source).exists() else ()
+    folder = next((path for path in near if is_run(path)), None)
+    if folder is None:
         if data is None:
             raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
         return data, None
-    own = open_run(source)
+    own = open_run(folder)
     named = own.recipe.data if data is None else data
     return named, own.path / "split.csv" if _same(named, own.recipe.data) else None
 
