@@ -1,6 +1,8 @@
 """Quantizing: the file is worth what it says, multiplies integers where it says so, and keeps what the budget asks for."""
 
+import os
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -148,6 +150,40 @@ def test_weights_alone_take_a_quarter(tmp_path: Path) -> None:
     assert Predictor(small.file).engine.name == "openvino fp32"
     assert abs(small.accuracy.drop) < 5
     assert small.accuracy.top1 == evaluate(small.file, data="digits").top1
+
+
+def test_ctrl_c_is_no_crash_where_runtimes_came_and_went() -> None:
+    """OpenVINO lends a thread memory for signals and frees it in its own order (`engines.elsewhere`)."""
+    code = """
+import faulthandler, signal
+import numpy as np
+import metaformer
+from metaformer.data.preprocess import Preprocess
+from metaformer.infer.convert import pipeline, to_openvino
+from metaformer.infer.engines import OpenVinoEngine, Options
+from metaformer.infer.sensitivity import quantized
+
+faulthandler.enable()
+model = metaformer.create_model("identityformer_t6", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=4).eval()
+graph = to_openvino(pipeline(model, Preprocess(32, (0.5,) * 3, (0.2,) * 3)), 3, 32)
+pixels = np.zeros((1, 3, 32, 32), np.uint8)
+engines = [OpenVinoEngine(graph, Options(threads=threads)) for threads in (1, 2)]
+made, _ = quantized(graph, [pixels] * 4, [(pixels, np.array([0]))], 0.5)
+engines.append(OpenVinoEngine(made, Options()))
+for engine in engines:
+    engine(pixels)
+while engines:
+    engines.pop(0)
+del engine, made
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("alive")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

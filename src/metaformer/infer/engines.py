@@ -8,9 +8,12 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from metaformer.data.preprocess import Pixels
 if TYPE_CHECKING:
     from torch import nn
 
+T = TypeVar("T")
 Logits = NDArray[np.float32]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -152,7 +156,7 @@ class OpenVinoEngine:
         ov = need("openvino")
         if options.precision == "fp16":
             raise ValueError("OpenVINO has no fast fp16 on processors: precision=bf16")
-        self.core = ov.Core()
+        self.core = openvino_core()
         self.model = (
             source if isinstance(source, ov.Model) else opened(source, lambda: self.core.read_model(source), (RuntimeError,))
         )
@@ -240,6 +244,32 @@ def need(name: str) -> Any:
             return import_module(name)
     except ImportError as error:
         raise ValueError(f"{name.partition('.')[0]} is not installed: pip install 'metaformer[fast]'") from error
+
+
+@lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """OpenVINO's Core, one for all engines of the process."""
+    core = elsewhere(need("openvino").Core)
+    elsewhere(lambda: core.get_property("CPU", "FULL_DEVICE_NAME"))  # which loads what is described below
+    return core
+
+
+def elsewhere(work: Callable[[], T]) -> T:
+    """What `work` gives, from a thread of its own that then ends.
+
+    OpenVINO 2026.4 gives the thread in which a Core first meets the processor a stack for signals, and frees it with that
+    Core, in whatever order they go: where a freed one is left behind, the next Ctrl-C is a segmentation fault.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def cores() -> int:

@@ -9,13 +9,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaformer.data.preprocess import Pixels
-from metaformer.infer.engines import Logits, need
+from metaformer.infer.engines import Logits, elsewhere, need
 
 Labelled = tuple[Pixels, NDArray[np.int64]]
 """A batch as an engine takes it, and its labels."""
@@ -41,18 +42,11 @@ def quantized(
     `budget` is what top-1 on `tuning` may lose, in points.
     """
     nncf = nncf_quietly()
+    how = _how(nncf) | {"advanced_accuracy_restorer_parameters": nncf.AdvancedAccuracyRestorerParameters(num_ranking_workers=1)}
+    search = partial(nncf.quantize_with_accuracy_control, max_drop=budget, drop_type=nncf.DropType.ABSOLUTE, **how)
+    known, judged = nncf.Dataset(calibration), nncf.Dataset(tuning, _pixels)
     with _hushed("nncf"):
-        made = nncf.quantize_with_accuracy_control(
-            model,
-            nncf.Dataset(calibration),
-            nncf.Dataset(tuning, _pixels),
-            _judged,
-            max_drop=budget,
-            drop_type=nncf.DropType.ABSOLUTE,
-            subset_size=len(calibration),
-            **_how(nncf),
-            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(num_ranking_workers=1),
-        )
+        made = elsewhere(lambda: search(model, known, judged, _judged, subset_size=len(calibration)))
     done = int8_layers(made)
     return made, tuple(name for name in linear_layers(model) if name not in done)
 
@@ -61,7 +55,8 @@ def all_quantized(model: Any, calibration: Sequence[Pixels]) -> Any:
     """An ov.Model all of whose linear layers multiply 8-bit integers, whatever that costs."""
     nncf = nncf_quietly()
     with _hushed("nncf"):
-        return nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration), **_how(nncf))
+        known = nncf.Dataset(calibration)
+        return elsewhere(lambda: nncf.quantize(model, known, subset_size=len(calibration), **_how(nncf)))
 
 
 def _how(nncf: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from metaformer.core.device import DTYPES, keep_memory
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.infer.choose import open_engine
 from metaformer.infer.convert import pipeline, to_openvino, write_ir
-from metaformer.infer.engines import Engine, OpenVinoEngine, Options, TorchEngine, compile_frozen, need
+from metaformer.infer.engines import Engine, OpenVinoEngine, Options, TorchEngine, compile_frozen, need, openvino_core
 from metaformer.infer.sensitivity import all_quantized
 from metaformer.lab.worker import Cell, Maker, Ready, timed
 from metaformer.weights.catalogue import MEAN, STD
@@ -117,7 +117,7 @@ def _graph(cell: Cell, model: Model, preprocess: Preprocess, name: str, precisio
         write_ir(to_openvino(pipeline(model, preprocess), len(MEAN), cell.size), folder / "model.xml", {})
 
     def quantize(folder: Path) -> None:
-        made = all_quantized(need("openvino").Core().read_model(file), [_pixels(1, cell.size, seed) for seed in range(SAMPLES)])
+        made = all_quantized(openvino_core().read_model(file), [_pixels(1, cell.size, seed) for seed in range(SAMPLES)])
         write_ir(made, folder / "model.xml", {"precision": "int8"})
 
     file = kept(cell.folder / f"ours-{name}-{cell.size}", write) / "model.xml"
@@ -194,7 +194,7 @@ def timm_openvino(cell: Cell, *, name: str, engine: str, precision: str) -> Read
         few = nncf.Dataset([random.standard_normal((1, *sides), np.float32) for _ in range(SAMPLES)])
         ov.save_model(nncf.quantize(core.read_model(file), few, subset_size=SAMPLES), folder / "model.xml")
 
-    core = ov.Core()
+    core = openvino_core()
     file = kept(cell.folder / f"{name}-{cell.size}-openvino", write) / "model.xml"
     if precision == "int8":
         file = kept(cell.folder / f"{name}-{cell.size}-openvino-int8", quantize) / "model.xml"
