@@ -43,9 +43,15 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch of the recipe is done and saved."""
+        """Whether the last epoch is done and saved: that of the recipe, or the one at which patience= ended the run."""
+        saved = self._saved
+        return saved.get("stopped", False) or saved.get("epoch", 0) >= self.recipe.epochs
+
+    @property
+    def _saved(self) -> dict[str, Any]:
+        """What is known of the newest weights; nothing before the first save."""
         about = self.last / "model.json"
-        return about.is_file() and read_json(about).get("epoch", 0) >= self.recipe.epochs
+        return read_json(about) if about.is_file() else {}
 
 
 def is_run(path: str | Path) -> bool:

@@ -26,6 +26,10 @@ class Progress:
     seconds: float = 0.0
     best: float = -1.0
     """Highest top-1 so far, in percent."""
+    stale: int = 0
+    """Epochs since the one of the highest top-1."""
+    stopped: bool = False
+    """Whether patience= has ended the run."""
     rewinds: int = 0
     """How often the run went back, each time to go on with half the learning rate."""
 
@@ -55,7 +59,9 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
     """Writes `last/`, which is the old one or the new one at every moment."""
 
     def write(folder: Path) -> None:
-        save_pretrained(state.model, folder, about | {"epoch": progress.epoch, "step": progress.step})
+        where = {"epoch": progress.epoch, "step": progress.step}
+        ended = {"stopped": True} if progress.stopped else {}
+        save_pretrained(state.model, folder, about | where | ended)
         kept = {
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),

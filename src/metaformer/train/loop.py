@@ -101,6 +101,10 @@ class Fit:
         """Optimizer steps since the start."""
         return progress.epoch * self.steps + progress.step
 
+    def ended(self, progress: Progress) -> bool:
+        """Whether nothing is left to train."""
+        return progress.stopped or progress.epoch >= self.recipe.epochs
+
     def __call__(self, run: Run, progress: Progress, display: Display) -> None:
         """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
         kept = run.metrics[: progress.epoch]  # a line written just before a crash will be written again
@@ -108,7 +112,7 @@ class Fit:
         if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
             save(run, self.state, progress, self.about)
         with _interrupts() as interrupted:
-            while progress.epoch < self.recipe.epochs:
+            while not self.ended(progress):
                 try:
                     self._train_epoch(run, progress, display, interrupted)
                     if progress.step < self.steps:
@@ -117,7 +121,7 @@ class Fit:
                     self._close_epoch(run, progress, display)
                 except NonFiniteError as found:
                     self._rewind(run, progress, display, found)
-                if interrupted.is_set() and progress.epoch < self.recipe.epochs:
+                if interrupted.is_set() and not self.ended(progress):
                     raise KeyboardInterrupt
 
     def _train_epoch(self, run: Run, progress: Progress, display: Display, interrupted: threading.Event) -> None:
@@ -231,8 +235,9 @@ class Fit:
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,
         }
+        progress.stale += 1
         if judged.top1 > progress.best:
-            progress.best = judged.top1
+            progress.best, progress.stale = judged.top1, 0
             about = self.about | {"epoch": epoch, "top1": line["top1"]}
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
         with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -242,6 +247,9 @@ class Fit:
             f"top-1 {line['top1']:6.2f} %  {line['images_per_second']:5.0f} images/s"
         )
         progress.next_epoch()
+        if progress.stale == self.recipe.patience and not self.ended(progress):
+            progress.stopped = True
+            display.say(f"ends here: no better top-1 in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
 
 

@@ -24,7 +24,7 @@ from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
-from metaformer.train.numerics import exactness, patience
+from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model, find_weights, told_preprocess
@@ -103,7 +103,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
         precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
-        every=patience(device),
+        every=notice_after(device),
         notes=notes,
     )
     _try(fit)
@@ -166,7 +166,9 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
 
 def report_finished(run: Run, *, quiet: bool) -> None:
     """Says that there is nothing left to train."""
-    say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
+    done, epochs = len(run.metrics), run.recipe.epochs
+    why = f", as patience={run.recipe.patience} asked" if done < epochs else ""
+    say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
 
 
 def _warnings(recipe: Recipe) -> list[str]:
