@@ -32,6 +32,8 @@ class Recipe:
     """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
     image_size: int | None = None
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
+    start_size: int | None = None
+    """Side in pixels in the first epoch, rising to image_size over two thirds of the run; `none` for image_size all along."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
     crop_fraction: float | None = None
@@ -43,6 +45,8 @@ class Recipe:
     epochs: int = 20
     patience: int | None = None
     """Epochs without a better top-1 on held-out images after which the run ends; `none` for all epochs."""
+    hours: float | None = None
+    """Time for training and judging: epochs= then follows from it, as measured in this run. `none` for no such plan."""
     batch: int = 64
     """Images per optimizer step, whatever they are spread over."""
     accumulate: int = 1
@@ -149,7 +153,8 @@ KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).
 KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
 LIMITS: dict[str, tuple[float, float]] = {
-    "epochs": (1, inf), "patience": (1, inf), "batch": (1, inf), "accumulate": (1, inf), "image_size": (1, inf), "seed": (0, inf),
+    "epochs": (1, inf), "patience": (1, inf), "hours": (1e-6, inf), "batch": (1, inf), "accumulate": (1, inf),
+    "image_size": (1, inf), "start_size": (1, inf), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),

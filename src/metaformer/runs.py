@@ -1,6 +1,7 @@
 """The run directory: its layout, written by training, read by everyone."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -43,9 +44,14 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done and saved: that of the recipe, or the one at which patience= ended the run."""
+        """Whether the last epoch is done and saved, or patience= ended the run before."""
         saved = self._saved
-        return saved.get("stopped", False) or saved.get("epoch", 0) >= self.recipe.epochs
+        return saved.get("stopped", False) or saved.get("epoch", 0) >= self.epochs
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it is to have: as the recipe says, or as hours= leaves time for, the last one perhaps a part."""
+        return math.ceil(self._saved.get("planned", self.recipe.epochs))
 
     @property
     def _saved(self) -> dict[str, Any]:

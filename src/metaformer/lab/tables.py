@@ -135,12 +135,12 @@ def run_table(root: str | Path = "runs") -> Rows:
     for folder in folders:
         run = open_run(folder)
         try:
-            recipe, metrics = run.recipe, run.metrics
+            recipe, metrics, epochs = run.recipe, run.metrics, run.epochs
         except ValueError as error:
             rows.append((str(folder), "–", str(error), "–", "–"))
             continue
         best = f"{max(line['top1'] for line in metrics):.2f} %" if metrics else "–"
-        rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{recipe.epochs}", best))
+        rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{epochs}", best))
     return rows
 
 

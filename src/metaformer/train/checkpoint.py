@@ -30,6 +30,16 @@ class Progress:
     """Epochs since the one of the highest top-1."""
     stopped: bool = False
     """Whether patience= has ended the run."""
+    planned: float = 0.0
+    """How many epochs hours= leaves time for, the last one perhaps a part; 0 where nothing was planned."""
+    spent: float = 0.0
+    """Seconds that hours= counts; also those of steps that were gone back from."""
+    stepping: float = 0.0
+    """Of these, in steps but the very first ones."""
+    work: float = 0.0
+    """How many such steps, each counted by its part of the pixels of image_size."""
+    judging: float = 0.0
+    """Of `spent`, at the ends of epochs."""
     rewinds: int = 0
     """How often the run went back, each time to go on with half the learning rate."""
 
@@ -60,8 +70,8 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
 
     def write(folder: Path) -> None:
         where = {"epoch": progress.epoch, "step": progress.step}
-        ended = {"stopped": True} if progress.stopped else {}
-        save_pretrained(state.model, folder, about | where | ended)
+        length = ({"planned": progress.planned} if progress.planned else {}) | ({"stopped": True} if progress.stopped else {})
+        save_pretrained(state.model, folder, about | where | length)
         kept = {
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),

@@ -12,6 +12,7 @@ import torch
 
 from metaformer.config import Recipe
 from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
+from metaformer.core.mixers import Random, SpatialFC
 from metaformer.core.model import MetaFormer
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
@@ -29,7 +30,7 @@ from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
-from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
+from metaformer.weights.peers import PREFIX, Peer, PeerConfig, is_fixed, peer_size
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
@@ -82,6 +83,8 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     saved = run.last if run is not None and run.last.is_dir() else None
     model = _build(recipe, data, size) if model is None else _fitting(model, data)
     notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
+    if recipe.start_size is not None:
+        _check_growth(recipe, model, size)
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
@@ -105,6 +108,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=notice_after(device),
         notes=notes,
+        stride=_stride(model),
     )
     _try(fit)
     return fit
@@ -115,7 +119,7 @@ def _try(fit: Fit) -> None:
     total, batch, loader = len(fit.train.split), fit.recipe.batch, fit.train
     sizes = {min(batch, total), total % batch or batch}
     parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
-    least, side = min(len(part.labels) for part in parts), loader.preprocess.size
+    least, side = min(len(part.labels) for part in parts), fit.recipe.start_size or loader.preprocess.size
     images = torch.zeros(least, len(loader.preprocess.mean), side, side, device=loader.device)
     with torch.random.fork_rng([loader.device] if loader.device.type == "cuda" else []), torch.no_grad():
         try:
@@ -135,7 +139,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     progress = restore(run, fit.state)
     done = fit.done(progress)
     train, val = len(fit.train.split), len(fit.val.split)
-    with Display(run.path / "log.txt", fit.recipe.epochs * fit.steps, done, quiet=quiet) as display:
+    with Display(run.path / "log.txt", fit.total(progress), done, quiet=quiet) as display:
         parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
             f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {fit.recipe.precision}: "
@@ -166,7 +170,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
 
 def report_finished(run: Run, *, quiet: bool) -> None:
     """Says that there is nothing left to train."""
-    done, epochs = len(run.metrics), run.recipe.epochs
+    done, epochs = len(run.metrics), run.epochs
     why = f", as patience={run.recipe.patience} asked" if done < epochs else ""
     say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
 
@@ -178,6 +182,8 @@ def _warnings(recipe: Recipe) -> list[str]:
         return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
     row = RECIPES.get(recipe.recipe)
     said: list[str] = []
+    if recipe.start_size is not None:
+        said.append(f"images grow from {recipe.start_size} to {recipe.image_size} pixels over two thirds of the epochs")
     if recipe.batch >= LARGE and recipe.accumulate == 1:
         parts = recipe.batch // 128
         said.append(
@@ -219,6 +225,28 @@ def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
     file = find_weights(recipe.model, weights_of(recipe.weights))
     notes = fit_weights(model, file, adapt=True).notes
     return (f"starts from {recipe.weights}", *notes)
+
+
+def _check_growth(recipe: Recipe, model: Model, size: int) -> None:
+    """Raises ValueError where images cannot grow from start_size to `size` as the model learns."""
+    assert recipe.start_size is not None
+    if recipe.start_size > size:
+        raise ValueError(f"start_size={recipe.start_size} is larger than image_size={size}, to which images grow")
+    fixed = None
+    if isinstance(model, Peer):
+        fixed = "is made for one size of images" if is_fixed(model.config.name) else None
+    elif any(model.config.pos_embed):
+        fixed = "has position embeddings, made for one size of images"
+    else:
+        grids = [mixer for mixer in model.config.block_mixers() if isinstance(mixer, Random | SpatialFC)]
+        fixed = f"has {grids[0]!r}, made for one size of images" if grids else None
+    if fixed is not None:
+        raise ValueError(f"start_size= is for models that take images of any size: {recipe.model} {fixed}; leave it out")
+
+
+def _stride(model: Model) -> int:
+    """Pixels of an image per place of the last map."""
+    return model.config.stem_stride * 2 ** (len(model.config.dims) - 1) if isinstance(model, MetaFormer) else 32
 
 
 def _native_size(recipe: Recipe, model: Model | None) -> int:
