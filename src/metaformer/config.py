@@ -47,8 +47,8 @@ class Recipe:
     """Epochs without a better top-1 on held-out images after which the run ends; `none` for all epochs."""
     hours: float | None = None
     """Time for training and judging: epochs= then follows from it, as measured in this run. `none` for no such plan."""
-    batch: int = 64
-    """Images per optimizer step, whatever they are spread over."""
+    batch: int | str = 64
+    """Images per optimizer step, whatever they are spread over; auto: as many as memory holds, a power of two, 1024 at most."""
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
     seed: int = 0
@@ -120,10 +120,11 @@ class Recipe:
             raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
         for key, allowed in CHOICES.items():
             value = getattr(self, key)
-            if (value.partition(":")[0] if key == "device" else value) not in allowed:
+            if isinstance(value, str) and (value.partition(":")[0] if key == "device" else value) not in allowed:
                 close = get_close_matches(value, allowed, n=1, cutoff=0.6)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"{key}={value!r} is not one of {', '.join(allowed)}{hint}")
+                number = "a whole number or " if int in KINDS[key] else ""
+                raise ValueError(f"{key}={value!r} is not {number}one of {', '.join(allowed)}{hint}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -148,6 +149,7 @@ CHOICES = {
     "nonfinite": ("stop", "skip", "rewind"),
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),
+    "batch": ("auto",),
 }
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")

@@ -82,9 +82,10 @@ def shrunk(recipe: Recipe, *, data: str) -> Recipe:
     """The recipe as a smoke test of seconds: the same optimizer, augmentation and shape of the schedule, all else tiny."""
     small = TINY if recipe.model in ZOO else {}
     epochs, start_size = min(recipe.epochs, 3), None if recipe.start_size is None else 16
+    batch = min(recipe.batch, 8) if isinstance(recipe.batch, int) else 8
     return replace(
         recipe, data=data, changes={**recipe.changes, **small}, image_size=32, weights=None, workers=0, hours=None,
-        epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=min(recipe.batch, 8),
+        epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=batch,
         start_size=start_size,
     )  # fmt: skip
 

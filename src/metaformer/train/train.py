@@ -25,6 +25,7 @@ from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
+from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD
@@ -96,14 +97,19 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
-    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named)
+    task, batch = Classification(data.classes, recipe.label_smoothing), recipe.batch
+    if not isinstance(batch, int):
+        trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1])
+        batch, why = trial.largest(len(data.train))
+        notes = (*notes, f"{why}; lr={recipe.lr:g} is not rescaled")
+    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named, batch=batch)
     fit = Fit(
         recipe=recipe,
         state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
-        task=Classification(data.classes, recipe.label_smoothing),
-        train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
-        val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
+        task=task,
+        train=Loader(data.train, batch, preprocess, device, workers=workers, view=view, augment=augment),
+        val=Loader(data.val, batch, preprocess, device, workers=judging),
         precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=notice_after(device),
@@ -116,7 +122,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
 
 def _try(fit: Fit) -> None:
     """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
-    total, batch, loader = len(fit.train.split), fit.recipe.batch, fit.train
+    total, batch, loader = len(fit.train.split), fit.train.batch, fit.train
     sizes = {min(batch, total), total % batch or batch}
     parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
     least, side = min(len(part.labels) for part in parts), fit.recipe.start_size or loader.preprocess.size
@@ -146,7 +152,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
             f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
         )
-        for sentence in (*_warnings(fit.recipe), *fit.notes):
+        for sentence in (*_warnings(fit.recipe, fit.train.batch), *fit.notes):
             display.say(sentence)
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
@@ -156,7 +162,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
         except torch.OutOfMemoryError as error:
-            batch, parts = fit.recipe.batch, 2 * fit.recipe.accumulate
+            batch, parts = fit.train.batch, 2 * fit.recipe.accumulate
             raise ValueError(
                 f"{fit.train.device} has too little memory for {-(-batch // fit.recipe.accumulate)} images at once; "
                 f"accumulate={parts} learns the same in parts of {-(-batch // parts)}"
@@ -175,7 +181,7 @@ def report_finished(run: Run, *, quiet: bool) -> None:
     say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
 
 
-def _warnings(recipe: Recipe) -> list[str]:
+def _warnings(recipe: Recipe, batch: int) -> list[str]:
     """What a person should know before it starts, a sentence each."""
     if recipe.smoke:
         what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
@@ -184,13 +190,12 @@ def _warnings(recipe: Recipe) -> list[str]:
     said: list[str] = []
     if recipe.start_size is not None:
         said.append(f"images grow from {recipe.start_size} to {recipe.image_size} pixels over two thirds of the epochs")
-    if recipe.batch >= LARGE and recipe.accumulate == 1:
-        parts = recipe.batch // 128
-        said.append(
-            f"each step learns from {recipe.batch:,} images at once; accumulate={parts} learns the same in parts of 128"
-        )
-    if row is not None and row.batch >= LARGE and row.batch != recipe.batch and row.lr == recipe.lr:
-        said.append(f"lr={recipe.lr:g} is for batches of {row.batch:,}; with batch={recipe.batch} nothing is rescaled")
+    if batch >= LARGE and recipe.accumulate == 1:
+        parts = batch // 128
+        said.append(f"each step learns from {batch:,} images at once; accumulate={parts} learns the same in parts of 128")
+    usual = row.batch if row is not None and isinstance(row.batch, int) and row.lr == recipe.lr else batch
+    if usual >= LARGE and usual != batch:
+        said.append(f"lr={recipe.lr:g} is for batches of {usual:,}; with batch={batch} nothing is rescaled")
     return said
 
 
