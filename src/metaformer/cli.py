@@ -67,6 +67,20 @@ def train(
     _say_where(run.path)
 
 
+@app.command(name="lr", context_settings={"ignore_unknown_options": True})
+def find_lr(
+    model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, a run or a recipe.json.")],
+    settings: Pairs = None,
+    out: Annotated[Path, typer.Option(help="A folder for lr.json and lr.png.")] = Path("lr"),
+) -> None:
+    """Find a learning rate in a hundred steps: metaformer lr caformer_t6 data=digits"""
+    from metaformer.config import parse
+    from metaformer.lab.finder import find_lr as find
+    from metaformer.lab.finder import found_text
+
+    print(found_text(find(model, parse(settings or []), out), out))
+
+
 @app.command(name="eval")
 def evaluate(
     source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],

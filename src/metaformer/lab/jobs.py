@@ -47,12 +47,7 @@ def train(
             data = _opened(run.recipe, run.path / "split.csv", quiet=quiet)
             go_on(run, data, own, quiet=quiet)
     else:
-        if str(model).endswith(".json") and "recipe" in settings:
-            raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
-        settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
-        asked = _row(settings, "small")
-        data = _opened(asked, None, quiet=quiet)
-        recipe = asked if data.image_size is not None else _row(settings, "photos")
+        recipe, data = resolve(model, settings, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     try:
         report(run, own, data)
@@ -60,6 +55,17 @@ def train(
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise
     return run
+
+
+def resolve(model: str | Path | Model, settings: dict[str, Any], *, quiet: bool) -> tuple[Recipe, Data]:
+    """The recipe of a new run, and the data set that it names; `model` and `settings` as `train` takes them."""
+    own = model if isinstance(model, MetaFormer | Peer) else None
+    if str(model).endswith(".json") and "recipe" in settings:
+        raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
+    settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
+    asked = _row(settings, "small")
+    data = _opened(asked, None, quiet=quiet)
+    return asked if data.image_size is not None else _row(settings, "photos"), data
 
 
 def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
