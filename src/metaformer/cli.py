@@ -340,6 +340,7 @@ FILES = {
     "metrics.jsonl": "a line per epoch",
     "best": "the best weights, with classes and preprocessing",
     "last": "the newest weights, and what is needed to go on",
+    "epochs": "the weights of the last epochs, for metaformer soup",
     "report.html": "the whole story on one page: open it in a browser",
     "evaluation.json": "its figures",
     "curves.png": "losses, top-1, learning rate",

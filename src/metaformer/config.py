@@ -51,6 +51,8 @@ class Recipe:
     """Images per optimizer step, whatever they are spread over; auto: as many as memory holds, a power of two, 1024 at most."""
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
+    keep: int = 0
+    """How many of the last epochs' weights stay in the run, in epochs/, for metaformer soup to average."""
     seed: int = 0
     smoke: bool = False
     """Shrinks everything to a run of seconds that proves the settings work; nothing that it measures is a result."""
@@ -156,7 +158,7 @@ KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, inf), "patience": (1, inf), "hours": (1e-6, inf), "batch": (1, inf), "accumulate": (1, inf),
-    "image_size": (1, inf), "start_size": (1, inf), "seed": (0, inf),
+    "image_size": (1, inf), "start_size": (1, inf), "keep": (0, 1000), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),

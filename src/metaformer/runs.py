@@ -43,6 +43,11 @@ class Run:
         return _whole(self.path / "last")
 
     @property
+    def kept(self) -> list[Path]:
+        """Folders of the weights of the last keep= epochs, the earliest first."""
+        return sorted(folder for folder in (self.path / "epochs").glob("*") if folder.name.isdigit())
+
+    @property
     def finished(self) -> bool:
         """Whether the last epoch is done and saved, or patience= ended the run before."""
         saved = self._saved

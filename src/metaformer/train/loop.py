@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -277,11 +279,13 @@ class Fit:
         }
         line |= {"image_size": self.side(progress)} if self.recipe.start_size is not None else {}
         line |= {"planned": progress.planned} if progress.planned else {}
+        about = self.about | {"epoch": epoch, "top1": line["top1"]}
         progress.stale += 1
         if judged.top1 > progress.best:
             progress.best, progress.stale = judged.top1, 0
-            about = self.about | {"epoch": epoch, "top1": line["top1"]}
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
+        if self.recipe.keep:
+            self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
         with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         display.say(
@@ -298,6 +302,16 @@ class Fit:
             progress.stopped = True
             display.say(f"ends here: no better top-1 in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
+
+
+    def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
+        """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""
+        folder = run.path / "epochs" / f"{epoch:05d}"
+        folder.parent.mkdir(exist_ok=True)
+        replace_folder(folder, write)
+        for old in run.kept:
+            if int(old.name) <= epoch - self.recipe.keep:
+                shutil.rmtree(old)
 
 
 @contextmanager

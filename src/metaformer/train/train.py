@@ -31,7 +31,7 @@ from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
-from metaformer.weights.peers import PREFIX, Peer, PeerConfig, is_fixed, peer_size
+from metaformer.weights.peers import PREFIX, Peer, PeerConfig, has_one_size, peer_size
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
@@ -239,7 +239,7 @@ def _check_growth(recipe: Recipe, model: Model, size: int) -> None:
         raise ValueError(f"start_size={recipe.start_size} is larger than image_size={size}, to which images grow")
     fixed = None
     if isinstance(model, Peer):
-        fixed = "is made for one size of images" if is_fixed(model.config.name) else None
+        fixed = "is made for one size of images" if has_one_size(model.config.name) else None
     elif any(model.config.pos_embed):
         fixed = "has position embeddings, made for one size of images"
     else:

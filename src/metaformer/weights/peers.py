@@ -46,7 +46,7 @@ def peer_size(name: str) -> int:
     return 224 if known is None else known.input_size[-1]
 
 
-def is_fixed(name: str) -> bool:
+def has_one_size(name: str) -> bool:
     """Whether timm's model takes images of one size alone, which is chosen when it is made."""
     import timm
 
@@ -63,7 +63,7 @@ def _make(config: PeerConfig) -> Any:
     options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
     if config.head_dropout:
         options["drop_rate"] = config.head_dropout
-    if is_fixed(config.name):
+    if has_one_size(config.name):
         options["img_size"] = config.image_size
     try:
         try:
