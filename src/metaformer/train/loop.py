@@ -303,7 +303,6 @@ class Fit:
             display.say(f"ends here: no better top-1 in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
 
-
     def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
         """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""
         folder = run.path / "epochs" / f"{epoch:05d}"
