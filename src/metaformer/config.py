@@ -112,7 +112,7 @@ class Recipe:
         for key, kinds in KINDS.items():
             value = getattr(self, key)
             if type(value) not in kinds and not (type(value) is int and float in kinds):
-                raise ValueError(f"{key}={value!r} is not {_wanted(kinds)}")
+                raise ValueError(f"{key}={value!r} is not {_wanted(key)}")
             low, high = LIMITS.get(key, (-inf, inf))
             if isinstance(value, (int, float)) and not abs(value) < 2**63:
                 raise ValueError(f"{key}={value} is too large, or not a number at all")
@@ -125,8 +125,8 @@ class Recipe:
             if isinstance(value, str) and (value.partition(":")[0] if key == "device" else value) not in allowed:
                 close = get_close_matches(value, allowed, n=1, cutoff=0.6)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                number = "a whole number or " if int in KINDS[key] else ""
-                raise ValueError(f"{key}={value!r} is not {number}one of {', '.join(allowed)}{hint}")
+                wanted = _wanted(key) if int in KINDS[key] else f"one of {', '.join(allowed)}"
+                raise ValueError(f"{key}={value!r} is not {wanted}{hint}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -219,9 +219,10 @@ def revise(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return replace(recipe, **settings)
 
 
-def _wanted(kinds: tuple[type, ...]) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none"}
-    return " or ".join(words[kind] for kind in kinds)
+def _wanted(key: str) -> str:
+    text = " or ".join(CHOICES[key]) if int in KINDS[key] and key in CHOICES else "a text"
+    words = {int: "a whole number", float: "a number", str: text, bool: "true or false", NoneType: "none"}
+    return " or ".join(words[kind] for kind in KINDS[key])
 
 
 def _parse(key: str, text: str) -> Any:
@@ -237,4 +238,4 @@ def _parse(key: str, text: str) -> Any:
                 return kind(text)
             except ValueError:
                 continue
-    raise ValueError(f"{key}={text} is not {_wanted(kinds)}")
+    raise ValueError(f"{key}={text} is not {_wanted(key)}")

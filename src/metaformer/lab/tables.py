@@ -117,7 +117,10 @@ def _expected(row: Row) -> str:
     return "–" if row.expected is None else f"{row.expected:.1f}"
 
 
-NO_PART = ("recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite")
+NO_PART = (
+    "recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite",
+    "patience", "hours", "keep",
+)  # fmt: skip
 """Settings that recipes leave to the user and the machine."""
 
 
