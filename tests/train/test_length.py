@@ -276,8 +276,9 @@ def test_the_schedule_is_as_long_as_the_plan() -> None:
         (lambda step: 1.0 if step < 40 else 3.0, 6.0),
         (lambda step: 9.0 if step < 4 else 0.5, 2.0),
         (lambda step: 0.1 * step, 1.0),
+        (lambda step: 80.0 if step == 1 else 0.5, 2.0),
     ],
-    ids=["slower", "slow at first", "ever slower"],
+    ids=["slower", "slow at first", "ever slower", "compiled first"],
 )  # fmt: skip
 def test_a_run_ends_in_time(clock: Clock, fashion: str, tmp_path: Path, pace: Any, judging: float) -> None:
     clock.pace, clock.judging = pace, judging

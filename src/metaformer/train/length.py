@@ -58,6 +58,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         self.before = self.clock()
+        self.latest = (0.0, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -67,12 +68,13 @@ class Budget:
 
     @property
     def used_up(self) -> bool:
-        """Whether there is only time left to judge."""
-        return self.progress.spent + self._judging() >= self.seconds
+        """Whether another step would leave too little time to judge: one like the quicker of the latest two, as some stall."""
+        return self.progress.spent + min(self.latest) + self._judging() > self.seconds
 
     def stepped(self, done: int) -> None:
         """Counts the time of a step, when `done` of them are done."""
         passed = self._passed()
+        self.latest = (self.latest[1], passed)
         if done > WARM:
             self.progress.stepping += passed
             self.progress.work += self._work(self.progress.epoch, self.progress.planned or self.recipe.epochs)
