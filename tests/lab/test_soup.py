@@ -21,9 +21,8 @@ pytestmark = pytest.mark.usefixtures("thread", "here")
 
 def noise(value: Tensor, seed: int) -> Tensor:
     """Large enough that a model that it is added to knows nothing."""
-    return (
-        torch.randn(value.shape, generator=torch.Generator().manual_seed(seed)) * 3 * value.std().nan_to_num(1.0).clamp(min=0.1)
-    )
+    spread = 3 * value.std(correction=0).clamp(min=0.1)
+    return spread * torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def variant(run: Run, name: str, change: Callable[[str, Tensor], Tensor]) -> Path:

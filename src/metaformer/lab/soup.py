@@ -15,7 +15,7 @@ from metaformer.data.dataset import Data
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
 from metaformer.infer.about import read_about
-from metaformer.lab.tables import columns
+from metaformer.lab.tables import Rows, columns
 from metaformer.runs import Run, open_run, replace_folder
 from metaformer.tasks.classification import Classification, Evaluation
 from metaformer.weights.files import read_file
@@ -56,7 +56,7 @@ class Soup:
         return max(self.ingredients, key=lambda one: one.top1)
 
     def __str__(self) -> str:
-        rows = [("weights", "top-1", "in the soup")]
+        rows: Rows = [("weights", "top-1", "in the soup")]
         rows += [(str(one.folder), f"{one.top1:.2f} %", "yes" if one.used else "no") for one in self.ingredients]
         rows.append((f"soup of {sum(one.used for one in self.ingredients)}", f"{self.top1:.2f} %", ""))
         said = f"Judged on {self.images:,} held-out images, which also chose: on others expect a little less."
