@@ -16,6 +16,8 @@ from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, revise
     [
         (["epochs=5", "lr=1e-3"], {"epochs": 5, "lr": 1e-3}),
         (["lr=1"], {"lr": 1.0}),
+        (["batch=auto"], {"batch": "auto"}),
+        (["batch=32"], {"batch": 32}),
         (["clip=none", "flip=0.5"], {"clip": None, "flip": 0.5}),
         (["image_size=None"], {"image_size": None}),
         (["data=fashion-mnist:/a=b c"], {"data": "fashion-mnist:/a=b c"}),
@@ -78,8 +80,14 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
     [
         ({"epochs": 0}, "epochs=0 is not at least 1"),
         ({"epochs": 2.0}, "epochs=2.0 is not a whole number"),
+        ({"patience": 0}, "patience=0 is not at least 1"),
+        ({"hours": 0}, "hours=0 is not at least 1e-06"),
+        ({"start_size": 0}, "start_size=0 is not at least 1"),
         ({"epochs": True}, "epochs=True is not a whole number"),
         ({"batch": 0}, "batch=0 is not at least 1"),
+        ({"batch": "all"}, "batch='all' is not a whole number or auto"),
+        ({"batch": "1.5"}, "batch='1.5' is not a whole number or auto"),
+        ({"batch": 64.0}, "batch=64.0 is not a whole number or auto"),
         ({"accumulate": 0}, "accumulate=0 is not at least 1"),
         ({"seed": -1}, "seed=-1 is not at least 0"),
         ({"seed": 2**63}, "seed=9223372036854775808 is too large"),

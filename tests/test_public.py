@@ -20,6 +20,7 @@ NAMES = [
     "Exported", "export",
     "evaluate", "fuse", "Prediction", "Predictor", "quantize",
     "train",
+    "soup",
     "Run",
     "list_weights",
     "create_model",
@@ -82,6 +83,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
         {"images": 300, "budget": 0.5, "weight_only": False, "out": None, "force": False},
     ),
     "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
+    "soup": ({}, {"runs": REQUIRED, "out": None, "greedy": False, "force": False, "device": "auto", "model": None}),
     "evaluate": ({"source": REQUIRED}, {"data": None, "device": "auto"}),
     "MetaFormer": ({"config": REQUIRED}, {}),
 }

@@ -67,6 +67,20 @@ def train(
     _say_where(run.path)
 
 
+@app.command(name="lr", context_settings={"ignore_unknown_options": True})
+def find_lr(
+    model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, a run or a recipe.json.")],
+    settings: Pairs = None,
+    out: Annotated[Path, typer.Option(help="A folder for lr.json and lr.png.")] = Path("lr"),
+) -> None:
+    """Find a learning rate in a hundred steps: metaformer lr caformer_t6 data=digits"""
+    from metaformer.config import parse
+    from metaformer.lab.finder import find_lr as find
+    from metaformer.lab.finder import found_text
+
+    print(found_text(find(model, parse(settings or []), out), out))
+
+
 @app.command(name="eval")
 def evaluate(
     source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
@@ -242,6 +256,32 @@ def runs(root: Annotated[str, typer.Argument(help="Where run directories are.")]
 
 
 @app.command()
+def soup(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or one that was trained with keep=.")],
+    out: Annotated[
+        str | None, typer.Option(help="A folder; by default soup, beside the first run or in the single one.")
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take in, the best first, only what does not make it worse.")
+    ] = False,
+    device: Device = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it though an ingredient is better, and over another model.")
+    ] = False,
+) -> None:
+    """Average the weights of runs, or of a run's last epochs, and keep the mean if it is as good as the best of them."""
+    from metaformer.lab.soup import soup as cook
+
+    made = cook(*runs, out=out, greedy=greedy, force=force, device=device)
+    print(made)
+    if made.folder is None:
+        ways = "" if greedy else " --greedy leaves out what does no good,"
+        print(f"\nNot written: {made.best.folder} is better;{ways} --force writes it nonetheless.")
+        raise typer.Exit(1)
+    print(f"\nNext: metaformer predict {made.folder} IMAGE...")
+
+
+@app.command()
 def bench(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Published names; timm:NAME for a peer of another name.")
@@ -326,6 +366,7 @@ FILES = {
     "metrics.jsonl": "a line per epoch",
     "best": "the best weights, with classes and preprocessing",
     "last": "the newest weights, and what is needed to go on",
+    "epochs": "the weights of the last epochs, for metaformer soup",
     "report.html": "the whole story on one page: open it in a browser",
     "evaluation.json": "its figures",
     "curves.png": "losses, top-1, learning rate",

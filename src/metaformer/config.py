@@ -32,6 +32,8 @@ class Recipe:
     """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
     image_size: int | None = None
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
+    start_size: int | None = None
+    """Side in pixels in the first epoch, rising to image_size over two thirds of the run; `none` for image_size all along."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
     crop_fraction: float | None = None
@@ -41,10 +43,16 @@ class Recipe:
 
     # how long
     epochs: int = 20
-    batch: int = 64
-    """Images per optimizer step, whatever they are spread over."""
+    patience: int | None = None
+    """Epochs without a better top-1 on held-out images after which the run ends; `none` for all epochs."""
+    hours: float | None = None
+    """Time for training and judging: epochs= then follows from it, as measured in this run. `none` for no such plan."""
+    batch: int | str = 64
+    """Images per optimizer step, whatever they are spread over; auto: as many as memory holds, a power of two, 1024 at most."""
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
+    keep: int = 0
+    """How many of the last epochs' weights stay in the run, in epochs/, for metaformer soup to average."""
     seed: int = 0
     smoke: bool = False
     """Shrinks everything to a run of seconds that proves the settings work; nothing that it measures is a result."""
@@ -104,7 +112,7 @@ class Recipe:
         for key, kinds in KINDS.items():
             value = getattr(self, key)
             if type(value) not in kinds and not (type(value) is int and float in kinds):
-                raise ValueError(f"{key}={value!r} is not {_wanted(kinds)}")
+                raise ValueError(f"{key}={value!r} is not {_wanted(key)}")
             low, high = LIMITS.get(key, (-inf, inf))
             if isinstance(value, (int, float)) and not abs(value) < 2**63:
                 raise ValueError(f"{key}={value} is too large, or not a number at all")
@@ -114,10 +122,11 @@ class Recipe:
             raise ValueError(f"changes={self.changes!r} is not texts by name, such as {{'norm': 'BatchNorm()'}}")
         for key, allowed in CHOICES.items():
             value = getattr(self, key)
-            if (value.partition(":")[0] if key == "device" else value) not in allowed:
+            if isinstance(value, str) and (value.partition(":")[0] if key == "device" else value) not in allowed:
                 close = get_close_matches(value, allowed, n=1, cutoff=0.6)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise ValueError(f"{key}={value!r} is not one of {', '.join(allowed)}{hint}")
+                wanted = _wanted(key) if int in KINDS[key] else f"one of {', '.join(allowed)}"
+                raise ValueError(f"{key}={value!r} is not {wanted}{hint}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -142,12 +151,14 @@ CHOICES = {
     "nonfinite": ("stop", "skip", "rewind"),
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),
+    "batch": ("auto",),
 }
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
 LIMITS: dict[str, tuple[float, float]] = {
-    "epochs": (1, inf), "batch": (1, inf), "accumulate": (1, inf), "image_size": (1, inf), "seed": (0, inf),
+    "epochs": (1, inf), "patience": (1, inf), "hours": (1e-6, inf), "batch": (1, inf), "accumulate": (1, inf),
+    "image_size": (1, inf), "start_size": (1, inf), "keep": (0, 1000), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
@@ -208,9 +219,10 @@ def revise(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return replace(recipe, **settings)
 
 
-def _wanted(kinds: tuple[type, ...]) -> str:
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none"}
-    return " or ".join(words[kind] for kind in kinds)
+def _wanted(key: str) -> str:
+    text = " or ".join(CHOICES[key]) if int in KINDS[key] and key in CHOICES else "a text"
+    words = {int: "a whole number", float: "a number", str: text, bool: "true or false", NoneType: "none"}
+    return " or ".join(words[kind] for kind in KINDS[key])
 
 
 def _parse(key: str, text: str) -> Any:
@@ -226,4 +238,4 @@ def _parse(key: str, text: str) -> Any:
                 return kind(text)
             except ValueError:
                 continue
-    raise ValueError(f"{key}={text} is not {_wanted(kinds)}")
+    raise ValueError(f"{key}={text} is not {_wanted(key)}")

@@ -1,6 +1,7 @@
 """The run directory: its layout, written by training, read by everyone."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -42,10 +43,26 @@ class Run:
         return _whole(self.path / "last")
 
     @property
+    def kept(self) -> list[Path]:
+        """Folders of the weights of the last keep= epochs, the earliest first."""
+        return sorted(folder for folder in (self.path / "epochs").glob("*") if folder.name.isdigit())
+
+    @property
     def finished(self) -> bool:
-        """Whether every epoch of the recipe is done and saved."""
+        """Whether the last epoch is done and saved, or patience= ended the run before."""
+        saved = self._saved
+        return saved.get("stopped", False) or saved.get("epoch", 0) >= self.epochs
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it is to have: as the recipe says, or as hours= leaves time for, the last one perhaps a part."""
+        return math.ceil(self._saved.get("planned", self.recipe.epochs))
+
+    @property
+    def _saved(self) -> dict[str, Any]:
+        """What is known of the newest weights; nothing before the first save."""
         about = self.last / "model.json"
-        return about.is_file() and read_json(about).get("epoch", 0) >= self.recipe.epochs
+        return read_json(about) if about.is_file() else {}
 
 
 def is_run(path: str | Path) -> bool:

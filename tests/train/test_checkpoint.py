@@ -24,7 +24,9 @@ from metaformer.train.train import go_on, start
 pytestmark = pytest.mark.usefixtures("thread")
 
 # everything that draws or remembers: drop path, dropout, mixing, erasing, an average, two micro-batches
-DRAWING = {"drop_path": 0.2, "head_dropout": 0.2, "erase": 0.3, "mixup": 0.2, "cutmix": 0.5, "ema": 0.9, "accumulate": 2}
+DRAWING = {
+    "drop_path": 0.2, "head_dropout": 0.2, "erase": 0.3, "mixup": 0.2, "cutmix": 0.5, "ema": 0.9, "accumulate": 2, "keep": 1,
+}  # fmt: skip
 STEPS = 6
 
 
@@ -54,7 +56,8 @@ def finish(path: Path) -> Run:
 def assert_equal(run: Run, whole: Run) -> None:
     assert run.finished
     assert timeless(run.metrics) == timeless(whole.metrics)
-    for one, other in ((run.last, whole.last), (run.best, whole.best)):
+    assert [folder.name for folder in run.kept] == [folder.name for folder in whole.kept] == ["00002"]
+    for one, other in ((run.last, whole.last), (run.best, whole.best), (run.kept[0], whole.kept[0])):
         assert same(weights(one), weights(other))
         assert (one / "model.json").read_text() == (other / "model.json").read_text()
     states = [torch.load(one.last / "training.pt", weights_only=True) for one in (run, whole)]

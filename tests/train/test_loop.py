@@ -265,3 +265,24 @@ def test_ctrl_c_counts_where_an_epoch_is_one_step(tmp_path: Path, fashion: str, 
     with pytest.raises(KeyboardInterrupt):
         start(replace(quick(fashion), batch=500), open_data(fashion), None, name="run", root=tmp_path, quiet=True)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ema", "keep", "names"), [(None, 2, ["00003", "00004"]), (0.5, 9, ["00001", "00002", "00003", "00004"])]
+)
+def test_the_last_epochs_weights_are_kept(tmp_path: Path, fashion: str, ema: float | None, keep: int, names: list[str]) -> None:
+    run, plain = (train(tmp_path, quick(fashion, epochs=4, ema=ema, keep=count)) for count in (keep, 0))
+    assert [folder.name for folder in run.kept] == names
+    assert plain.kept == []
+    assert not (plain.path / "epochs").exists()
+    assert same(weights(run.last), weights(plain.last))
+    for folder in run.kept:
+        about = json.loads((folder / "model.json").read_text())
+        assert about["epoch"] == int(folder.name)
+        assert about["top1"] == run.metrics[about["epoch"] - 1]["top1"]
+    assert same(weights(run.kept[-1]), weights(run.last)) is (ema is None)
+    best = next(folder for folder in run.kept if same(weights(folder), weights(run.best))) if keep == 9 else None
+    assert (
+        best is None
+        or json.loads((best / "model.json").read_text())["epoch"] == json.loads((run.best / "model.json").read_text())["epoch"]
+    )

@@ -23,7 +23,7 @@ from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import Progress, restore, save
 from metaformer.train.display import Display
 from metaformer.train.loop import Fit
-from metaformer.train.numerics import EVERY, Recent, Step, exactness, patience
+from metaformer.train.numerics import EVERY, Recent, Step, exactness, notice_after
 from metaformer.train.optim import learning_rate
 from metaformer.train.train import go_on, prepare, start
 
@@ -74,7 +74,7 @@ def test_recent_finds_the_first_of_the_bad() -> None:
 
 
 def test_a_processor_is_asked_at_every_step_and_a_gpu_at_every_fiftieth() -> None:
-    assert (patience(torch.device("cpu")), patience(torch.device("cuda")), EVERY) == (1, 50, 50)
+    assert (notice_after(torch.device("cpu")), notice_after(torch.device("cuda")), EVERY) == (1, 50, 50)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -55,10 +55,13 @@ OTHER: dict[str, Any] = {
     "epochs": 3, "batch": 24, "seed": 1, "optimizer": "lamb", "lr": 1e-3, "warmup_epochs": 0.0, "warmup_lr": 1e-4,
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
-    "schedule": "epochwise", "normalise": "imagenet",
+    "schedule": "epochwise", "normalise": "imagenet", "start_size": 4,
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
+    "patience": "test_length",
+    "hours": "test_length",
+    "keep": "test_loop: it must not change what is learnt",
     "weights": "below: it starts from them",
     "smoke": "test_recipes",
     "crop_fraction": "below: it takes fit=crop",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch, generator
-from metaformer.data.preprocess import Preprocess
+from metaformer.data.preprocess import Preprocess, resize
 from metaformer.data.splits import Encoded, Images
 
 Key = tuple[int, int]
@@ -97,10 +97,13 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch)
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from number `start` on; the last one may be smaller."""
+    def epoch(self, epoch: int = 0, start: int = 0, side: int | None = None) -> Iterator[Batch]:
+        """The epoch's batches from number `start` on; the last one may be smaller.
+
+        Images are resized to `side` pixels where it is given, after they were moved and before they are erased and mixed.
+        """
         for step, (pixels, index) in enumerate(self.pixels(epoch, start), start):
-            yield self._ready(pixels, index, epoch, step)
+            yield self._ready(pixels, index, epoch, step, side or self.preprocess.size)
 
     def pixels(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The same batches as they are read, not on the device yet: bytes (B, C, size, size) and sample numbers (B,)."""
@@ -120,11 +123,13 @@ class Loader:
             reason = next(iter(damaged.values()))
             raise ValueError(f"{len(self.damaged):,} of {len(self.split):,} images cannot be read; the last: {reason}")
 
-    def _ready(self, pixels: Tensor, index: Tensor, epoch: int, step: int) -> Batch:
+    def _ready(self, pixels: Tensor, index: Tensor, epoch: int, step: int, side: int) -> Batch:
         pixels = pixels.to(self.device, non_blocking=True)
         if self.augment is not None and len(index):
             pixels = self.augment.move(pixels, index, epoch, len(self.split))
         images = self.preprocess.normalise(pixels)
+        if side != self.preprocess.size and len(index):
+            images = resize(images, side, side)
         labels = self.split.labels[index].to(self.device, non_blocking=True)
         if self.augment is None or not len(index):
             return Batch(images, labels)

@@ -47,12 +47,7 @@ def train(
             data = _opened(run.recipe, run.path / "split.csv", quiet=quiet)
             go_on(run, data, own, quiet=quiet)
     else:
-        if str(model).endswith(".json") and "recipe" in settings:
-            raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
-        settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
-        asked = _row(settings, "small")
-        data = _opened(asked, None, quiet=quiet)
-        recipe = asked if data.image_size is not None else _row(settings, "photos")
+        recipe, data = resolve(model, settings, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     try:
         report(run, own, data)
@@ -60,6 +55,17 @@ def train(
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise
     return run
+
+
+def resolve(model: str | Path | Model, settings: dict[str, Any], *, quiet: bool) -> tuple[Recipe, Data]:
+    """The recipe of a new run, and the data set that it names; `model` and `settings` as `train` takes them."""
+    own = model if isinstance(model, MetaFormer | Peer) else None
+    if str(model).endswith(".json") and "recipe" in settings:
+        raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
+    settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
+    asked = _row(settings, "small")
+    data = _opened(asked, None, quiet=quiet)
+    return asked if data.image_size is not None else _row(settings, "photos"), data
 
 
 def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
@@ -81,10 +87,12 @@ def _row(settings: dict[str, Any], fitting: str) -> Recipe:
 def shrunk(recipe: Recipe, *, data: str) -> Recipe:
     """The recipe as a smoke test of seconds: the same optimizer, augmentation and shape of the schedule, all else tiny."""
     small = TINY if recipe.model in ZOO else {}
-    epochs = min(recipe.epochs, 3)
+    epochs, start_size = min(recipe.epochs, 3), None if recipe.start_size is None else 16
+    batch = min(recipe.batch, 8) if isinstance(recipe.batch, int) else 8
     return replace(
-        recipe, data=data, changes={**recipe.changes, **small}, image_size=32, weights=None, workers=0,
-        epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=min(recipe.batch, 8),
+        recipe, data=data, changes={**recipe.changes, **small}, image_size=32, weights=None, workers=0, hours=None,
+        epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=batch,
+        start_size=start_size,
     )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     model = [
         ("Model", recipe.model + (f" with {changes}" if changes else "")),
         *_cost(net, pre.size),
-        ("Trained", f"{len(lines)} epochs of {recipe.epochs}, {recipe.batch} images a step"),
+        ("Trained", f"{len(lines)} epochs of {judged.run.epochs}, {recipe.batch} images a step"),
         ("Time", f"{duration(seconds)}, {speed:,.0f} images/s"),
     ]
     shown = [

@@ -1,6 +1,6 @@
 """Pictures of a run: curves, confusion matrix, predictions. Matplotlib without a display."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,27 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     for axis in axes[0]:
         axis.set_xlabel("epoch", fontsize=8)
         axis.xaxis.get_major_locator().set_params(integer=True)
+    write(made, path)
+
+
+def learning_rates(
+    rates: Sequence[float], losses: Sequence[float], smooth: Sequence[float], found: Mapping[str, float], path: Path
+) -> None:
+    """Loss over learning rate, with a line at each rate that was found."""
+    made, axes = figure(6, 3.6)
+    axis = axes[0, 0]
+    axis.plot(rates, losses, ".", color=GREY, markersize=3, label="loss of a step")
+    axis.plot(rates, smooth, color=BLUE, label="smoothed")
+    texts = {"steepest": (GREEN, "falls fastest"), "tenth": (ORANGE, "a tenth of the lowest's"), "lowest": (RED, "lowest")}
+    for name, rate in found.items():
+        colour, text = texts[name]
+        axis.axvline(rate, color=colour, linewidth=1, label=f"{text}: lr={rate:.2g}")
+    axis.set_xscale("log")
+    low, high = min(smooth), smooth[0]
+    axis.set_ylim(low - 0.3 * (high - low), high + 0.7 * (high - low))  # how far it goes up says nothing
+    axis.set_xlabel("learning rate", fontsize=8)
+    axis.set_title("loss as the learning rate rises", fontsize=10)
+    axis.legend(fontsize=7, frameon=False, loc="lower left")
     write(made, path)
 
 

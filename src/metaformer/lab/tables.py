@@ -117,7 +117,10 @@ def _expected(row: Row) -> str:
     return "–" if row.expected is None else f"{row.expected:.1f}"
 
 
-NO_PART = ("recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite")
+NO_PART = (
+    "recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite",
+    "patience", "hours", "keep",
+)  # fmt: skip
 """Settings that recipes leave to the user and the machine."""
 
 
@@ -135,12 +138,12 @@ def run_table(root: str | Path = "runs") -> Rows:
     for folder in folders:
         run = open_run(folder)
         try:
-            recipe, metrics = run.recipe, run.metrics
+            recipe, metrics, epochs = run.recipe, run.metrics, run.epochs
         except ValueError as error:
             rows.append((str(folder), "–", str(error), "–", "–"))
             continue
         best = f"{max(line['top1'] for line in metrics):.2f} %" if metrics else "–"
-        rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{recipe.epochs}", best))
+        rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{epochs}", best))
     return rows
 
 

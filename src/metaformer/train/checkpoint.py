@@ -26,6 +26,20 @@ class Progress:
     seconds: float = 0.0
     best: float = -1.0
     """Highest top-1 so far, in percent."""
+    stale: int = 0
+    """Epochs since the one of the highest top-1."""
+    stopped: bool = False
+    """Whether patience= has ended the run."""
+    planned: float = 0.0
+    """How many epochs hours= leaves time for, the last one perhaps a part; 0 where nothing was planned."""
+    spent: float = 0.0
+    """Seconds that hours= counts; also those of steps that were gone back from."""
+    stepping: float = 0.0
+    """Of these, in steps but the very first ones."""
+    work: float = 0.0
+    """How many such steps, each counted by its part of the pixels of image_size."""
+    judging: float = 0.0
+    """Of `spent`, at the ends of epochs."""
     rewinds: int = 0
     """How often the run went back, each time to go on with half the learning rate."""
 
@@ -55,7 +69,9 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
     """Writes `last/`, which is the old one or the new one at every moment."""
 
     def write(folder: Path) -> None:
-        save_pretrained(state.model, folder, about | {"epoch": progress.epoch, "step": progress.step})
+        where = {"epoch": progress.epoch, "step": progress.step}
+        length = ({"planned": progress.planned} if progress.planned else {}) | ({"stopped": True} if progress.stopped else {})
+        save_pretrained(state.model, folder, about | where | length)
         kept = {
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),

@@ -46,6 +46,10 @@ class Display:
         else:
             self.say(f"{name}  {facts}")
 
+    def plan(self, total_steps: int) -> None:
+        """The run has so many steps from now on."""
+        self.bar.update(self.task, total=total_steps)
+
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
         with self.log.open("a", encoding="utf-8") as log:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
@@ -19,6 +21,7 @@ from metaformer.data.loader import Loader
 from metaformer.runs import Run, replace_folder, write_text
 from metaformer.train.checkpoint import Progress, State, restore, save
 from metaformer.train.display import Display
+from metaformer.train.length import FIRST, WARM, Budget, image_side
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
 from metaformer.train.optim import clips_itself, gradient_norm, learning_rate, set_learning_rate
 from metaformer.weights.pretrained import save_pretrained
@@ -91,6 +94,10 @@ class Fit:
     """Steps after which at the latest a loss that is no number is noticed."""
     notes: tuple[str, ...] = ()
     """What a person should know of the weights that it starts from, a sentence each."""
+    stride: int = 32
+    """Pixels of an image per place of the model's last map: what grows, grows by so many."""
+    clock: Callable[[], float] = time.perf_counter
+    """Seconds, as hours= counts them."""
 
     @property
     def steps(self) -> int:
@@ -101,33 +108,48 @@ class Fit:
         """Optimizer steps since the start."""
         return progress.epoch * self.steps + progress.step
 
+    def ended(self, progress: Progress) -> bool:
+        """Whether nothing is left to train."""
+        return progress.stopped or self.done(progress) >= self.total(progress)
+
+    def total(self, progress: Progress) -> int:
+        """Optimizer steps in all, as far as is known."""
+        return round((progress.planned or self.recipe.epochs) * self.steps)
+
     def __call__(self, run: Run, progress: Progress, display: Display) -> None:
         """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
         kept = run.metrics[: progress.epoch]  # a line written just before a crash will be written again
         write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
             save(run, self.state, progress, self.about)
+        budget = None
+        if self.recipe.hours is not None:
+            budget = Budget(self.recipe, progress, self.steps, len(self.val), self.stride, self.clock)
         with _interrupts() as interrupted:
-            while progress.epoch < self.recipe.epochs:
+            while not self.ended(progress):
                 try:
-                    self._train_epoch(run, progress, display, interrupted)
-                    if progress.step < self.steps:
+                    self._train_epoch(run, progress, display, interrupted, budget)
+                    if progress.step < self.steps and not self.ended(progress):
                         save(run, self.state, progress, self.about)
                         raise KeyboardInterrupt
-                    self._close_epoch(run, progress, display)
+                    self._close_epoch(run, progress, display, budget)
                 except NonFiniteError as found:
                     self._rewind(run, progress, display, found)
-                if interrupted.is_set() and progress.epoch < self.recipe.epochs:
+                if interrupted.is_set() and not self.ended(progress):
                     raise KeyboardInterrupt
 
-    def _train_epoch(self, run: Run, progress: Progress, display: Display, interrupted: threading.Event) -> None:
-        """The rest of the epoch's steps, or as many as were done when a person asked to stop."""
+    def _train_epoch(
+        self, run: Run, progress: Progress, display: Display, interrupted: threading.Event, budget: Budget | None
+    ) -> None:
+        """The rest of the epoch's steps, or as many as were done when a person asked to stop or time was up."""
         loss_sum, norm_sum = torch.tensor([progress.loss_sum, progress.norm_sum], device=self.train.device)
         recent = Recent(self.train.device, self.every)
         started = time.perf_counter() - progress.seconds
         self.state.model.train()
-        for batch in self.train.epoch(progress.epoch, progress.step):
-            lr = learning_rate(self.recipe, self.done(progress), self.steps) * 0.5**progress.rewinds
+        if budget is not None:
+            budget.closed()
+        for batch in self.train.epoch(progress.epoch, progress.step, self.side(progress)):
+            lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
             if not len(batch.labels):  # nothing in it can be read
                 continue
@@ -144,14 +166,38 @@ class Fit:
                     self.state.average.update(self.state.model, self.done(progress))
             if count and display.due():
                 speed = progress.count / (time.perf_counter() - started)
-                epoch = f"epoch {progress.epoch + 1}/{self.recipe.epochs}  step {progress.step}/{self.steps}"
+                epoch = f"{self._counted(progress)}  step {progress.step}/{self.steps}"
                 facts = f"loss {loss.item() / count:.3f}  lr {lr:.1e}  gradient {norm.item():.2g}  {speed:.0f} images/s"
                 display.step(self.done(progress), epoch, facts)
-            if interrupted.is_set():
+            if budget is not None:
+                self._count(run, budget, recent, progress, display)
+            if interrupted.is_set() or self.ended(progress):
                 break
         self._look(run, recent, display)
         progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
         progress.seconds = time.perf_counter() - started
+
+    def side(self, progress: Progress) -> int:
+        """Side in pixels of the images that are learnt from now."""
+        return image_side(self.recipe, progress.epoch, progress.planned or self.recipe.epochs, self.stride)
+
+    def _counted(self, progress: Progress) -> str:
+        """Which epoch this is, and of how many."""
+        return f"epoch {progress.epoch + 1:3d}/{math.ceil(self.total(progress) / self.steps)}"
+
+    def _count(self, run: Run, budget: Budget, recent: Recent, progress: Progress, display: Display) -> None:
+        """Counts a step's time; plans the run after its first steps, and ends it when there is only time left to judge."""
+        done = self.done(progress)
+        if done in (WARM, FIRST):
+            self._look(run, recent, display)  # which waits for the device
+        budget.stepped(done)
+        if done == FIRST and not progress.planned:
+            budget.plan(done)
+            display.plan(self.total(progress))
+            display.say(f"hours={self.recipe.hours:g} leave time for {progress.planned:.1f} epochs, as far as can be told")
+        if progress.count and budget.used_up and not self.ended(progress):
+            progress.planned = done / self.steps
+            display.say(f"hours={self.recipe.hours:g} are over after {progress.planned:.1f} epochs")
 
     def step(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor, int]:
         """One optimizer step; the batch's loss sum, the gradient's norm before clipping, and the images it learnt from.
@@ -206,13 +252,13 @@ class Fit:
             ways += ["precision=fp32"] if self.precision != torch.float32 else []
             raise FloatingPointError(f"{found}{tried}; try {' or '.join(ways)}") from found
         rewinds = progress.rewinds + 1
-        progress.become(replace(restore(run, self.state), rewinds=rewinds))
+        progress.become(replace(restore(run, self.state), rewinds=rewinds, spent=progress.spent))
         save(run, self.state, progress, self.about)
         back = f"back to epoch {progress.epoch + 1}, step {progress.step + 1}, with lr times {0.5**rewinds:g}"
         display.say(f"{found}; {back}")
 
-    def _close_epoch(self, run: Run, progress: Progress, display: Display) -> None:
-        """Judges the model, keeps it if it is the best, writes the epoch's line, saves."""
+    def _close_epoch(self, run: Run, progress: Progress, display: Display, budget: Budget | None) -> None:
+        """Judges the model, keeps it if it is the best, writes the epoch's line, saves; says how long the run now is."""
         epoch = progress.epoch + 1
         if not progress.count:
             raise NonFiniteError(f"in epoch {epoch} no step had a loss that is a number")
@@ -231,18 +277,40 @@ class Fit:
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,
         }
+        line |= {"image_size": self.side(progress)} if self.recipe.start_size is not None else {}
+        line |= {"planned": progress.planned} if progress.planned else {}
+        about = self.about | {"epoch": epoch, "top1": line["top1"]}
+        progress.stale += 1
         if judged.top1 > progress.best:
-            progress.best = judged.top1
-            about = self.about | {"epoch": epoch, "top1": line["top1"]}
+            progress.best, progress.stale = judged.top1, 0
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
+        if self.recipe.keep:
+            self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
         with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         display.say(
-            f"epoch {epoch:3d}/{self.recipe.epochs}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
+            f"{self._counted(progress)}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
             f"top-1 {line['top1']:6.2f} %  {line['images_per_second']:5.0f} images/s"
         )
         progress.next_epoch()
+        if budget is not None:
+            budget.closed()
+            if not (progress.planned and self.ended(progress)):
+                budget.plan(self.done(progress))
+                display.plan(self.total(progress))
+        if progress.stale == self.recipe.patience and not self.ended(progress):
+            progress.stopped = True
+            display.say(f"ends here: no better top-1 in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
+
+    def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
+        """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""
+        folder = run.path / "epochs" / f"{epoch:05d}"
+        folder.parent.mkdir(exist_ok=True)
+        replace_folder(folder, write)
+        for old in run.kept:
+            if int(old.name) <= epoch - self.recipe.keep:
+                shutil.rmtree(old)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Recent:
         return found
 
 
-def patience(device: torch.device) -> int:
+def notice_after(device: torch.device) -> int:
     """Steps after which at the latest a number that is none is noticed."""
     return 1 if device.type == "cpu" else EVERY
 

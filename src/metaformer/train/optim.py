@@ -32,18 +32,21 @@ def clips_itself(recipe: Recipe) -> bool:
     return recipe.optimizer == "lamb"
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, planned: float = 0.0) -> float:
     """Linear from warmup_lr to lr over the warm-up, then what the recipe's schedule says.
 
     `cosine` falls from lr to min_lr over the steps that are left and ends with the last one. `epochwise` changes once an
     epoch and its cosine counts from epoch 0, so that after 20 epochs of 300 it goes on at 0.989 of the way: timm's, and
-    both papers'. `constant` stays.
+    both papers'. `constant` stays. Where other epochs than the recipe's are `planned`, the schedule is as long as they are, and
+    the warm-up a quarter of them at most.
     """
+    epochs = planned or recipe.epochs
+    warm = min(recipe.warmup_epochs, planned / 4) if planned else recipe.warmup_epochs
     if recipe.schedule == "epochwise":
-        warmup, now, end = recipe.warmup_epochs, step // steps_per_epoch, recipe.epochs
+        warmup, now, end = warm, step // steps_per_epoch, epochs
         done = now / end
     else:
-        warmup, now, end = round(recipe.warmup_epochs * steps_per_epoch), step, recipe.epochs * steps_per_epoch - 1
+        warmup, now, end = round(warm * steps_per_epoch), step, round(epochs * steps_per_epoch) - 1
         done = (now - warmup) / max(1, end - warmup)
     if now < warmup:
         return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * now / warmup

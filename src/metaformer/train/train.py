@@ -12,6 +12,7 @@ import torch
 
 from metaformer.config import Recipe
 from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
+from metaformer.core.mixers import Random, SpatialFC
 from metaformer.core.model import MetaFormer
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
@@ -24,12 +25,13 @@ from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
-from metaformer.train.numerics import exactness, patience
+from metaformer.train.memory import Trial
+from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
-from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
+from metaformer.weights.peers import PREFIX, Peer, PeerConfig, has_one_size, peer_size
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
@@ -82,6 +84,8 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     saved = run.last if run is not None and run.last.is_dir() else None
     model = _build(recipe, data, size) if model is None else _fitting(model, data)
     notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
+    if recipe.start_size is not None:
+        _check_growth(recipe, model, size)
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
@@ -93,18 +97,24 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
-    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named)
+    task, batch = Classification(data.classes, recipe.label_smoothing), recipe.batch
+    if not isinstance(batch, int):
+        trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1])
+        batch, why = trial.largest(len(data.train))
+        notes = (*notes, f"{why}; lr={recipe.lr:g} is not rescaled")
+    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named, batch=batch)
     fit = Fit(
         recipe=recipe,
         state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
-        task=Classification(data.classes, recipe.label_smoothing),
-        train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
-        val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
+        task=task,
+        train=Loader(data.train, batch, preprocess, device, workers=workers, view=view, augment=augment),
+        val=Loader(data.val, batch, preprocess, device, workers=judging),
         precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
-        every=patience(device),
+        every=notice_after(device),
         notes=notes,
+        stride=_stride(model),
     )
     _try(fit)
     return fit
@@ -112,10 +122,10 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
 
 def _try(fit: Fit) -> None:
     """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
-    total, batch, loader = len(fit.train.split), fit.recipe.batch, fit.train
+    total, batch, loader = len(fit.train.split), fit.train.batch, fit.train
     sizes = {min(batch, total), total % batch or batch}
     parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
-    least, side = min(len(part.labels) for part in parts), loader.preprocess.size
+    least, side = min(len(part.labels) for part in parts), fit.recipe.start_size or loader.preprocess.size
     images = torch.zeros(least, len(loader.preprocess.mean), side, side, device=loader.device)
     with torch.random.fork_rng([loader.device] if loader.device.type == "cuda" else []), torch.no_grad():
         try:
@@ -135,14 +145,14 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     progress = restore(run, fit.state)
     done = fit.done(progress)
     train, val = len(fit.train.split), len(fit.val.split)
-    with Display(run.path / "log.txt", fit.recipe.epochs * fit.steps, done, quiet=quiet) as display:
+    with Display(run.path / "log.txt", fit.total(progress), done, quiet=quiet) as display:
         parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
             f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {fit.recipe.precision}: "
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
             f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
         )
-        for sentence in (*_warnings(fit.recipe), *fit.notes):
+        for sentence in (*_warnings(fit.recipe, fit.train.batch), *fit.notes):
             display.say(sentence)
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
@@ -152,7 +162,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
         except torch.OutOfMemoryError as error:
-            batch, parts = fit.recipe.batch, 2 * fit.recipe.accumulate
+            batch, parts = fit.train.batch, 2 * fit.recipe.accumulate
             raise ValueError(
                 f"{fit.train.device} has too little memory for {-(-batch // fit.recipe.accumulate)} images at once; "
                 f"accumulate={parts} learns the same in parts of {-(-batch // parts)}"
@@ -166,23 +176,26 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
 
 def report_finished(run: Run, *, quiet: bool) -> None:
     """Says that there is nothing left to train."""
-    say(f"{run.path} is finished: {len(run.metrics)} of {run.recipe.epochs} epochs", quiet=quiet)
+    done, epochs = len(run.metrics), run.epochs
+    why = f", as patience={run.recipe.patience} asked" if done < epochs else ""
+    say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
 
 
-def _warnings(recipe: Recipe) -> list[str]:
+def _warnings(recipe: Recipe, batch: int) -> list[str]:
     """What a person should know before it starts, a sentence each."""
     if recipe.smoke:
         what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
         return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
     row = RECIPES.get(recipe.recipe)
     said: list[str] = []
-    if recipe.batch >= LARGE and recipe.accumulate == 1:
-        parts = recipe.batch // 128
-        said.append(
-            f"each step learns from {recipe.batch:,} images at once; accumulate={parts} learns the same in parts of 128"
-        )
-    if row is not None and row.batch >= LARGE and row.batch != recipe.batch and row.lr == recipe.lr:
-        said.append(f"lr={recipe.lr:g} is for batches of {row.batch:,}; with batch={recipe.batch} nothing is rescaled")
+    if recipe.start_size is not None:
+        said.append(f"images grow from {recipe.start_size} to {recipe.image_size} pixels over two thirds of the epochs")
+    if batch >= LARGE and recipe.accumulate == 1:
+        parts = batch // 128
+        said.append(f"each step learns from {batch:,} images at once; accumulate={parts} learns the same in parts of 128")
+    usual = row.batch if row is not None and isinstance(row.batch, int) and row.lr == recipe.lr else batch
+    if usual >= LARGE and usual != batch:
+        said.append(f"lr={recipe.lr:g} is for batches of {usual:,}; with batch={batch} nothing is rescaled")
     return said
 
 
@@ -217,6 +230,28 @@ def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
     file = find_weights(recipe.model, weights_of(recipe.weights))
     notes = fit_weights(model, file, adapt=True).notes
     return (f"starts from {recipe.weights}", *notes)
+
+
+def _check_growth(recipe: Recipe, model: Model, size: int) -> None:
+    """Raises ValueError where images cannot grow from start_size to `size` as the model learns."""
+    assert recipe.start_size is not None
+    if recipe.start_size > size:
+        raise ValueError(f"start_size={recipe.start_size} is larger than image_size={size}, to which images grow")
+    fixed = None
+    if isinstance(model, Peer):
+        fixed = "is made for one size of images" if has_one_size(model.config.name) else None
+    elif any(model.config.pos_embed):
+        fixed = "has position embeddings, made for one size of images"
+    else:
+        grids = [mixer for mixer in model.config.block_mixers() if isinstance(mixer, Random | SpatialFC)]
+        fixed = f"has {grids[0]!r}, made for one size of images" if grids else None
+    if fixed is not None:
+        raise ValueError(f"start_size= is for models that take images of any size: {recipe.model} {fixed}; leave it out")
+
+
+def _stride(model: Model) -> int:
+    """Pixels of an image per place of the last map."""
+    return model.config.stem_stride * 2 ** (len(model.config.dims) - 1) if isinstance(model, MetaFormer) else 32
 
 
 def _native_size(recipe: Recipe, model: Model | None) -> int:

@@ -46,6 +46,14 @@ def peer_size(name: str) -> int:
     return 224 if known is None else known.input_size[-1]
 
 
+def has_one_size(name: str) -> bool:
+    """Whether timm's model takes images of one size alone, which is chosen when it is made."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return known is not None and known.fixed_input_size
+
+
 def _make(config: PeerConfig) -> Any:
     import timm
 
@@ -55,8 +63,7 @@ def _make(config: PeerConfig) -> Any:
     options: dict[str, Any] = {"num_classes": config.num_classes, "in_chans": config.in_chans}
     if config.head_dropout:
         options["drop_rate"] = config.head_dropout
-    known = timm.get_pretrained_cfg(config.name)
-    if known is not None and known.fixed_input_size:
+    if has_one_size(config.name):
         options["img_size"] = config.image_size
     try:
         try:

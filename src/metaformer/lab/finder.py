@@ -1,0 +1,39 @@
+"""`metaformer lr`: which learning rate to begin with, measured in a hundred steps, as a picture and as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from metaformer.core.device import keep_memory
+from metaformer.lab import plots
+from metaformer.lab.jobs import resolve
+from metaformer.runs import is_run, write_text
+from metaformer.train.range_test import Trace, range_test
+from metaformer.train.train import prepare
+
+
+def find_lr(model: str, settings: dict[str, Any], out: Path) -> Trace:
+    """Measures the loss at rising learning rates with the settings of a run, and writes lr.json and lr.png into `out`.
+
+    `model` and `settings` as `train` takes them; of a run, its recipe. Nothing else is written. Raises ValueError or OSError
+    with a sentence.
+    """
+    recipe, data = resolve(f"{model}/recipe.json" if is_run(model) else model, settings, quiet=False)
+    fit = prepare(recipe, data, None)
+    keep_memory()
+    trace = range_test(fit)
+    found = {"steepest": trace.steepest, "tenth": trace.tenth, "lowest": trace.lowest}
+    steps = [{"lr": lr, "loss": loss} for lr, loss in zip(trace.rates, trace.losses, strict=True)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "lr.json", json.dumps({**found, "recipe": fit.recipe.to_dict(), "steps": steps}, indent=2) + "\n")
+    plots.learning_rates(trace.rates, trace.losses, trace.smooth, found, out / "lr.png")
+    return trace
+
+
+def found_text(trace: Trace, out: Path) -> str:
+    """What was found, for a screen."""
+    return "\n".join([
+        f"lr={trace.steepest:.2g}  where the loss falls fastest: the rate to begin with",
+        f"lr={trace.tenth:.2g}  a tenth of {trace.lowest:.2g}, where the loss is lowest: the careful choice",
+        f"\nOver {len(trace.rates)} steps from lr={trace.rates[0]:.2g} to {trace.rates[-1]:.2g}; look at {out / 'lr.png'}",
+    ])  # fmt: skip

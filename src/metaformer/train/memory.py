@@ -1,0 +1,133 @@
+"""batch=auto: the largest power of two that the device's memory holds, by real training steps on a copy of the model."""
+
+import gc
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metaformer.config import Recipe
+from metaformer.data.batch import Batch
+from metaformer.train.loop import Task, accumulate
+from metaformer.train.optim import make_optimizer
+from metaformer.weights.pretrained import Model
+
+MOST = 1024
+"""Images in a batch, however much memory there is."""
+STEPS = 8
+"""Optimizer steps that an epoch is to keep at least."""
+FEW = 4
+"""Images in the small steps that tell how much an image takes where memory must not run out."""
+PART_GPU, PART = 0.9, 0.5
+"""Part of a GPU's memory, and of what a system has to spare, that a step may take."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a training step takes: model on its device, loss, precision, images (channels, side, side), one image's label."""
+
+    model: Model
+    recipe: Recipe
+    task: Task
+    precision: torch.dtype
+    shape: tuple[int, int, int]
+    label: torch.Tensor
+    """(1, …), as the loss takes it."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def largest(self, images: int) -> tuple[int, str]:
+        """The batch for a data set of so many images, and why it is that one. Raises ValueError where no step works."""
+        parts = self.recipe.accumulate
+        roomy = _power(max(1, images // STEPS))
+        most = max(1, _power(max(1, min(MOST, roomy) // parts)))
+        random = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(random):
+                at_once = self._on_gpu(most) if self.device.type == "cuda" else self._by_arithmetic(most)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"{self.device} has too little memory for a single image of {self.shape[1]} pixels") from error
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"batch=auto: a step does not do: {str(error).partition(chr(10))[0]}") from error
+        why = f"as much as the memory of {self.device} holds" if at_once < most else "the most that it takes"
+        if at_once == most and roomy < MOST:
+            why = f"more would leave an epoch fewer than {STEPS} steps"
+        return at_once * parts, f"batch=auto is {at_once * parts}{f' in {parts} parts' if parts > 1 else ''}: {why}"
+
+    def _on_gpu(self, most: int) -> int:
+        """By real steps, halved for as long as memory runs out or is nearly full."""
+        count, total = most, torch.cuda.mem_get_info(self.device)[1]
+        while True:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            try:
+                self._step(count)
+                if torch.cuda.max_memory_allocated(self.device) <= PART_GPU * total:
+                    return count
+            except torch.OutOfMemoryError:
+                if count == 1:
+                    raise
+            finally:
+                gc.collect()  # what a step that was broken off still holds
+            if count == 1:
+                return 1
+            count //= 2
+
+    def _by_arithmetic(self, most: int) -> int:
+        """By what small steps hold for their backward pass: where a system runs out of memory, it ends the process."""
+        small, twice = (_held(lambda count=count: self._step(count)) for count in (FEW, 2 * FEW))
+        each = max(1, (twice - small) // FEW)
+        return min(most, _power(max(1, int(PART * spare_memory()) // each)))
+
+    def _step(self, count: int) -> None:
+        """Forward, backward and the optimizer's step, on a copy."""
+        model = deepcopy(self.model).train()
+        images = torch.zeros(count, *self.shape, device=self.device)
+        labels = self.label.expand(count, *self.label.shape[1:]).to(self.device)
+        accumulate(model, self.task, [Batch(images, labels)], self.precision)
+        make_optimizer(model, self.recipe).step()
+
+
+def _held(step: Callable[[], None]) -> int:
+    """Bytes that are kept for the backward pass."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(sizes.values())
+
+
+def spare_memory() -> int:
+    """Bytes that can be had without swapping: of the system, or of the container if that has less."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    spare = 1024 * int(lines["MemAvailable"].split()[0])
+    for limit, used in CONTAINER:
+        if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+            spare = min(spare, max(0, int(limit.read_text()) - int(used.read_text())))
+    return spare
+
+
+_GROUPS = Path("/sys/fs/cgroup")
+CONTAINER = (
+    (_GROUPS / "memory.max", _GROUPS / "memory.current"),
+    (_GROUPS / "memory/memory.limit_in_bytes", _GROUPS / "memory/memory.usage_in_bytes"),
+)
+"""Where Linux says what a container may use and what it uses, in both its ways."""
+
+
+def _power(count: int) -> int:
+    """The largest power of two that is not larger."""
+    return 1 << (count.bit_length() - 1)

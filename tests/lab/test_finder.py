@@ -1,0 +1,52 @@
+"""`metaformer lr`: what it says, what it writes and what it leaves alone."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.tiny import QUICK, command, pairs
+
+from metaformer import Run
+
+pytestmark = pytest.mark.usefixtures("thread", "here")
+
+
+def test_a_rate_is_found_and_nothing_else_left(fashion: str) -> None:
+    code, out, err = command("lr", "caformer_t6", f"data={fashion}", *pairs(QUICK), "--out", "found")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in Path().iterdir()) == ["found"]
+    assert sorted(path.name for path in Path("found").iterdir()) == ["lr.json", "lr.png"]
+    written = json.loads(Path("found/lr.json").read_text())
+    assert re.search(rf"^lr={written['steepest']:.2g}  where the loss falls fastest", out, re.MULTILINE)
+    assert re.search(
+        rf"^lr={written['tenth']:.2g}  a tenth of {written['lowest']:.2g}, where the loss is lowest", out, re.MULTILINE
+    )
+    assert written["tenth"] == pytest.approx(written["lowest"] / 10)
+    assert written["recipe"]["batch"] == 32
+    assert len(written["steps"]) <= 100
+    assert Path("found/lr.png").stat().st_size > 5000
+
+
+def test_a_run_s_recipe_with_a_change(run: Run) -> None:
+    kept = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert command("lr", run.path, "optimizer=sgd")[::2] == (0, "")
+    recipe = json.loads(Path("lr/lr.json").read_text())["recipe"]
+    assert recipe == {**run.recipe.to_dict(), "optimizer": "sgd"}
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == kept
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("lr caformr_t6", "no model 'caformr_t6', did you mean caformer_t6?"),
+        ("lr caformer_t6 name=x", "no setting 'name'"),
+        ("lr caformer_t6 epoch=3", "no setting 'epoch', did you mean epochs?"),
+        ("lr runs/nothing", "no run 'runs/nothing'"),
+    ],
+)
+def test_mistakes_are_sentences(line: str, sentence: str) -> None:
+    code, out, err = command(*line.split())
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert list(Path().iterdir()) == []
