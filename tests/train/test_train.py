@@ -55,7 +55,7 @@ OTHER: dict[str, Any] = {
     "epochs": 3, "batch": 24, "seed": 1, "optimizer": "lamb", "lr": 1e-3, "warmup_epochs": 0.0, "warmup_lr": 1e-4,
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
-    "schedule": "epochwise", "normalise": "imagenet",
+    "schedule": "epochwise", "normalise": "imagenet", "tune": "last:1", "freeze_norms": True, "layer_decay": 0.5,
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
@@ -212,7 +212,10 @@ def test_a_published_tag_is_asked_for(fashion: str, monkeypatch: pytest.MonkeyPa
     [
         ({"weights": "in1k"}, "no weights are published for caformer_t6"),
         ({"weights": "runs/nothing"}, "no file of weights at runs/nothing"),
-        ({"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"}, "weights= are for our models"),
+        (
+            {"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"},
+            "weights=in1k are for our models: timm:test_resnet",
+        ),
     ],
 )
 def test_weights_that_cannot_be_had(fashion: str, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
