@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metaformer.infer.predictor import Predictor as Predictor
     from metaformer.infer.quantize import quantize as quantize
     from metaformer.lab.jobs import train as train
+    from metaformer.lab.probe import probe as probe
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
     from metaformer.weights.catalogue import list_weights as list_weights
@@ -63,6 +64,7 @@ _HOME = {
     "infer.predictor": "Prediction Predictor",
     "infer.quantize": "quantize",
     "lab.jobs": "train",
+    "lab.probe": "probe",
     "runs": "Run",
     "weights.catalogue": "list_weights",
     "weights.create": "create_model",
