@@ -98,6 +98,21 @@ def test_eval(run: Run, copy: Path, fashion: str) -> None:
     assert command("eval", copy / "best", "--data", fashion, "--device", "cpu") == (0, text, "")
 
 
+def test_probe(copy: Path, fashion: str) -> None:
+    code, out, err = command("probe", copy, "k=3")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["probe", "linear", "k-NN"]
+    code, told, err = command("probe", copy, "k=3", f"data={fashion}", "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(told)
+    assert (figures["k"], figures["learnt"], figures["judged"], figures["features"]) == (3, 96, 40, 32)
+    for line, name in zip(lines[1:], ("linear", "knn"), strict=True):
+        low, high = figures[name]["interval"]
+        assert f"  {figures[name]['top1']:.2f} %  {low:.2f} to {high:.2f}  " in line
+    assert command("probe", copy / "best", f"data={fashion}", "k=3")[1].splitlines()[1:] == lines[1:]
+
+
 def test_predict(copy: Path, images: Path) -> None:
     code, out, err = command("predict", copy, images)
     assert (code, err) == (0, "torch: nothing else was tried yet\n3 images, 0 unreadable\n")
@@ -193,7 +208,7 @@ def test_version_and_help() -> None:
     assert command("--version") == (0, f"metaformer {__version__}\n", "")
     code, out, _ = command("--help")
     assert code == 0
-    for verb in ("train", "eval", "predict", "export", "models", "weights", "settings", "doctor", "demo"):
+    for verb in ("train", "eval", "probe", "predict", "export", "models", "weights", "settings", "doctor", "demo"):
         assert re.search(rf"\b{verb}\b", out)
         assert command(verb, "--help")[0] == 0
 
@@ -265,6 +280,12 @@ MISTAKES: list[tuple[str, str]] = [
     ("eval caformer_s18", "caformer_s18 is no run, so say what to judge it on"),
     ("eval runs/tiny --data nothing", "nothing"),
     ("eval runs/tiny --device tpu", "device=tpu is not to be had here"),
+    ("probe nothing data=digits", "no run 'nothing'"),
+    ("probe runs/tiny epochs=3", "epochs= is no setting of a probe: allowed are data, k, batch, seed, device"),
+    ("probe runs/tiny k=x", "k=x is not a whole number"),
+    ("probe runs/tiny k=0", "k=0 is not between 1 and 96, the training images of fashion-mnist:"),
+    ("probe runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on: data=NAME"),
+    ("train caformer_t6 tune=last:5", "tune='last:5' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
     ("predict nothing file.txt", "no run 'nothing'"),
     ("predict runs/tiny folder.json", "folder.json has no image in it"),
     ("weights caformr_s18", "no published weights match 'caformr_s18'; did you mean caformer_s18?"),
@@ -295,6 +316,7 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
         ("train caformer_t6 model.nrm=MLN()", "train caformer_t6 'model.norm=MLN()'"),
         ("train caformer_t6 data=digitz", "train caformer_t6 data=digits"),
         ("eval runs/tny", "eval runs/tiny"),
+        ("train caformer_t6 tune=lorra:4", "train caformer_t6 tune=lora:4"),
         ("predict caformr_s18 x.png", "predict caformer_s18 x.png"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, revise
+from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, read_tune, revise
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,16 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"changes": {"norm": 3}}, "changes={'norm': 3} is not texts by name, such as {'norm': 'BatchNorm()'}"),
         ({"changes": "norm"}, "changes='norm' is not texts by name"),
         ({"epohcs": 1}, "no setting 'epohcs', did you mean epochs?"),
+        (
+            {"tune": "loar"},
+            "tune='loar' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK; did you mean lora?",
+        ),
+        ({"tune": "last:0"}, "tune='last:0' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
+        ({"tune": "last"}, "tune='last' is not one of"),
+        ({"tune": "lora:1.5"}, "tune='lora:1.5' is not one of"),
+        ({"tune": "head:1"}, "tune='head:1' is not one of"),
+        ({"layer_decay": 1.1}, "layer_decay=1.1 is not between 0.01 and 1"),
+        ({"freeze_norms": 1}, "freeze_norms=1 is not true or false"),
     ],
 )
 def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
@@ -122,6 +132,15 @@ def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
 
 def test_limits_are_of_settings() -> None:
     assert set(LIMITS) < set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("tune", "read"),
+    [("all", ("all", 0)), ("head", ("head", 0)), ("last:4", ("last", 4)), ("lora", ("lora", 8)), ("lora:16", ("lora", 16))],
+)
+def test_what_learns_is_read(tune: str, read: tuple[str, int]) -> None:
+    assert Recipe(model="x", tune=tune).tune == tune
+    assert read_tune(tune) == read
 
 
 @pytest.mark.parametrize("settings", [{"device": "cuda:1"}, {"clip": None}, {"lr": 1}, {"flip": 0}, {"drop_path": 0.99}])

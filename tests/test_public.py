@@ -19,7 +19,7 @@ NAMES = [
     "MetaFormer", "MetaFormerConfig",
     "Exported", "export",
     "evaluate", "fuse", "Prediction", "Predictor", "quantize",
-    "train",
+    "train", "probe",
     "soup",
     "Run",
     "list_weights",
@@ -85,6 +85,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
     "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
     "soup": ({}, {"runs": REQUIRED, "out": None, "greedy": False, "force": False, "device": "auto", "model": None}),
     "evaluate": ({"source": REQUIRED}, {"data": None, "device": "auto"}),
+    "probe": ({"source": REQUIRED}, {"data": None, "k": 20, "batch": 64, "seed": 0, "device": "auto", "model": None}),
     "MetaFormer": ({"config": REQUIRED}, {}),
 }
 

@@ -100,6 +100,22 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL.replace("an exported file", "timm:NAME"))],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="data, by default a run's own; k, batch, seed, device.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
+) -> None:
+    """Judge what MODEL sees, without training it: metaformer probe caformer_s18 data=photos k=20"""
+    from metaformer.lab.probe import probe as judge
+    from metaformer.lab.probe import read_settings
+
+    done = judge(source, **read_settings(settings or []))
+    print(json.dumps(done.to_dict(), indent=2) if as_json else done)
+
+
+@app.command()
 def predict(
     source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],

@@ -1,6 +1,7 @@
 """A run as data: the frozen Recipe, strict `key=value` overrides, JSON both ways. Standard library only."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -40,6 +41,14 @@ class Recipe:
     """With fit=crop: the short side becomes image_size / this before the centre is cut out; `none` cuts a square first."""
     normalise: str = "auto"
     """Mean and deviation of pixels: data, imagenet, or auto: those that weights= were learnt with, else the data's."""
+
+    # what learns
+    tune: str = "all"
+    """all, head, last:N (the last N stages and the head), or lora[:RANK]: low-rank updates of the body, and the head."""
+    freeze_norms: bool = False
+    """Whether norms stay as they are, with the means and variances that some of them keep."""
+    layer_decay: float = 1.0
+    """The learning rate of each layer over that of the next one towards the head; 1 is one rate for all."""
 
     # how long
     epochs: int = 20
@@ -127,6 +136,7 @@ class Recipe:
                 hint = f"; did you mean {close[0]}?" if close else ""
                 wanted = _wanted(key) if int in KINDS[key] else f"one of {', '.join(allowed)}"
                 raise ValueError(f"{key}={value!r} is not {wanted}{hint}")
+        read_tune(self.tune)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
@@ -161,10 +171,28 @@ LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (1, inf), "start_size": (1, inf), "keep": (0, 1000), "seed": (0, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
+    "layer_decay": (0.01, 1),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
     "ema": (0, 0.99999), "workers": (0, 1024), "crop_fraction": (0.1, 1),
 }
 # fmt: on
+
+
+RANK = 8
+"""Of low-rank updates, where tune=lora does not say it."""
+
+
+def read_tune(tune: str) -> tuple[str, int]:
+    """What learns and how much of it, ("last", 2) say: stages of last, the rank of lora, 0 of the others. Raises ValueError."""
+    kind, colon, text = tune.partition(":")
+    if tune in ("all", "head", "lora"):
+        return tune, RANK if tune == "lora" else 0
+    number = int(text) if re.fullmatch(r"[1-9][0-9]{0,3}", text) else 0
+    if not number or not (kind == "lora" or (kind == "last" and number <= 4)):
+        close = get_close_matches(kind, ("all", "head", "lora"), n=1, cutoff=0.6)
+        hint = f"; did you mean {close[0]}{colon}{text}?" if close and tune != f"{close[0]}{colon}{text}" else ""
+        raise ValueError(f"tune={tune!r} is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK{hint}")
+    return kind, number
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.tiny import QUICK, Killer, Stopped, after_steps, one_core, pairs, same, timeless, weights
+from torch import Tensor, nn
 
 from metaformer import create_model
 from metaformer.config import Recipe
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, is_run, open_run
+from metaformer.tasks.classification import Classification
 from metaformer.train import loop
 from metaformer.train.checkpoint import Progress, State, restore, save
 from metaformer.train.optim import Average, make_optimizer
@@ -182,6 +186,75 @@ def test_a_process_is_stopped_from_outside(fashion: str, tmp_path: Path, number:
     straight = begin(recipe, tmp_path / "whole")
     assert timeless(run.metrics) == timeless(straight.metrics)
     assert same(weights(run.last), weights(straight.last))
+
+
+# --- where a part learns ----------------------------------------------------------------------------------------------
+
+PARTS = [
+    {"tune": "lora:2"},
+    {"tune": "lora", "nonfinite": "rewind", "optimizer": "lamb"},
+    {"tune": "head", "freeze_norms": True},
+    {"tune": "last:2", "layer_decay": 0.7, "optimizer": "sgd"},
+    {"layer_decay": 0.5},
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_a_part_that_learns_goes_on(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, Any]
+) -> None:
+    tuned = replace(recipe, weights=str(whole.path), **part)
+    straight = begin(tuned, tmp_path / "straight")
+    for steps in (2, 1):
+        with monkeypatch.context() as patch:
+            after_steps(patch, steps, lambda: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                begin(tuned, tmp_path) if steps == 2 else finish(tmp_path / "run")
+    assert_equal(finish(tmp_path / "run"), straight)
+    assert weights(straight.best).keys() == weights(straight.last).keys() == weights(whole.best).keys()
+    assert not same(weights(straight.last), weights(whole.best))
+
+
+def test_updates_are_within_the_weights_and_kept_beside_them(recipe: Recipe, whole: Run, tmp_path: Path) -> None:
+    run = begin(replace(recipe, weights=str(whole.path), tune="lora:2"), tmp_path)
+    kept = torch.load(run.last / "training.pt", weights_only=True)["apart"]
+    start, end, name = weights(whole.best), weights(run.last), "stages.1.blocks.0.mlp.branch.fc1"
+    original, up, down = (kept[f"{name}.parametrizations.weight.{part}"] for part in ("original", "0.up", "0.down"))
+    assert torch.equal(original, start[f"{name}.weight"])
+    assert up.any()
+    torch.testing.assert_close(end[f"{name}.weight"], original + 8 * (up @ down).view(original.shape))
+    assert torch.load(whole.last / "training.pt", weights_only=True)["apart"] is None
+
+
+def test_a_rewind_brings_updates_back(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = replace(recipe, weights=str(whole.path), tune="lora:2", nonfinite="rewind")
+    loss_sum, calls = Classification.loss_sum, [0]
+
+    def spoilt(self: Classification, model: nn.Module, batch: Any) -> Tensor:
+        calls[0] += 1
+        return loss_sum(self, model, batch) * (torch.nan if calls[0] == 9 else 1)  # in the second epoch's second step
+
+    monkeypatch.setattr(Classification, "loss_sum", spoilt)
+    run = begin(tuned, tmp_path)
+    assert run.finished
+    assert "back to epoch 2, step 1, with lr times 0.5" in (run.path / "log.txt").read_text()
+    assert all(tensor.isfinite().all() for tensor in weights(run.last).values())
+    kept = torch.load(run.last / "training.pt", weights_only=True)["apart"]
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_a_run_from_before_updates_were_known_goes_on(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after_steps(patch, 4, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(recipe, tmp_path)
+    file = tmp_path / "run" / "last" / "training.pt"
+    kept = torch.load(file, weights_only=True)
+    del kept["apart"]
+    torch.save(kept, file)
+    assert_equal(finish(tmp_path / "run"), whole)
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------

@@ -2,14 +2,20 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from metaformer import Random, create_model
 from metaformer.config import Recipe
-from metaformer.train.optim import Average, clips_itself, learning_rate, make_optimizer, set_learning_rate
+from metaformer.train.optim import Average, clips_itself, layer_of, learning_rate, make_optimizer, set_learning_rate
+from metaformer.weights.peers import Peer, PeerConfig
+from metaformer.weights.timm_models import TimmMetaFormer
+from metaformer.zoo import ZOO
 
 RECIPE = Recipe(model="x", epochs=10, warmup_epochs=2, lr=1.0, warmup_lr=0.1, min_lr=0.01)
 
@@ -70,6 +76,84 @@ def test_a_constant_rate_stays_after_its_warm_up(step: int, lr: float) -> None:
 def test_an_epochwise_rate_changes_once_an_epoch(step: int, lr: float) -> None:
     recipe = replace(RECIPE, schedule="epochwise")
     assert learning_rate(recipe, step, 5) == pytest.approx(lr, rel=1e-12)
+
+
+# --- layer by layer ---------------------------------------------------------------------------------------------------
+
+
+def scales(groups: list[dict[str, Any]]) -> dict[int, float]:
+    """By parameter."""
+    return {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("name", ["caformer_t6", "metaformer_ppaa_s12_224", "poolformer_s12"])
+def test_layers_learn_at_timms_rates(name: str) -> None:
+    with torch.device("meta"):
+        ours, theirs = create_model(name, num_classes=3), TimmMetaFormer(replace(ZOO[name], num_classes=3))
+    made = make_optimizer(ours, replace(RECIPE, layer_decay=0.7, weight_decay=0.3)).param_groups
+    own, timms = scales(made), scales(param_groups_layer_decay(theirs, layer_decay=0.7))
+    expected = {key: timms[id(p)] for key, p in theirs.named_parameters()}
+    assert {key: own[id(p)] for key, p in ours.named_parameters()} == pytest.approx(expected, rel=1e-12)
+    assert made[0]["lr_scale"] == 1  # whose rate is logged
+    decay = {id(p): group["weight_decay"] for group in made for p in group["params"]}
+    assert all(decay[id(p)] == (0.3 if p.ndim > 1 else 0.0) for p in ours.parameters())
+
+
+def test_layers_learn_at_convnexts_rates() -> None:
+    theirs = timm.create_model("convnext_atto", depths=(1, 1, 3, 1), dims=(8, 8, 16, 16))
+    timms = scales(param_groups_layer_decay(theirs, layer_decay=0.7))
+    ours = create_model("convformer_t6")  # of the same depths
+    own = scales(make_optimizer(ours, replace(RECIPE, layer_decay=0.7)).param_groups)
+    for stage, depth in enumerate((1, 1, 3, 1)):
+        for block in range(depth):
+            other = theirs.stages[stage].blocks[block].mlp.fc1.weight
+            assert own[id(ours.stages[stage].blocks[block].mlp.branch.fc1.weight)] == pytest.approx(timms[id(other)])
+    assert own[id(ours.stages[0].embed.conv.weight)] == pytest.approx(timms[id(theirs.stem[0].weight)]) == pytest.approx(0.7**7)
+    assert own[id(ours.stages[2].embed.conv.weight)] == pytest.approx(timms[id(theirs.stages[2].downsample[1].weight)])
+    assert own[id(ours.head.classifier.fc.weight)] == timms[id(theirs.head.fc.weight)] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("stages.0.embed.conv.weight", 0),
+        ("stages.0.pos_embed.weight", 0),
+        ("stages.0.blocks.0.mixer.norm.weight", 1),
+        ("stages.2.embed.norm.weight", 5),
+        ("stages.2.pos_embed.weight", 5),
+        ("stages.2.blocks.0.mlp.branch.fc1.parametrizations.weight.0.up", 5),
+        ("stages.2.blocks.10.mlp.scale", 15),
+        ("head.norm.weight", 17),
+        ("head.classifier.fc.bias", 17),
+    ],
+)
+def test_the_layer_of_a_name(name: str, layer: int) -> None:
+    assert layer_of(name, (2, 2, 11, 1)) == layer
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "sgd"])
+def test_a_step_is_as_long_as_its_layer_says(optimizer: str) -> None:
+    """Of the norms' weights, which no decay or trust ratio reaches."""
+    recipe = replace(RECIPE, optimizer=optimizer, clip=None)
+    moved: list[dict[str, torch.Tensor]] = []
+    for decay in (1.0, 0.5):
+        torch.manual_seed(0)
+        model = create_model("poolformerv2_t6", num_classes=3, dims=(8, 8, 8, 8), depths=(1, 1, 1, 1))
+        made = make_optimizer(model, replace(recipe, layer_decay=decay))
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model(torch.ones(2, 3, 16, 16)).square().sum().backward()
+        set_learning_rate(made, 0.25)
+        made.step()
+        moved.append({name: p.detach() - before[name] for name, p in model.named_parameters() if p.ndim == 1})
+    for name, change in moved[0].items():
+        torch.testing.assert_close(moved[1][name], change * 0.5 ** (5 - layer_of(name, (1, 1, 1, 1))), rtol=1e-3, atol=1e-6)
+
+
+def test_a_peers_layers_are_timms() -> None:
+    peer = Peer(PeerConfig(name="test_vit", num_classes=3, in_chans=3, image_size=160))
+    own = scales(make_optimizer(peer, replace(RECIPE, layer_decay=0.5)).param_groups)
+    assert own == scales(param_groups_layer_decay(peer.model, layer_decay=0.5))
+    assert own[id(peer.model.head.weight)] == 1 > own[id(peer.model.patch_embed.proj.weight)]
 
 
 def test_set_learning_rate_reaches_every_group() -> None:

@@ -56,6 +56,7 @@ OTHER: dict[str, Any] = {
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
     "schedule": "epochwise", "normalise": "imagenet", "start_size": 4,
+    "tune": "last:1", "freeze_norms": True, "layer_decay": 0.5,
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
@@ -215,7 +216,10 @@ def test_a_published_tag_is_asked_for(fashion: str, monkeypatch: pytest.MonkeyPa
     [
         ({"weights": "in1k"}, "no weights are published for caformer_t6"),
         ({"weights": "runs/nothing"}, "no file of weights at runs/nothing"),
-        ({"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"}, "weights= are for our models"),
+        (
+            {"model": "timm:test_resnet", "changes": {}, "image_size": 32, "weights": "in1k"},
+            "weights=in1k are for our models: timm:test_resnet",
+        ),
     ],
 )
 def test_weights_that_cannot_be_had(fashion: str, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metaformer.core.lora import is_updated
 from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
 from metaformer.weights.files import read_file
@@ -76,6 +77,7 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
             "optimizer": state.optimizer.state_dict(),
             "average": None if state.average is None else state.average.model.state_dict(),
             "scaler": None if state.scaler is None else state.scaler.state_dict(),
+            "apart": state.model.state_dict() if is_updated(state.model) else None,  # weights and their low-rank updates
             "progress": asdict(progress),
             "random": _random(state),
         }
@@ -89,7 +91,10 @@ def restore(run: Run, state: State) -> Progress:
     if not run.last.is_dir():
         return Progress()
     kept = read_file(run.last / "training.pt")
-    fill(state.model, run.last)
+    if kept.get("apart") is None:
+        fill(state.model, run.last)
+    else:
+        state.model.load_state_dict(kept["apart"])
     state.optimizer.load_state_dict(kept["optimizer"])
     if state.average is not None:
         state.average.model.load_state_dict(kept["average"])

@@ -24,6 +24,7 @@ from metaformer.train.display import Display
 from metaformer.train.length import FIRST, WARM, Budget, image_side
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
 from metaformer.train.optim import clips_itself, gradient_norm, learning_rate, set_learning_rate
+from metaformer.train.parts import training_mode
 from metaformer.weights.pretrained import save_pretrained
 
 
@@ -145,7 +146,7 @@ class Fit:
         loss_sum, norm_sum = torch.tensor([progress.loss_sum, progress.norm_sum], device=self.train.device)
         recent = Recent(self.train.device, self.every)
         started = time.perf_counter() - progress.seconds
-        self.state.model.train()
+        training_mode(self.state.model, self.recipe)
         if budget is not None:
             budget.closed()
         for batch in self.train.epoch(progress.epoch, progress.step, self.side(progress)):

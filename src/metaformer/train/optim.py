@@ -2,21 +2,20 @@
 
 import copy
 import math
-from typing import Generic, TypeVar
+import re
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from metaformer.config import Recipe
+from metaformer.core.model import MetaFormer
+from metaformer.weights.peers import Peer
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW, LAMB or SGD; weight decay is for parameters of two or more dimensions, so not for biases, norms and scales."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = _groups(model, recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
     if recipe.optimizer == "lamb":
@@ -25,6 +24,49 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         # It clips the global gradient norm itself, and has no trust ratio where weight decay is 0.
         return Lamb(groups, lr=recipe.lr, eps=1e-6, max_grad_norm=recipe.clip)
     return torch.optim.AdamW(groups, lr=recipe.lr, eps=1e-8, foreach=True)
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """What learns, by weight decay; with layer_decay also by layer, the last one first: its rate is the recipe's own."""
+    if recipe.layer_decay == 1.0:
+        learning = [p for p in model.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    if isinstance(model, Peer):
+        from timm.optim import param_groups_layer_decay
+
+        groups = param_groups_layer_decay(model.model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+    else:
+        groups = _layer_groups(model, recipe)
+    return sorted(groups, key=lambda group: group["lr_scale"], reverse=True)
+
+
+def _layer_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """timm's param_groups_layer_decay, after BEiT's (arXiv 2106.08254), for our models: layer i learns at decay^(last − i)."""
+    assert isinstance(model, MetaFormer)
+    depths = model.config.depths
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = recipe.layer_decay ** (sum(depths) + 1 - layer_of(name, depths))
+            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+            group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
+            group["params"].append(parameter)
+    return list(groups.values())
+
+
+def layer_of(name: str, depths: tuple[int, ...]) -> int:
+    """The layer that a parameter of our models is in, by its name: 0 is the stem, then each block is one, last is the head.
+
+    A downsampling or a position embedding belongs to the block after it.
+    """
+    found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
+    if found is None:
+        return sum(depths) + 1
+    stage, block = int(found[1]), found[2]
+    return 0 if stage == 0 and block is None else 1 + sum(depths[:stage]) + int(block or 0)
 
 
 def clips_itself(recipe: Recipe) -> bool:
@@ -61,9 +103,9 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets it for every parameter group."""
+    """Sets it for every parameter group, times the group's own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 Model = TypeVar("Model", bound=nn.Module)

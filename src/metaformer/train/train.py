@@ -28,9 +28,11 @@ from metaformer.train.loop import Fit
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
-from metaformer.weights.catalogue import MEAN, STD
+from metaformer.train.parts import choose_parts, learns_whole, training_mode
+from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
+from metaformer.weights.peer_head import fill_peer
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig, has_one_size, peer_size
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
@@ -82,10 +84,11 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
-    model = _build(recipe, data, size) if model is None else _fitting(model, data)
+    model = _build(recipe, data, size) if model is None else _fitting(model, data, recipe)
     notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
     if recipe.start_size is not None:
         _check_growth(recipe, model, size)
+    notes = (*notes, *choose_parts(model, recipe))
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
@@ -129,7 +132,7 @@ def _try(fit: Fit) -> None:
     images = torch.zeros(least, len(loader.preprocess.mean), side, side, device=loader.device)
     with torch.random.fork_rng([loader.device] if loader.device.type == "cuda" else []), torch.no_grad():
         try:
-            deepcopy(fit.state.model).train()(images)
+            training_mode(deepcopy(fit.state.model), fit.recipe)(images)
         except (ValueError, AssertionError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"the smallest part of a batch, {least} of {side}×{side} pixels, does not do: {reason}") from error
@@ -196,6 +199,8 @@ def _warnings(recipe: Recipe, batch: int) -> list[str]:
     usual = row.batch if row is not None and isinstance(row.batch, int) and row.lr == recipe.lr else batch
     if usual >= LARGE and usual != batch:
         said.append(f"lr={recipe.lr:g} is for batches of {usual:,}; with batch={batch} nothing is rescaled")
+    if recipe.tune != "all" and recipe.weights is None and recipe.model != CUSTOM:
+        said.append(f"tune={recipe.tune} leaves the rest as it was drawn at random: weights= says what to start from")
     return said
 
 
@@ -225,8 +230,10 @@ def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float
 def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Puts the weights that a recipe starts from into the model; what was changed to make them fit, a sentence each."""
     assert recipe.weights is not None
-    if not isinstance(model, MetaFormer):
-        raise ValueError(f"weights= are for our models: {recipe.model} is timm's")
+    if isinstance(model, Peer):
+        if recipe.weights in TAGS:
+            raise ValueError(f"weights={recipe.weights} are for our models: {recipe.model} takes a run or a folder of its own")
+        return (f"starts from {recipe.weights}", *fill_peer(model, Path(weights_of(recipe.weights))))
     file = find_weights(recipe.model, weights_of(recipe.weights))
     notes = fit_weights(model, file, adapt=True).notes
     return (f"starts from {recipe.weights}", *notes)
@@ -277,11 +284,12 @@ def _build(recipe: Recipe, data: Data, size: int) -> Model:
     return create_model(recipe.model, **fixed, **(options | dict(recipe.changes)))
 
 
-def _fitting(model: Model, data: Data) -> Model:
+def _fitting(model: Model, data: Data, recipe: Recipe) -> Model:
+    """The model that was handed over; a copy where a part of it is to be frozen, which stays a matter of the run."""
     config = model.config
     if (config.num_classes, config.in_chans) != (len(data.classes), data.channels):
         raise ValueError(
             f"the model has num_classes={config.num_classes}, in_chans={config.in_chans}; this data needs "
             f"num_classes={len(data.classes)}, in_chans={data.channels}"
         )
-    return model
+    return model if learns_whole(recipe) else deepcopy(model)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metaformer.config import ABOUT, parse_json, read_json
 from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.lora import plain_state
 from metaformer.core.model import MetaFormer
 from metaformer.weights.files import DAMAGE, open_weights, read_file
 from metaformer.weights.load import load_weights, make_plan
@@ -53,10 +54,12 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def _state(model: Model) -> dict[str, Tensor]:
-    """Values by name, cloned, for a model may use one tensor under two names, which the format refuses."""
-    return {
-        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in model.state_dict().items()
-    }
+    """Values by name, with low-rank updates in the weights.
+
+    Cloned, for a model may use one tensor under two names, which the format refuses.
+    """
+    state = plain_state(model)
+    return {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
 
 
 def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:

@@ -1,0 +1,88 @@
+"""Which part of a model learns: `tune=` and `freeze_norms=` of a recipe."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from metaformer.config import Recipe, read_tune
+from metaformer.core.lora import add_update, takes_update
+from metaformer.core.model import MetaFormer
+from metaformer.weights.peer_head import classifiers
+from metaformer.weights.pretrained import Model
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""torch's; any other is told by its name, which ends in Norm, Norm2d or the like."""
+
+
+def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
+    """Freezes what is not to learn, in place, and adds low-rank updates; how much learns, as a sentence, unless all does.
+
+    What did not learn before, such as RandFormer's matrices, does not learn now. Raises ValueError where the model has no
+    such part.
+    """
+    if learns_whole(recipe):
+        return ()
+    total = sum(p.numel() for p in model.parameters())
+    kind, number = read_tune(recipe.tune)
+    parts = learning_parts(model, recipe.tune)
+    whole = {id(p) for part in parts for p in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in whole:
+            parameter.requires_grad_(False)
+    if recipe.freeze_norms:
+        for norm in model.modules():
+            if _is_norm(norm):
+                for parameter in norm.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+    if kind == "lora":
+        _add_updates(model, parts, number)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    norms = ", norms frozen" if recipe.freeze_norms else ""
+    return (f"tune={recipe.tune}{norms}: {learning:,} parameters learn, {learning / total:.2%} of the model's {total:,}",)
+
+
+def learns_whole(recipe: Recipe) -> bool:
+    """Whether nothing of the model is frozen."""
+    return recipe.tune == "all" and not recipe.freeze_norms
+
+
+def learning_parts(model: Model, tune: str) -> list[nn.Module]:
+    """What of a model learns whole. Raises ValueError where the model has no such part.
+
+    Of ours, a stage is its stem or downsampling with its blocks, so the last 4 of 4 are all; the head is its norm and its
+    classifier. Of timm's, the head is what timm calls the classifier.
+    """
+    kind, number = read_tune(tune)
+    if kind == "all":
+        return [model]
+    if not isinstance(model, MetaFormer):
+        if kind == "last":
+            raise ValueError(f"tune={tune} is for our models: {model.config.name} is timm's, and takes head, lora or all")
+        return classifiers(model)
+    stages = len(model.stages)
+    if number > stages and kind == "last":
+        raise ValueError(f"tune={tune} is for models of more stages: this one has {stages}")
+    return [*model.stages[stages - number :], model.head] if kind == "last" else [model.head]
+
+
+def training_mode(model: Model, recipe: Recipe) -> Model:
+    """Puts the model into training mode and returns it; norms of frozen parts go on with the means and variances they have."""
+    model.train()
+    learning = {id(module) for part in learning_parts(model, recipe.tune) for module in part.modules()}
+    for module in model.modules():
+        if isinstance(module, _NormBase) and (recipe.freeze_norms or id(module) not in learning):
+            module.eval()
+    return model
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, NORMS) or type(module).__name__.rstrip("123d").endswith("Norm")
+
+
+def _add_updates(model: Model, parts: list[nn.Module], rank: int) -> None:
+    """Gives every linear map outside `parts` an update. Raises ValueError where there is none."""
+    whole = {id(module) for part in parts for module in part.modules()}
+    body = [module for module in model.modules() if id(module) not in whole and takes_update(module)]
+    if not body:
+        raise ValueError("tune=lora is for linear layers and 1×1 convolutions: this model has none before its head")
+    for module in body:
+        add_update(module, rank)
