@@ -55,7 +55,7 @@ OTHER: dict[str, Any] = {
     "epochs": 3, "batch": 24, "seed": 1, "optimizer": "lamb", "lr": 1e-3, "warmup_epochs": 0.0, "warmup_lr": 1e-4,
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
-    "schedule": "epochwise", "normalise": "imagenet",
+    "schedule": "epochwise", "normalise": "imagenet", "class_weights": "balanced", "sampling": "balanced",
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
@@ -72,6 +72,10 @@ ELSEWHERE = {
     "fit": "below: fashion is square",
     "compile": "below",
     "precision": "below: PyTorch 2.15 on CPUs leaves gradients of a convolution on 1×1 maps unfilled in bf16",
+    "teacher": "test_task",
+    "distill": "test_task",
+    "distill_weight": "test_task",
+    "distill_temperature": "test_task",
     "workers": "test_loader: it must not change what is learnt",
 }
 

@@ -20,12 +20,12 @@ from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
 from metaformer.recipes import RECIPES
 from metaformer.runs import Run, create_run, weights_of, write_text
-from metaformer.tasks.classification import Classification
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
 from metaformer.train.numerics import exactness, patience
 from metaformer.train.optim import Average, make_optimizer
+from metaformer.train.task import make_task
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
@@ -85,11 +85,13 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
+    task, told = make_task(recipe, data, preprocess, device)
     view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     view = None if recipe.crop is None and recipe.randaugment is None else view
     workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
     judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
-    augment = Augment.of(recipe, mirrors=data.mirrors)
+    augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
+    train = Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment, balanced=balanced)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
@@ -98,13 +100,13 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         recipe=recipe,
         state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
-        task=Classification(data.classes, recipe.label_smoothing),
-        train=Loader(data.train, recipe.batch, preprocess, device, workers=workers, view=view, augment=augment),
+        task=task,
+        train=train,
         val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
         precision=precision,
         about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=patience(device),
-        notes=notes,
+        notes=(*notes, *told),
     )
     _try(fit)
     return fit

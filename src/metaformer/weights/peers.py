@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from metaformer.weights.imagenet import class_names, synsets
+
 PREFIX = "timm:"
 
 
@@ -44,6 +46,29 @@ def peer_size(name: str) -> int:
 
     known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     return 224 if known is None else known.input_size[-1]
+
+
+def create_published_peer(name: str) -> tuple[Peer, dict[str, Any]]:
+    """timm's model with the weights that timm publishes for it, and what is to know of them: ImageNet's classes, preprocessing.
+
+    Raises ValueError where there are none of ImageNet-1K, OSError where they cannot be fetched.
+    """
+    import timm
+
+    try:
+        known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError as error:  # a tag that the model has not
+        raise ValueError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from error
+    if known is None or not known.has_weights or known.num_classes != 1000:
+        near = get_close_matches(name, timm.list_pretrained(), n=1, cutoff=0.6)
+        meant = f", did you mean {PREFIX}{near[0]}?" if near else ""
+        raise ValueError(f"timm publishes no weights of ImageNet-1K for {PREFIX + name!r}{meant}")
+    channels, _, size = known.input_size
+    peer = Peer(PeerConfig(name=name, num_classes=1000, in_chans=channels, image_size=size))
+    peer.model.load_state_dict(timm.create_model(name, pretrained=True).state_dict())
+    fed = {"size": size, "mean": list(known.mean), "std": list(known.std), "fit": "crop", "crop_fraction": known.crop_pct}
+    about = {"task": "classification", "classes": list(class_names(1000)), "synsets": list(synsets(1000)), "preprocess": fed}
+    return peer, about
 
 
 def _make(config: PeerConfig) -> Any:
