@@ -102,6 +102,7 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"distill_weight": 1.1}, "distill_weight=1.1 is not between 0 and 1"),
         ({"distill_temperature": 0.0}, "distill_temperature=0.0 is not at least 0.01"),
         ({"class_weights": "balance"}, "class_weights='balance' is not one of none, balanced; did you mean balanced?"),
+        ({"labels": "several"}, "labels='several' is not one of auto, single, multi"),
         ({"sampling": "random"}, "sampling='random' is not one of shuffle, balanced"),
         ({"crop_fraction": 0.0}, "crop_fraction=0.0 is not between 0.1 and 1"),
         ({"compile": 1}, "compile=1 is not true or false"),

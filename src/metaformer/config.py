@@ -30,6 +30,8 @@ class Recipe:
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
     """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
+    labels: str = "auto"
+    """Whether an image has one label (single), any number of them (multi), or as the data looks (auto)."""
     image_size: int | None = None
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
     fit: str = "squash"
@@ -159,6 +161,7 @@ CHOICES = {
     "class_weights": ("none", "balanced"),
     "sampling": ("shuffle", "balanced"),
     "distill": ("soft", "hard"),
+    "labels": ("auto", "single", "multi"),
 }
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights
+from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights, write_several
 
 import metaformer
 from metaformer import MetaFormer, create_model
@@ -16,7 +16,8 @@ from metaformer.data.dataset import Data
 from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, open_run
-from metaformer.tasks.classification import Distillation
+from metaformer.tasks.classification import Classification, Distillation
+from metaformer.tasks.multilabel import Multilabel
 from metaformer.train import task as task_module
 from metaformer.train.task import open_teacher
 from metaformer.train.train import go_on, prepare, start
@@ -199,6 +200,52 @@ def test_a_distilled_run_goes_on_to_the_same_bits(
     assert timeless(part.metrics) == timeless(whole.metrics)
     for one, other in ((part.last, whole.last), (part.best, whole.best)):
         assert same(weights(one), weights(other))
+
+
+# --- several labels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_several(tmp_path_factory.mktemp("sides"))
+
+
+def test_what_images_have_decides_the_task(fashion: str, data: Data, sides: str) -> None:
+    fits = prepare(quick(fashion), data, None), prepare(quick(sides, label_smoothing=0.2), open_data(sides), None)
+    assert [type(fit.task) for fit in fits] == [Classification, Multilabel]
+    assert [fit.about["task"] for fit in fits] == ["classification", "multilabel"]
+    assert isinstance(fits[1].task, Multilabel)
+    assert (fits[1].task.classes, fits[1].task.label_smoothing) == (("left", "right", "top"), 0.2)
+
+
+@pytest.mark.parametrize("settings", [{"teacher": "runs/x"}, {"class_weights": "balanced"}, {"sampling": "balanced"}], ids=str)
+def test_what_needs_one_label_is_refused(sides: str, settings: dict[str, Any]) -> None:
+    ((key, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"^{key}={value} is for images of one label"):
+        prepare(quick(sides, **settings), open_data(sides), None)
+
+
+def test_a_teacher_of_several_labels_is_refused(fashion: str, data: Data, tmp_path: Path) -> None:
+    metaformer.save_pretrained(network(), tmp_path, about(data, task="multilabel"))
+    with pytest.raises(ValueError, match="is no classifier of one label for each image, as the student is to be"):
+        prepare(quick(fashion, teacher=str(tmp_path)), data, None)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_run_of_several_labels_goes_on_to_the_same_bits(
+    sides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    drawing = {"drop_path": 0.2, "erase": 0.3, "mixup": 0.2, "cutmix": 0.5, "ema": 0.9, "accumulate": 2}
+    whole = begin(quick(sides, **drawing), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        after_steps(patch, steps, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(quick(sides, **drawing), tmp_path / "part")
+    torch.manual_seed(999)
+    part = go_on(open_run(tmp_path / "part" / "run"), open_data(sides), None, quiet=True)
+    assert timeless(part.metrics) == timeless(whole.metrics)
+    assert same(weights(part.last), weights(whole.last))
+    assert same(weights(part.best), weights(whole.best))
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

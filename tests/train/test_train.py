@@ -72,6 +72,7 @@ ELSEWHERE = {
     "fit": "below: fashion is square",
     "compile": "below",
     "precision": "below: PyTorch 2.15 on CPUs leaves gradients of a convolution on 1×1 maps unfilled in bf16",
+    "labels": "data/test_several, lab/test_several: it says how data is read",
     "teacher": "test_task",
     "distill": "test_task",
     "distill_weight": "test_task",

@@ -3,29 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.tasks import metrics
+from metaformer.tasks.answers import Labelled, answers
 from metaformer.tasks.labels import decode_labels
-
-
-class Labelled(Protocol):
-    """A batch: images (B, C, H, W) as the model wants them, labels (B,); of mixed images also the partners' labels (B,)."""
-
-    @property
-    def images(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
-    @property
-    def partners(self) -> Tensor | None: ...
-    @property
-    def share(self) -> float:
-        """What each image keeps of its own, 0 to 1."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +48,8 @@ class Classification:
         return decode_labels(logits.detach().float().cpu().numpy(), self.classes, most)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "Evaluation":
-        """Logits and labels of every image, in order. The model is left in the mode in which it came."""
-        training = model.training
-        model.eval()
-        logits: list[Tensor] = []
-        labels: list[Tensor] = []
-        with torch.inference_mode():
-            for batch in batches:
-                logits.append(model(batch.images).float().cpu())
-                labels.append(batch.labels.cpu())
-        model.train(training)
-        return Evaluation(torch.cat(logits), torch.cat(labels), self.classes)
+        """The model's answers to every image beside the right ones. It is left in the mode in which it came."""
+        return Evaluation(*answers(model, batches), self.classes)
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
@@ -133,6 +110,11 @@ class Evaluation:
     def top1(self) -> float:
         """Percent of the images whose most probable class is the right one."""
         return 100 * self.right.double().mean().item()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What an epoch is judged by, the first of them deciding which is the best."""
+        return {"top1": self.top1}
 
     @property
     def loss(self) -> float:

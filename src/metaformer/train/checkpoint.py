@@ -25,7 +25,7 @@ class Progress:
     count: int = 0
     seconds: float = 0.0
     best: float = -1.0
-    """Highest top-1 so far, in percent."""
+    """Highest score so far, in percent: top-1, say."""
     rewinds: int = 0
     """How often the run went back, each time to go on with half the learning rate."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader
-from metaformer.runs import Run, replace_folder, write_text
+from metaformer.runs import SCORES, Run, replace_folder, write_text
 from metaformer.train.checkpoint import Progress, State, restore, save
 from metaformer.train.display import Display
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
@@ -25,10 +25,10 @@ from metaformer.weights.pretrained import save_pretrained
 
 
 class Judged(Protocol):
-    """What a task's evaluation must say: top-1 in percent, and a loss."""
+    """What a task's evaluation must say: scores in percent, the first of them deciding which is the best; and a loss."""
 
     @property
-    def top1(self) -> float: ...
+    def scores(self) -> dict[str, float]: ...
     @property
     def loss(self) -> float: ...
 
@@ -225,21 +225,22 @@ class Fit:
             "epoch": epoch,
             "train_loss": loss,
             "val_loss": judged.loss,
-            "top1": judged.top1,
+            **judged.scores,
             "lr": self.state.optimizer.param_groups[0]["lr"],
             "gradient_norm": progress.norm_sum / progress.count,
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,
         }
-        if judged.top1 > progress.best:
-            progress.best = judged.top1
-            about = self.about | {"epoch": epoch, "top1": line["top1"]}
+        key, score = next(iter(judged.scores.items()))
+        if score > progress.best:
+            progress.best = score
+            about = self.about | {"epoch": epoch, **judged.scores}
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
         with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         display.say(
             f"epoch {epoch:3d}/{self.recipe.epochs}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
-            f"top-1 {line['top1']:6.2f} %  {line['images_per_second']:5.0f} images/s"
+            f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.0f} images/s"
         )
         progress.next_epoch()
         save(run, self.state, progress, self.about)

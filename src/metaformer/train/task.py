@@ -1,4 +1,4 @@
-"""What a run's settings make of the loss: class weights, and a teacher that is opened, checked and asked."""
+"""What a run learns: its task, by its data and settings; class weights; a teacher that is opened, checked and asked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from metaformer.data.dataset import Data
 from metaformer.data.preprocess import Preprocess
 from metaformer.runs import no_run, weights_of
 from metaformer.tasks.classification import Classification, Distillation, balanced_weights
+from metaformer.tasks.multilabel import Multilabel
 from metaformer.weights.create import create_published
 from metaformer.weights.hub import HUB, fetch_pretrained
 from metaformer.weights.peers import PREFIX, create_published_peer
@@ -21,11 +22,18 @@ from metaformer.zoo import ZOO
 
 def make_task(
     recipe: Recipe, data: Data, preprocess: Preprocess, device: torch.device
-) -> tuple[Classification, tuple[str, ...]]:
+) -> tuple[Classification | Multilabel, tuple[str, ...]]:
     """The task of a run, and what a person should know of it, a sentence each.
 
     Nothing is drawn from torch's generator. Raises ValueError or OSError with a sentence where a teacher cannot be had.
     """
+    if data.multi:
+        for key, value in (("teacher", None), ("class_weights", "none"), ("sampling", "shuffle")):
+            if getattr(recipe, key) != value:
+                raise ValueError(
+                    f"{key}={getattr(recipe, key)} is for images of one label, and these have several: leave it out"
+                )
+        return Multilabel(data.classes, recipe.label_smoothing), ()
     weights = None
     if recipe.class_weights == "balanced":
         weights = balanced_weights(data.train.labels, len(data.classes)).to(device)
@@ -64,6 +72,8 @@ def open_teacher(source: str, data: Data, preprocess: Preprocess, device: torch.
     Raises ValueError or OSError with a sentence where it cannot be had or does not suit the data.
     """
     model, about = _open(source)
+    if about.get("task", "classification") != "classification":
+        raise ValueError(f"teacher={source} is no classifier of one label for each image, as the student is to be")
     if not isinstance(about.get("preprocess"), dict):
         raise ValueError(f"teacher={source} does not say how its pixels are normalised: it cannot be fed")
     own = Preprocess.from_dict(about["preprocess"])

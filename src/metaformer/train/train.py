@@ -19,7 +19,7 @@ from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
 from metaformer.recipes import RECIPES
-from metaformer.runs import Run, create_run, weights_of, write_text
+from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
@@ -86,6 +86,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     task, told = make_task(recipe, data, preprocess, device)
+    kind = "multilabel" if data.multi else "classification"
     view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     view = None if recipe.crop is None and recipe.randaugment is None else view
     workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
@@ -104,7 +105,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         train=train,
         val=Loader(data.val, recipe.batch, preprocess, device, workers=judging),
         precision=precision,
-        about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
+        about={"task": kind, "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=patience(device),
         notes=(*notes, *told),
     )
@@ -162,7 +163,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         finally:
             damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
             _list_unreadable(run, damaged, quiet=quiet)
-        display.say(f"best top-1 {progress.best:.2f} % on {val:,} held-out images")
+        display.say(f"best {SCORES[score_of(run.metrics[-1])]} {progress.best:.2f} % on {val:,} held-out images")
     return run
 
 
