@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,6 +47,25 @@ def write_fashion(folder: Path, train: int = 96, val: int = 40) -> str:
         write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
     return f"fashion-mnist:{folder}"
+
+
+PLACES = {"left": (slice(None), slice(0, 4)), "right": (slice(None), slice(8, 12)), "top": (slice(0, 4), slice(None))}
+
+
+def write_several(folder: Path, train: int = 96, val: int = 40) -> str:
+    """Pictures of 12 pixels with none to three bright sides, each a label; returns the path of their CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    lines = ["path,label,split"]
+    for i in range(train + val):
+        labels = [name for name in PLACES if random.rand() < 0.4]
+        image = random.randint(0, 100, (12, 12)).astype(np.uint8)
+        for name in labels:
+            image[PLACES[name]] += 75
+        Image.fromarray(image).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{'|'.join(labels)},{'train' if i < train else 'val'}")
+    (folder / "sides.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "sides.csv")
 
 
 def pairs(settings: dict[str, Any]) -> list[str]:

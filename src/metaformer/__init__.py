@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from metaformer.infer.predictor import Predictor as Predictor
     from metaformer.infer.quantize import quantize as quantize
     from metaformer.lab.jobs import train as train
-    from metaformer.lab.soup import soup as soup
     from metaformer.lab.probe import probe as probe
+    from metaformer.lab.soup import soup as soup
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
     from metaformer.weights.catalogue import list_weights as list_weights

@@ -121,7 +121,7 @@ def predict(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
     out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many classes for each image, where it has one.")] = 5,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "auto",
@@ -132,20 +132,22 @@ def predict(
     from rich.progress import track
 
     from metaformer.data.find import find_images, printable
-    from metaformer.infer.output import Table, check_out, json_line, saved, summary
+    from metaformer.infer.output import NEXT, Table, check_out, json_line, saved, summary
     from metaformer.infer.predictor import Predictor
 
     file, images = check_out(out), find_images(paths)
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads)
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
     aside.print(predictor.choice, markup=False)
-    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None)
+    most = len(predictor.classes) if predictor.several else min(top, len(predictor.classes))
+    following = most if predictor.several else NEXT
+    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None, following=following)
     shown, failed = not json_lines and file is None, 0
     if shown and screen.is_terminal:
         screen.print(table.header())
     answers = predictor.stream(images, top=top)
     hidden = shown or json_lines or not aside.is_terminal
-    with saved(file, min(top, len(predictor.classes))) as save:
+    with saved(file, most) as save:
         for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
             save(answer)
             if answer.error is not None:

@@ -31,6 +31,8 @@ class Recipe:
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
     """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
+    labels: str = "auto"
+    """Whether an image has one label (single), any number of them (multi), or as the data looks (auto)."""
     image_size: int | None = None
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
     start_size: int | None = None
@@ -106,6 +108,20 @@ class Recipe:
     cutmix: float = 0.0
     """Alpha of CutMix's; where both are given, each batch takes one of the two."""
 
+    # what the loss asks for, and which images are drawn
+    class_weights: str = "none"
+    """What an image counts in the loss: none, all the same; balanced, the more the rarer its class, 1 on average."""
+    sampling: str = "shuffle"
+    """What an epoch draws: shuffle, every image once; balanced, as many images, every class equally often, with replacement."""
+    teacher: str | None = None
+    """A model to learn from beside the labels: a run, a folder or file, a published name, timm:<name>, hf:USER/NAME."""
+    distill: str = "soft"
+    """What the teacher tells: soft, its probabilities (Hinton's distillation), or hard, the class that it calls (DeiT's)."""
+    distill_weight: float = 0.5
+    """The teacher's part of the loss; the rest is the labels'."""
+    distill_temperature: float = 3.0
+    """What both models' logits are divided by where distill=soft."""
+
     # where and how
     device: str = "auto"
     precision: str = "auto"
@@ -162,6 +178,10 @@ CHOICES = {
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),
     "batch": ("auto",),
+    "class_weights": ("none", "balanced"),
+    "sampling": ("shuffle", "balanced"),
+    "distill": ("soft", "hard"),
+    "labels": ("auto", "single", "multi"),
 }
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")
@@ -174,6 +194,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "layer_decay": (0.01, 1),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
     "ema": (0, 0.99999), "workers": (0, 1024), "crop_fraction": (0.1, 1),
+    "distill_weight": (0, 1), "distill_temperature": (0.01, inf),
 }
 # fmt: on
 

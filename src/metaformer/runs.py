@@ -5,13 +5,21 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from metaformer.config import Recipe, read_json
+
+SCORES = {"top1": "top-1", "map": "mAP"}
+"""What the best weights are chosen by, in percent: its key in metrics.jsonl → what it is called."""
+
+
+def score_of(line: Mapping[str, Any]) -> str:
+    """The key of SCORES that a line of metrics has."""
+    return next(key for key in SCORES if key in line)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """Folder of the weights with the highest top-1."""
+        """Folder of the weights with the highest top-1, or where images have several labels, mAP."""
         return _whole(self.path / "best")
 
     @property

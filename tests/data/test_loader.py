@@ -10,7 +10,7 @@ from PIL import Image
 
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
-from metaformer.data.loader import Loader, default_workers
+from metaformer.data.loader import Loader, default_workers, draw_balanced
 from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
 from metaformer.data.splits import Encoded, Images
@@ -110,6 +110,70 @@ def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path, batch: int
     items[8] = b"no image"  # now more than 1 %
     with pytest.raises(ValueError, match="2 of 150 images cannot be read; the last: "):
         list(loader.epoch(1))
+
+
+# --- every class equally often ----------------------------------------------------------------------------------------
+
+LABELS = torch.tensor([0] * 60 + [2] * 9 + [5])  # rare and absent classes
+PLAIN = Augment(pad=0.0, flip=0.0, erase=0.0, mixup=0.0, cutmix=0.0, seed=1)
+
+
+def test_balanced_draws_every_class_equally_often_or_once_more() -> None:
+    more: set[int] = set()
+    for seed in range(20):
+        drawn = draw_balanced(LABELS, torch.Generator().manual_seed(seed))
+        counts = LABELS[drawn].bincount()[[0, 2, 5]]
+        assert len(drawn) == 70
+        assert sorted(counts.tolist()) == [23, 23, 24]
+        more.add(int(counts.argmax()))
+    assert more == {0, 1, 2}  # each has its turn to be the one
+
+
+def test_balanced_draws_within_a_class_are_even_and_in_no_order() -> None:
+    epochs = [draw_balanced(LABELS, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    drawn = torch.cat(epochs).bincount(minlength=70).double()
+    assert drawn[60:69].div(400 * 70 / 3 / 9).sub(1).abs().max() < 0.1  # 1,037 each; sixteen sigma would be 0.5
+    assert drawn[:60].min() > 0
+    assert drawn[69] == pytest.approx(400 * 70 / 3, rel=0.01)
+    first = torch.stack([LABELS[epoch[:23]] for epoch in epochs]).flatten()
+    assert first.bincount()[[0, 2, 5]].double().div(len(first)).sub(1 / 3).abs().max() < 0.03  # not one class after the other
+
+
+@pytest.mark.parametrize("view", [None, VIEW], ids=["whole images", "views"])
+def test_a_balanced_epoch_has_its_own_draws_and_goes_on_where_it_stopped(train: Images, view: View | None) -> None:
+    split = Images(train.pixels, LABELS)
+    loader = Loader(split, 20, PREPROCESS, CPU, view=view, augment=AUGMENT, balanced=True)
+    epochs = [list(loader.epoch(epoch)) for epoch in (0, 1)]
+    assert len(loader) == len(epochs[0]) == 4
+    for batches in epochs:
+        counts = torch.cat([batch.labels for batch in batches]).bincount()[[0, 2, 5]]
+        assert sorted(counts.tolist()) == [23, 23, 24]
+    assert not torch.equal(*(batches[0].labels for batches in epochs))
+    for start in (1, 3):
+        assert equal(list(loader.epoch(1, start)), epochs[1][start:])
+    other = Loader(split, 20, PREPROCESS, CPU, view=view, augment=Augment(0.2, 0.3, 0.3, 0.2, 0.5, seed=2), balanced=True)
+    assert not torch.equal(next(iter(other.epoch(0))).labels, epochs[0][0].labels)
+
+
+@pytest.mark.parametrize(
+    ("view", "augment"),
+    [(VIEW, PLAIN), (None, Augment(0.3, 0.5, 0.0, 0.0, 0.0, seed=1)), (None, Augment(0.0, 0.0, 1.0, 0.0, 0.0, seed=1))],
+    ids=["views", "moves", "erasing"],
+)
+def test_an_image_that_is_drawn_again_looks_different(train: Images, view: View | None, augment: Augment) -> None:
+    (batch,) = Loader(Images(train.pixels, LABELS), 70, PREPROCESS, CPU, view=view, augment=augment, balanced=True).epoch()
+    assert batch.samples is not None
+    same = batch.images[batch.samples == 69]
+    assert len(same) in (23, 24)
+    assert len(same.flatten(1).unique(dim=0)) > 12
+
+
+def test_balanced_labels_are_those_of_the_images() -> None:
+    named = Images(torch.arange(70, dtype=torch.uint8).view(-1, 1, 1, 1), LABELS)
+    for batch in Loader(named, 32, Preprocess(1, (0.0,), (1 / 255,)), CPU, augment=PLAIN, balanced=True).epoch():
+        assert batch.samples is not None
+        assert torch.equal(batch.images.flatten().round().long(), batch.samples)
+        assert torch.equal(batch.labels, LABELS[batch.samples])
 
 
 def test_workers_are_for_what_costs_time(train: Images) -> None:

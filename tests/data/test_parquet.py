@@ -126,8 +126,8 @@ NULL = {"bytes": None, "path": None}
     ("columns", "sentence"),
     [
         ({"label": [0, None, 1]}, "row 1 of FILE has no label"),
-        ({"label": [0.0, 1.5, 1.0]}, "label 1.5 in row 1 of FILE is neither an integer nor text: each image has one class"),
-        ({"label": [[0], [1], [0]]}, "label [0] in row 0 of FILE is neither an integer nor text: each image has one class"),
+        ({"label": [0.0, 1.5, 1.0]}, "label 1.5 in row 1 of FILE is neither an integer nor text"),
+        ({"label": [[0], [1.5], [0]]}, "label 1.5 in row 1 of FILE is neither an integer nor text"),
         ({"image": [1, 2, 3]}, "column 'image' of FILE holds int64, not the bytes of image files"),
         ({"image": [NULL, NULL, NULL], "label": [0, 1, 0]}, "column 'image' of FILE holds null, not the bytes of image files"),
     ],

@@ -3,13 +3,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from metaformer.data.batch import Batch
-from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.tasks.classification import Classification, Distillation, Evaluation, balanced_weights
 
 CLASSES = ("cat", "dog", "owl")
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.5], [0.0, 0.0, 4.0]])
@@ -62,6 +64,111 @@ def test_loss_of_half_precision_is_computed_in_full() -> None:
 
 def test_count_is_images() -> None:
     assert Classification(CLASSES).count(batch(0, 3, 3)) == 3
+
+
+# --- class weights ----------------------------------------------------------------------------------------------------
+
+WEIGHTS = torch.tensor([0.5, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_image_counts_as_much_as_its_class(smoothing: float) -> None:
+    task = Classification(CLASSES, smoothing, WEIGHTS)
+    losses = [cross_entropy(row, label, smoothing) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
+    expected = sum(loss * WEIGHTS[label].item() for loss, label in zip(losses, LABELS.tolist(), strict=True))
+    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
+    assert task.count(batch(0, 1, 2, 3)) == 4
+
+
+def test_a_mixed_image_counts_by_both_its_classes() -> None:
+    task, own, other = Classification(CLASSES, 0.1, WEIGHTS), batch(0, 1, 2), LABELS[[2, 3, 1]]
+    expected = 0.3 * task.loss_sum(Table(), own) + 0.7 * task.loss_sum(Table(), Batch(own.images, other))
+    found = task.loss_sum(Table(), replace(own, partners=other, share=0.3))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_balanced_weights_are_scikit_learns_and_1_on_average_over_the_images() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 9 + [3])
+    weights = balanced_weights(labels, 5)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels.numpy())  # of the classes that are there
+    assert weights[[0, 1, 3]].tolist() == pytest.approx(expected.tolist())
+    assert weights[[2, 4]].tolist() == [0, 0]
+    assert weights[labels].mean().item() == pytest.approx(1)
+    assert balanced_weights(torch.arange(4), 4).tolist() == [1, 1, 1, 1]
+
+
+def test_class_weights_are_for_learning_not_for_judging() -> None:
+    plain, weighted = (Classification(CLASSES, 0.0, w).evaluate(Table(), [batch(0, 1, 2, 3)]) for w in (None, WEIGHTS))
+    assert plain.loss == weighted.loss
+
+
+# --- a teacher --------------------------------------------------------------------------------------------------------
+
+TOLD = torch.tensor([[1.0, 3.0, 0.0], [0.0, 2.0, 2.5], [4.0, 0.0, 1.0], [0.5, 0.0, 1.0]])
+
+
+def teacher(images: Tensor) -> Tensor:
+    return TOLD[images[:, 0, 0, 0].long()]
+
+
+def softmax(row: list[float], temperature: float) -> list[float]:
+    exponents = [math.exp(value / temperature) for value in row]
+    return [value / sum(exponents) for value in exponents]
+
+
+def divergence(row: list[float], told: list[float], temperature: float) -> float:
+    """T² · Σ p log(p / q), p the teacher's."""
+    pairs = zip(softmax(told, temperature), softmax(row, temperature), strict=True)
+    return temperature**2 * sum(p * math.log(p / q) for p, q in pairs)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_soft_distillation_by_hand(weight: float, temperature: float) -> None:
+    task = Distillation(CLASSES, 0.1, teacher=teacher, weight=weight, temperature=temperature)
+    rows = list(zip(LOGITS.tolist(), TOLD.tolist(), LABELS.tolist(), strict=True))
+    labels = sum(cross_entropy(row, label, 0.1) for row, _, label in rows)
+    told = sum(divergence(row, other, temperature) for row, other, _ in rows)
+    expected = (1 - weight) * labels + weight * told
+    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-5)
+    assert task.count(batch(0, 1, 2)) == 3
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_hard_distillation_by_hand(weight: float) -> None:
+    task = Distillation(CLASSES, 0.1, teacher=teacher, weight=weight, temperature=None)
+    rows = list(zip(LOGITS.tolist(), (1, 2, 0, 2), LABELS.tolist(), strict=True))  # what the teacher calls them
+    expected = sum(
+        (1 - weight) * cross_entropy(row, own, 0.1) + weight * cross_entropy(row, other, 0.0) for row, other, own in rows
+    )
+    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_who_answers_as_the_teacher_has_nothing_to_learn_from_it() -> None:
+    student = Table()
+    loss = Distillation(CLASSES, teacher=lambda images: LOGITS[images[:, 0, 0, 0].long()], weight=1.0, temperature=2.0)
+    value = loss.loss_sum(student, batch(0, 1, 2, 3))
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    assert student.table.grad is not None
+    assert student.table.grad.abs().max() < 1e-6
+
+
+def test_the_teacher_is_asked_about_mixed_images_as_they_are() -> None:
+    mixed = replace(batch(0, 1, 2), partners=LABELS[[2, 3, 1]], share=0.3)
+    task = Distillation(CLASSES, 0.1, WEIGHTS, teacher=teacher, weight=0.4, temperature=2.0)
+    labels = Classification(CLASSES, 0.1, WEIGHTS).loss_sum(Table(), mixed).item()
+    told = sum(divergence(row, other, 2.0) for row, other in list(zip(LOGITS.tolist(), TOLD.tolist(), strict=True))[:3])
+    assert task.loss_sum(Table(), mixed).item() == pytest.approx(0.6 * labels + 0.4 * told, rel=1e-5)
+
+
+def test_a_student_is_judged_by_the_labels_alone() -> None:
+    task = Distillation(CLASSES, teacher=teacher, weight=1.0, temperature=1.0)
+    judged = [made.evaluate(Table(), [batch(0, 1, 2, 3)]) for made in (task, Classification(CLASSES))]
+    assert (judged[0].top1, judged[0].loss) == (judged[1].top1, judged[1].loss)
+
+
+# --- decoding and judging ---------------------------------------------------------------------------------------------
 
 
 def test_decode_names_the_most_probable_first() -> None:

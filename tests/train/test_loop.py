@@ -19,7 +19,8 @@ from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
-from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.tasks.classification import Classification, Distillation, Evaluation
+from metaformer.tasks.multilabel import Multilabel
 from metaformer.train.checkpoint import Progress
 from metaformer.train.display import Display
 from metaformer.train.loop import Fit, accumulate
@@ -87,6 +88,37 @@ def test_gradient_is_that_of_the_mean_loss(model: MetaFormer, batch: Batch, accu
     assert count == 12
     for name, parameter in alone.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)  # the task's loss is in float32
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_weights_of_classes_and_a_teacher_do_not_depend_on_the_cut(
+    model: MetaFormer, batch: Batch, cut: tuple[int, ...]
+) -> None:
+    weights = torch.linspace(0.1, 3, 10)
+    task = Distillation(
+        tuple("0123456789"), 0.1, weights, teacher=lambda x: x.flatten(1)[:, :10].float(), weight=0.4, temperature=2.0
+    )
+    parts = [Batch(x, y) for x, y in zip(batch.images.split(list(cut)), batch.labels.split(list(cut)), strict=True)]
+    whole, loss, count = gradients(model, task, [batch])
+    cut_up, cut_loss, cut_count = gradients(model, task, parts)
+    assert (count, cut_count) == (12, 12)  # images, whatever their classes weigh
+    assert cut_loss == pytest.approx(loss, rel=1e-5)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(cut_up[name], gradient, rtol=1e-4, atol=1e-6)  # the task's loss is in float32
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_losses_of_several_labels_do_not_depend_on_the_cut(model: MetaFormer, batch: Batch, cut: tuple[int, ...]) -> None:
+    task = Multilabel(tuple("0123456789"), 0.1)
+    labels = (torch.arange(120).view(12, 10) % 3 == 0).to(torch.uint8)
+    parts = [Batch(x, y, y.flip(0), 0.3) for x, y in zip(batch.images.split(list(cut)), labels.split(list(cut)), strict=True)]
+    joined = Batch(batch.images, labels, torch.cat([part.partners for part in parts if part.partners is not None]), 0.3)
+    whole, loss, count = gradients(model, task, [joined])
+    cut_up, cut_loss, cut_count = gradients(model, task, parts)
+    assert (count, cut_count) == (12, 12)
+    assert cut_loss == pytest.approx(loss, rel=1e-5)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(cut_up[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def quick(fashion: str, **settings: Any) -> Recipe:

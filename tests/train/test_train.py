@@ -56,7 +56,7 @@ OTHER: dict[str, Any] = {
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
     "schedule": "epochwise", "normalise": "imagenet", "start_size": 4,
-    "tune": "last:1", "freeze_norms": True, "layer_decay": 0.5,
+    "tune": "last:1", "freeze_norms": True, "layer_decay": 0.5, "class_weights": "balanced", "sampling": "balanced",
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",
@@ -76,6 +76,11 @@ ELSEWHERE = {
     "fit": "below: fashion is square",
     "compile": "below",
     "precision": "below: PyTorch 2.15 on CPUs leaves gradients of a convolution on 1×1 maps unfilled in bf16",
+    "labels": "data/test_several, lab/test_several: it says how data is read",
+    "teacher": "test_task",
+    "distill": "test_task",
+    "distill_weight": "test_task",
+    "distill_temperature": "test_task",
     "workers": "test_loader: it must not change what is learnt",
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model is fed: images (B, C, H, W), normalised, and labels (B,).
+    """What a model is fed: images (B, C, H, W), normalised, and labels (B,), or (B, classes) of 0 and 1.
 
     Mixed batches also have the labels of what was mixed in, and the share that each image keeps of its own.
     """

@@ -9,14 +9,15 @@ from itertools import pairwise
 
 import torch
 
-from metaformer.data.dataset import Data, Listing, Progress
+from metaformer.data.dataset import Data, Label, Listing, Progress, names_of
 from metaformer.data.scan import Scan, scan
 from metaformer.data.splits import Encoded, Images
 
 MOST_UNREADABLE = 0.01
 """Part of the images that may be unreadable; with more, nothing is trained."""
 HELD_OUT = 0.2
-"""Part of each class that judges where a split has to be drawn."""
+"""Part of each class that judges where a split has to be drawn; of all images where an image may have several."""
+PARTS = ("train", "val")
 
 
 def build(
@@ -66,7 +67,7 @@ def build_judged(listing: Listing, source: str, classes: tuple[str, ...], *, pro
 
     Raises ValueError with a sentence: classes that the model does not know, more than 1 % unreadable.
     """
-    strange = sorted(set(listing.labels) - set(classes))
+    strange = sorted(names_of(listing.labels) - set(classes))
     if strange:
         raise ValueError(f"{source} has class {_nearest(strange[0], classes)}, which the model does not know")
     every = torch.ones(len(listing.items), dtype=torch.bool)
@@ -94,12 +95,15 @@ def recalled(listing: Listing, split: Mapping[str, str], source: str, *, part: s
 def _classes(listing: Listing, source: str) -> tuple[str, ...]:
     """The classes in order. Raises ValueError with a sentence if they are not what can be learnt."""
     parts = listing.parts or ["train"] * len(listing.labels)
-    learnt = {label for label, part in zip(listing.labels, parts, strict=True) if part == "train"}
-    judged = {label for label, part in zip(listing.labels, parts, strict=True) if part == "val"}
-    if not learnt:
+    learnt, judged = (
+        names_of(label for label, part in zip(listing.labels, parts, strict=True) if part == wanted) for wanted in PARTS
+    )
+    if "train" not in parts:
         raise ValueError(f"{source} has no image to learn from")
-    if listing.parts is not None and not judged:
+    if listing.parts is not None and "val" not in parts:
         raise ValueError(f"{source} has no image to judge by")
+    if not learnt:
+        raise ValueError(f"{source} has no image with a label to learn from")
     names = sorted(learnt | judged)
     for one, other in pairwise(_by_case(names)):
         if one.casefold() == other.casefold():
@@ -107,7 +111,7 @@ def _classes(listing: Listing, source: str) -> tuple[str, ...]:
     if judged - learnt:
         strange = _nearest(min(judged - learnt), sorted(learnt))
         raise ValueError(f"the judging part of {source} has class {strange}, which the part to learn from lacks")
-    if len(learnt) == 1:
+    if len(learnt) == 1 and not listing.multi:
         raise ValueError(f"{source} has only one class, {names[0]!r}: at least two are needed to tell apart")
     return listing.classes or tuple(names)
 
@@ -123,8 +127,13 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _draw(listing: Listing, seed: int, source: str) -> list[str]:
-    """Part of each image: in each class, the fifth whose keys, hashed with the seed, come first judges."""
-    by_class: dict[str, list[int]] = defaultdict(list)
+    """Part of each image: in each class, the fifth whose keys, hashed with the seed, come first judges.
+
+    Where an image may have several classes, the fifth of all images, but for those with a class that no other teaches.
+    """
+    if listing.multi:
+        return _draw_several(listing, seed, source)
+    by_class: dict[Label, list[int]] = defaultdict(list)
     for i, label in enumerate(listing.labels):
         by_class[label].append(i)
     parts = ["train"] * len(listing.labels)
@@ -134,10 +143,30 @@ def _draw(listing: Listing, seed: int, source: str) -> list[str]:
                 f"class {label!r} of {source} has one image, too few to split: two are needed, one to learn from and one to "
                 "judge by, where there is no val/"
             )
-        members.sort(key=lambda i: hashlib.blake2b(f"{seed}/{listing.keys[i]}".encode(), digest_size=8).digest())
+        members.sort(key=lambda i: _place(listing.keys[i], seed))
         for i in members[: max(1, round(HELD_OUT * len(members)))]:
             parts[i] = "val"
     return parts
+
+
+def _draw_several(listing: Listing, seed: int, source: str) -> list[str]:
+    order = sorted(range(len(listing.labels)), key=lambda i: _place(listing.keys[i], seed))
+    held = order[: max(1, round(HELD_OUT * len(order)))]
+    learnt = names_of(listing.labels[i] for i in order[len(held) :])
+    parts = ["train"] * len(order)
+    for i in held:
+        own = names_of([listing.labels[i]])
+        if own <= learnt:
+            parts[i] = "val"
+        learnt |= own
+    if "val" not in parts:
+        raise ValueError(f"{source} has too few images to split, {len(order)}: say in a column which are train and which val")
+    return parts
+
+
+def _place(key: str, seed: int) -> bytes:
+    """By which an image comes sooner or later, whatever the others are."""
+    return hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
 
 
 def _unreadable(listing: Listing, seen: Scan, source: str) -> tuple[tuple[str, str], ...]:
@@ -153,12 +182,14 @@ def _unreadable(listing: Listing, seen: Scan, source: str) -> tuple[tuple[str, s
 
 def _absent(listing: Listing, classes: tuple[str, ...], train: list[int], val: list[int], source: str) -> list[str]:
     """Classes without images: told. Raises ValueError where unreadable images were all that there was."""
-    learnt, judged = ({listing.labels[i] for i in numbers} for numbers in (train, val))
-    lost = sorted(set(listing.labels) - learnt)
+    learnt, judged = (names_of(listing.labels[i] for i in numbers) for numbers in (train, val))
+    lost = sorted(names_of(listing.labels) - learnt)
     if lost:
         raise ValueError(f"no image of class {lost[0]!r} in {source} can be read")
-    if not judged:
+    if not val:
         raise ValueError(f"no image that judges in {source} can be read")
+    if not judged:
+        raise ValueError(f"no image that judges in {source} has a label: nothing could be found right")
     untaught, untested = ([name for name in classes if name not in present] for present in (learnt, judged))
     notes = [f"{_some(untaught)} of {source} has no image, though it is named as a class"] if untaught else []
     return notes + ([f"no image judges {_some(untested)}"] if judged < learnt else [])
@@ -184,14 +215,21 @@ def _copies(listing: Listing, seen: Scan) -> list[str]:
         notes.append(f"judging images that are also learnt from, byte for byte: {count:,} ({like}); that flatters the result")
     if torn:
         like = " and ".join(listing.name(i) for i in torn[0][:2])
-        notes.append(f"images in several classes at once, byte for byte: {len(torn):,} ({like})")
+        what = "copies with different labels" if listing.multi else "images in several classes at once"
+        notes.append(f"{what}, byte for byte: {len(torn):,} ({like})")
     return notes
 
 
 def _split(listing: Listing, classes: tuple[str, ...], seen: Scan, keep: list[int]) -> Images | Encoded:
     number = {name: i for i, name in enumerate(classes)}
     taken = listing.take(keep)
-    labels = torch.tensor([number[label] for label in taken.labels], dtype=torch.int64)
+    if listing.multi:
+        places = [(row, number[name]) for row, label in enumerate(taken.labels) for name in names_of([label])]
+        rows, columns = torch.tensor(places, dtype=torch.int64).view(-1, 2).unbind(1)
+        labels = torch.zeros(len(keep), len(classes), dtype=torch.uint8)
+        labels[rows, columns] = 1
+    else:
+        labels = torch.tensor([number[str(label)] for label in taken.labels], dtype=torch.int64)
     if seen.pixels is not None:
         return Images(seen.pixels[keep], labels, [taken.name(i) for i in range(len(keep))])
     return Encoded(taken.items, labels, seen.channels, taken.keys)

@@ -1,7 +1,7 @@
 """`Data`: two splits of images with labels, and what a recipe needs to know of them."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,15 @@ from metaformer.data.splits import Encoded, Images
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is: ("checking images", 640, 5000)."""
+
+
+Label = str | tuple[str, ...]
+"""The class of an image by name, or where an image may have several, all that it has, be it none."""
+
+
+def names_of(labels: Iterable[Label]) -> set[str]:
+    """The classes that occur in labels."""
+    return {name for label in labels for name in ((label,) if isinstance(label, str) else label)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,11 @@ class Data:
     notes: tuple[str, ...] = ()
     """What a person should know of how the images were taken, a sentence each."""
 
+    @property
+    def multi(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return self.val.labels.ndim == 2
+
 
 @dataclass(frozen=True, eq=False)
 class Listing:
@@ -46,13 +60,14 @@ class Listing:
     items: Sequence[Path | bytes]
     keys: Sequence[str]
     """A name for each that stays the same when the source is moved: a path from the source on, or a row."""
-    labels: Sequence[str]
-    """The class of each, by name."""
+    labels: Sequence[Label]
+    """The class of each, by name; where `multi` says so, the classes of each."""
     classes: tuple[str, ...] | None
     """The order of the classes; None for alphabetical."""
     parts: Sequence[str] | None
     """`train` or `val` for each; None where the source does not say."""
     notes: tuple[str, ...] = ()
+    multi: bool = False
 
     def name(self, i: int) -> str:
         """What a person would look for: the path, or the key."""

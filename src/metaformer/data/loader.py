@@ -14,8 +14,8 @@ from metaformer.data.batch import Batch, generator
 from metaformer.data.preprocess import Preprocess, resize
 from metaformer.data.splits import Encoded, Images
 
-Key = tuple[int, int]
-"""Epoch and sample."""
+Key = tuple[int, int, int]
+"""Epoch, sample, and the number of the draw that its augmentation follows from: the sample's own where it is drawn once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,24 +30,26 @@ class Feed(Dataset[Any]):
         return len(self.split)
 
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor, dict[int, str]]:
-        """Pixels (B, C, size, size), sample numbers (B,), and why those that are missing from them cannot be read."""
-        index = torch.tensor([sample for _, sample in keys])
+        """Pixels (B, C, size, size), numbers of samples and draws (B, 2), and why samples missing from them cannot be read."""
         if isinstance(self.split, Images) and self.view is None:
-            return self.preprocess.fitted(self.split.pixels[index]), index, {}
-        pixels: dict[int, Tensor] = {}
+            index = torch.tensor([key[1:] for key in keys])
+            return self.preprocess.fitted(self.split.pixels[index[:, 0]]), index, {}
+        pixels: list[Tensor] = []
+        read: list[tuple[int, int]] = []
         damaged: dict[int, str] = {}
-        for epoch, sample in keys:
+        for epoch, sample, draw in keys:
             try:
-                pixels[sample] = self._one(epoch, sample)
+                pixels.append(self._one(epoch, sample, draw))
+                read.append((sample, draw))
             except ValueError as error:
                 damaged[sample] = str(error)
         size = self.preprocess.size
-        stacked = torch.stack(list(pixels.values())) if pixels else torch.empty(0, 1, size, size, dtype=torch.uint8)
-        return stacked, torch.tensor(list(pixels), dtype=torch.int64), damaged
+        stacked = torch.stack(pixels) if pixels else torch.empty(0, 1, size, size, dtype=torch.uint8)
+        return stacked, torch.tensor(read, dtype=torch.int64).view(-1, 2), damaged
 
-    def _one(self, epoch: int, sample: int) -> Tensor:
+    def _one(self, epoch: int, sample: int, draw: int) -> Tensor:
         pixels = self.split.image(sample)
-        return self.preprocess.fitted(pixels[None])[0] if self.view is None else self.view(pixels, epoch, sample)
+        return self.preprocess.fitted(pixels[None])[0] if self.view is None else self.view(pixels, epoch, draw)
 
 
 @dataclass
@@ -66,6 +68,8 @@ class Order:
 class Loader:
     """Batches on the device. With `augment` they are shuffled by (seed, epoch); without, they come in order.
 
+    With `balanced` too, an epoch draws as many images as there are, every class equally often, with replacement.
+
     Of more images than are decoded beforehand some may turn out to be damaged: they are left out of their batch, which may
     then be empty, and kept in `damaged`. More than 1 % of the split raise ValueError; so does any where they come in order.
     """
@@ -80,8 +84,10 @@ class Loader:
         workers: int = 0,
         view: View | None = None,
         augment: Augment | None = None,
+        balanced: bool = False,
     ) -> None:
         self.split, self.batch, self.preprocess, self.device, self.augment = split, batch, preprocess, device, augment
+        self.balanced = balanced
         self.order = Order()
         self.damaged: dict[int, str] = {}
         self.loader: DataLoader[Any] = DataLoader(
@@ -102,20 +108,34 @@ class Loader:
 
         Images are resized to `side` pixels where it is given, after they were moved and before they are erased and mixed.
         """
-        for step, (pixels, index) in enumerate(self.pixels(epoch, start), start):
+        for step, (pixels, index) in enumerate(self._read(epoch, start), start):
             yield self._ready(pixels, index, epoch, step, side or self.preprocess.size)
 
     def pixels(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The same batches as they are read, not on the device yet: bytes (B, C, size, size) and sample numbers (B,)."""
-        count = len(self.split)
-        order = torch.arange(count)
-        if self.augment is not None:
-            order = torch.randperm(count, generator=generator(self.augment.seed, epoch, "order"))
-        self.order.batches = tuple([(epoch, i) for i in part.tolist()] for part in order.split(self.batch)[start:])
+        for pixels, index in self._read(epoch, start):
+            yield pixels, index[:, 0]
+
+    def _read(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Bytes (B, C, size, size), and the numbers of samples and of draws (B, 2)."""
+        samples, draws = self._drawn(epoch)
+        keys = [(epoch, sample, draw) for sample, draw in zip(samples.tolist(), draws.tolist(), strict=True)]
+        self.order.batches = tuple(keys[at : at + self.batch] for at in range(start * self.batch, len(keys), self.batch))
         for pixels, index, damaged in self.loader:
             if damaged:
                 self._note(damaged)
             yield pixels, index
+
+    def _drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The samples of an epoch in their order, and the number of each draw, no two the same."""
+        if self.augment is None:
+            order = torch.arange(len(self.split))
+            return order, order
+        draw = generator(self.augment.seed, epoch, "order")
+        if self.balanced:
+            return draw_balanced(self.split.labels, draw), torch.arange(len(self.split))
+        order = torch.randperm(len(self.split), generator=draw)
+        return order, order
 
     def _note(self, damaged: dict[int, str]) -> None:
         self.damaged |= damaged
@@ -124,16 +144,27 @@ class Loader:
             raise ValueError(f"{len(self.damaged):,} of {len(self.split):,} images cannot be read; the last: {reason}")
 
     def _ready(self, pixels: Tensor, index: Tensor, epoch: int, step: int, side: int) -> Batch:
+        samples, draws = index.unbind(1)
         pixels = pixels.to(self.device, non_blocking=True)
         if self.augment is not None and len(index):
-            pixels = self.augment.move(pixels, index, epoch, len(self.split))
+            pixels = self.augment.move(pixels, draws, epoch, len(self.split))
         images = self.preprocess.normalise(pixels)
         if side != self.preprocess.size and len(index):
             images = resize(images, side, side)
-        labels = self.split.labels[index].to(self.device, non_blocking=True)
+        labels = self.split.labels[samples].to(self.device, non_blocking=True)
         if self.augment is None or not len(index):
             return Batch(images, labels)
-        return self.augment.mixed(Batch(self.augment.erased(images, index, epoch), labels, samples=index), epoch, step)
+        return self.augment.mixed(Batch(self.augment.erased(images, draws, epoch), labels, samples=samples), epoch, step)
+
+
+def draw_balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """As many samples as there are labels (N,), with replacement: each class that has any comes equally often, or once more."""
+    _, place, counts = labels.unique(return_inverse=True, return_counts=True)
+    turns = torch.randperm(len(labels), generator=draw) % len(counts)
+    turns = torch.randperm(len(counts), generator=draw)[turns]  # whose turn is the one too many
+    members, first = place.argsort(stable=True), counts.cumsum(0) - counts
+    which = torch.randint(2**62, (len(labels),), generator=draw) % counts[turns]
+    return members[first[turns] + which]
 
 
 def _as_is(batch: Any) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from metaformer.data.dataset import Listing
+from metaformer.data.dataset import Label, Listing, names_of
 from metaformer.data.find import files_in
-from metaformer.data.tables import LABEL, WORDS, find_column, number_order, wanted_parts
+from metaformer.data.tables import LABEL, WORDS, find_column, number_order, separate, separator, wanted_parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,13 +34,14 @@ class Rows(Sequence[Path | bytes]):
         return Rows(self.column[i]) if isinstance(i, slice) else self.column[i].as_py() or b""
 
 
-def list_parquet(place: Path, *, judged: bool = False) -> Listing:
+def list_parquet(place: Path, *, judged: bool = False, labels: str = "auto") -> Listing:
     """The rows of a Parquet file, or of all in a folder.
 
     The image column holds the bytes of image files, or structs with `bytes` (as Hugging Face writes them); labels are
     integers or text. Files with train, val, valid, validation or test in their name or folder are those parts; where no
     file is so named, nothing says which rows judge. Class names come from Hugging Face's metadata where they are there.
-    With `judged`, only the part that judges is wanted. Raises ValueError with a sentence.
+    `labels`: single; multi, with lists of them, or texts with those of an image between `|` or `;`; or auto, multi where they
+    are lists. With `judged`, only the part that judges is wanted. Raises ValueError with a sentence.
     """
     import pyarrow as pa
 
@@ -52,22 +53,33 @@ def list_parquet(place: Path, *, judged: bool = False) -> Listing:
     _check_memory(chosen, place)
     columns: list[Any] = []
     keys: list[str] = []
-    labels: list[str] = []
+    every: list[Label] = []
     parts: list[str] = []
     order: tuple[str, ...] | None = None
     for file, part in chosen.items():
-        column, found, names = _read(file)
+        column, found, names = _read(file, labels)
         if columns and names != order and None not in (names, order):
             raise ValueError(f"{file} names other classes than {next(iter(chosen))}")
         order = names
         columns += column.chunks
         keys += [f"{file.relative_to(root).as_posix()} row {row}" for row in range(len(found))]
-        labels += found
+        every += found
         parts += [part] * len(found) if part is not None else []
+    multi = labels == "multi" or any(isinstance(label, tuple) for label in every)
+    if multi:
+        every = _several(every, place)
     if order is None:
-        order = number_order(labels)
+        order = number_order(names_of(every))
     column = pa.chunked_array(columns, pa.large_binary())
-    return Listing(Rows(column), keys, labels, order, parts or None, tuple(notes))
+    return Listing(Rows(column), keys, every, order, parts or None, tuple(notes), multi)
+
+
+def _several(labels: list[Label], place: Path) -> list[Label]:
+    """The labels of each image. Raises ValueError where some files have lists of them and others have not."""
+    texts = [label for label in labels if isinstance(label, str)]
+    if texts and len(texts) < len(labels):
+        raise ValueError(f"some files of {place} have lists of labels and some have not: make them alike")
+    return separate(texts, separator(texts)) if texts else labels
 
 
 def _word(path: Path) -> str | None:
@@ -104,7 +116,7 @@ def _check_memory(files: Iterable[Path], place: Path) -> None:
         )
 
 
-def _read(file: Path) -> tuple["pa.ChunkedArray", list[str], tuple[str, ...] | None]:
+def _read(file: Path, labels: str) -> tuple["pa.ChunkedArray", list[Label], tuple[str, ...] | None]:
     """Image bytes, labels by name, and the order of the classes if the file says it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -121,27 +133,43 @@ def _read(file: Path) -> tuple["pa.ChunkedArray", list[str], tuple[str, ...] | N
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
         raise ValueError(f"column {image!r} of {file} holds {images.type}, not the bytes of image files")
     names = _class_names(schema, label)
-    return images.cast(pa.large_binary()), _labels(table[label], label, file, names), names
+    kind = table[label].type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if lists and labels == "single":
+        raise ValueError(f"{label} of {file} has lists of labels, and labels=single is one for each image: leave it out")
+    return images.cast(pa.large_binary()), _labels(table[label], label, file, names, lists=lists, labels=labels), names
 
 
 def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
     """The names in the metadata that Hugging Face's `datasets` writes."""
     try:
         kept = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = kept["info"]["features"][label]["names"]
+        feature = kept["info"]["features"][label]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of a list's values
+        names = feature["names"]
         return tuple(names.values()) if isinstance(names, dict) else tuple(map(str, names))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def _labels(column: "pa.ChunkedArray", label: str, file: Path, names: tuple[str, ...] | None) -> list[str]:
-    values = column.to_pylist()
-    if names is None:
-        return [_label(value, row, label, file) for row, value in enumerate(values)]
-    for row, value in enumerate(values):
+def _labels(
+    column: "pa.ChunkedArray", label: str, file: Path, names: tuple[str, ...] | None, *, lists: bool, labels: str
+) -> list[Label]:
+    def one(value: object, row: int) -> str:
+        if names is None:
+            return _label(value, row, label, file)
         if type(value) is not int or not 0 <= value < len(names):
             raise ValueError(f"{label} {value!r} in row {row} of {file} is not a number of one of its {len(names)} classes")
-    return [names[value] for value in values]
+        return names[value]
+
+    values = enumerate(column.to_pylist())
+    if lists:
+        return [tuple(dict.fromkeys(one(value, row) for value in found or ())) for row, found in values]
+    if labels != "multi":
+        return [one(value, row) for row, value in values]
+    if names is not None:
+        return [(one(value, row),) for row, value in values]
+    return ["" if value is None or value == "" else one(value, row) for row, value in values]
 
 
 def _label(value: object, row: int, label: str, file: Path) -> str:
@@ -150,7 +178,7 @@ def _label(value: object, row: int, label: str, file: Path) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int | str):
-        raise ValueError(f"{label} {value!r} in row {row} of {file} is neither an integer nor text: each image has one class")
+        raise ValueError(f"{label} {value!r} in row {row} of {file} is neither an integer nor text")
     return str(value)
 
 

@@ -24,18 +24,23 @@ KNOWN: dict[str, Callable[[str, Progress | None], Data]] = {
 FORMS = "digits, fashion-mnist[:PATH], cifar10[:PATH], a folder of class folders, a .parquet or .csv file"
 
 
-def open_data(source: str, *, seed: int = 0, split: Path | None = None, progress: Progress | None = None) -> Data:
+def open_data(
+    source: str, *, seed: int = 0, split: Path | None = None, labels: str = "auto", progress: Progress | None = None
+) -> Data:
     """The data set that `data=` names, to train on; docs/data.md shows every form.
 
     A source that has no judging part is split by `seed`, or as the file `split` of an earlier run says (`split_csv`).
+    `labels` says whether an image has one label (single), any number (multi), or as the source looks (auto).
     Every image is looked at, in threads; `progress` is told how far that is. Raises ValueError or FileNotFoundError with
     a sentence.
     """
     name, _, place = source.partition(":")
     if name in KNOWN:
+        if labels == "multi":
+            raise _one_label(source)
         return KNOWN[name](place, progress)
     recorded = read_split(split) if split is not None and split.is_file() else None
-    return build(_listing(source), source, seed=seed, split=recorded, progress=progress)
+    return build(_listing(source, labels=labels), source, seed=seed, split=recorded, progress=progress)
 
 
 def open_judged(
@@ -44,6 +49,7 @@ def open_judged(
     channels: int,
     *,
     split: Path | None = None,
+    labels: str = "single",
     progress: Progress | None = None,
 ) -> Data:
     """The judging part of a source as `val`, for a model that knows `classes` and takes `channels`; `train` is empty.
@@ -53,12 +59,14 @@ def open_judged(
     """
     name, _, place = source.partition(":")
     if name in KNOWN:
+        if labels == "multi":
+            raise _one_label(source)
         data = KNOWN[name](place, progress)
         if data.classes != classes:
             raise ValueError(f"the classes of {source}, {_some(data.classes)}, are not the model's, {_some(classes)}")
         data = replace(data, train=subset(data.train, torch.arange(0)))
     else:
-        listing = _listing(source, judged=True)
+        listing = _listing(source, judged=True, labels=labels)
         if listing.parts is None and split is not None and split.is_file():
             listing = recalled(listing, read_split(split), source, part="val")
         data = build_judged(listing, source, classes, progress=progress)
@@ -71,18 +79,25 @@ def few(data: Data, count: int) -> Data:
     return replace(data, train=subset(data.train, next(spread)), val=subset(data.val, next(spread)))
 
 
-def _listing(source: str, *, judged: bool = False) -> Listing:
+def _one_label(source: str) -> ValueError:
+    return ValueError(f"{source} has one label for each image: labels=multi is for a .csv or .parquet that has several")
+
+
+def _listing(source: str, *, judged: bool = False, labels: str = "auto") -> Listing:
     """What is in a folder or file. Raises FileNotFoundError or ValueError where it is none that is known."""
     place = Path(source).expanduser()
     if not source or not place.exists():
         raise _nothing(source)
     if place.is_dir():
-        tables = [file for file in files_in(place) if file.suffix.lower() == ".parquet"]
-        return list_parquet(place, judged=judged) if tables else list_folder(place, judged=judged)
+        if any(file.suffix.lower() == ".parquet" for file in files_in(place)):
+            return list_parquet(place, judged=judged, labels=labels)
+        if labels == "multi":
+            raise _one_label(source)
+        return list_folder(place, judged=judged)
     if place.suffix.lower() == ".parquet":
-        return list_parquet(place, judged=judged)
+        return list_parquet(place, judged=judged, labels=labels)
     if place.suffix.lower() in (".csv", ".tsv"):
-        return list_csv(place, judged=judged)
+        return list_csv(place, judged=judged, labels=labels)
     raise ValueError(f"data={source} is a file, but not a .parquet, .csv or .tsv one; allowed: {FORMS}")
 
 

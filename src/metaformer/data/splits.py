@@ -15,7 +15,7 @@ class Split(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64."""
+        """(N,) int64; where an image may have several classes, (N, classes) of 0 and 1."""
         ...
 
     def __len__(self) -> int: ...

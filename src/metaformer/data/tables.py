@@ -2,11 +2,11 @@
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaformer.data.dataset import Listing
+from metaformer.data.dataset import Label, Listing, names_of
 
 PATH = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
 LABEL = ("label", "labels", "class", "target", "category", "fine_label")
@@ -26,19 +26,27 @@ class Row:
     part: str | None
 
 
-def list_csv(file: Path, *, judged: bool = False) -> Listing:
+def list_csv(file: Path, *, judged: bool = False, labels: str = "auto") -> Listing:
     """The images that a CSV or TSV file names, with their labels.
 
     Columns are found by name (`path` or `file`, `label` or `class` ...); without such a header the first is the path and
     the second the label. A column `split` (the third, without a header) says train, val or test; without it, nothing says
     which rows judge. Relative paths start at the file's own folder. Labels are integers or text, not a mixture.
-    With `judged`, only the part that judges is wanted. Raises ValueError with a sentence that names the line.
+    `labels`: single, multi (those of an image stand between `|` or `;`, and there may be none), or auto, multi where there
+    is a `|`. With `judged`, only the part that judges is wanted. Raises ValueError with a sentence that names the line.
     """
-    rows = _rows(file)
-    rows, notes = _once(rows, file)
+    rows, notes = _once(_rows(file), file)
+    multi = labels == "multi" or (labels == "auto" and any("|" in row.label for row in rows))
+    if multi and labels == "auto":
+        notes.append(f"images of {file} have several labels, between |; labels=single would take each text as one")
+    mark = separator([row.label for row in rows])
+    unlabelled = next((row for row in rows if not row.label), None)
+    if unlabelled is not None and not multi:
+        raise ValueError(f"line {unlabelled.line} of {file} has no label")
     wanted, told = wanted_parts({row.part for row in rows}, judged=judged)
     rows = [row for row in rows if row.part in wanted]
-    _check_labels(rows, file)
+    found = separate([row.label for row in rows], mark) if multi else [row.label for row in rows]
+    _check_labels(rows, found, file)
     paths = [file.parent / Path(row.path).expanduser() for row in rows]
     missing = [(row, path) for row, path in zip(rows, paths, strict=True) if not path.is_file()]
     if missing:
@@ -48,10 +56,19 @@ def list_csv(file: Path, *, judged: bool = False) -> Listing:
         raise ValueError(
             f"line {row.line} of {file}: there is no file {path}{count}; paths start at the table's folder{header}"
         )
-    labels = [row.label for row in rows]
     parts = [part for row in rows if (part := wanted[row.part]) is not None]
     keys = [row.path for row in rows]
-    return Listing(paths, keys, labels, number_order(labels), parts or None, (*notes, *told))
+    return Listing(paths, keys, found, number_order(names_of(found)), parts or None, (*notes, *told), multi)
+
+
+def separator(texts: Sequence[str]) -> str:
+    """What stands between the labels of an image: a `|` if there is one, else `;`."""
+    return "|" if any("|" in text for text in texts) else ";"
+
+
+def separate(texts: Sequence[str], mark: str) -> list[Label]:
+    """The labels in each text, none twice, in their order."""
+    return [tuple(dict.fromkeys(name for part in text.split(mark) if (name := part.strip()))) for text in texts]
 
 
 def _rows(file: Path) -> list[Row]:
@@ -89,12 +106,10 @@ def _columns(names: list[str], file: Path) -> tuple[int, int, int | None] | None
 
 def _row(number: int, line: list[str], columns: tuple[int, int, int | None], file: Path) -> Row:
     path, label, part = (None if i is None else line[i] if i < len(line) else "" for i in columns)
-    for what, value in (("path", path), ("label", label)):
-        if not value:
-            raise ValueError(f"line {number} of {file} has no {what}")
+    if not path:
+        raise ValueError(f"line {number} of {file} has no path")
     if part is not None and part.lower() not in WORDS:
         raise ValueError(f"line {number} of {file}: {part!r} is not one of {', '.join(WORDS)}")
-    assert path is not None
     assert label is not None
     return Row(number, path, label, None if part is None else WORDS[part.lower()])
 
@@ -110,14 +125,13 @@ def _once(rows: list[Row], file: Path) -> tuple[list[Row], list[str]]:
     return list(first.values()), [f"rows of {file} that name a file again, left out: {again:,}"] if again else []
 
 
-def _check_labels(rows: list[Row], file: Path) -> None:
+def _check_labels(rows: list[Row], labels: Sequence[Label], file: Path) -> None:
     """Raises ValueError where most labels are integers and one is not."""
-    others = [row for row in rows if not _is_integer(row.label)]
-    if others and len(others) < len(rows) / 2:
-        row = others[0]
-        raise ValueError(
-            f"line {row.line} of {file}: label {row.label!r} is not an integer, as {len(rows) - len(others):,} others are"
-        )
+    named = [(row.line, name) for row, label in zip(rows, labels, strict=True) for name in sorted(names_of([label]))]
+    others = [(line, name) for line, name in named if not _is_integer(name)]
+    if others and len(others) < len(named) / 2:
+        line, name = others[0]
+        raise ValueError(f"line {line} of {file}: label {name!r} is not an integer, as {len(named) - len(others):,} others are")
 
 
 def wanted_parts(present: Collection[str | None], *, judged: bool) -> tuple[dict[str | None, str | None], list[str]]:
@@ -144,9 +158,8 @@ def find_column(names: Sequence[str], known: Sequence[str], what: str, file: Pat
     return found
 
 
-def number_order(labels: Iterable[str]) -> tuple[str, ...] | None:
+def number_order(names: Collection[str]) -> tuple[str, ...] | None:
     """Classes that are all integers, in the order of their values; None where they are not."""
-    names = set(labels)
     return tuple(sorted(names, key=int)) if all(map(_is_integer, names)) else None
 
 

@@ -76,7 +76,8 @@ def export(
     net, about = open_source(source, model, "cpu")
     known = read_about(about, source, net.config.num_classes)
     free = not is_fixed(net) and format != "executorch"
-    said = about | describe(net) | _said(source, format, precision, known.preprocess.size if not free else None)
+    size = known.preprocess.size if not free else None
+    said = about | describe(net) | _said(source, format, precision, size, several=known.several)
     save = row.prepare(net, known.preprocess, precision)
     with _aside(file) as folder:
         aside = folder / file.name
@@ -115,7 +116,7 @@ def _place(out: str | Path | None, source: str | Path, row: Format) -> Path:
     return file
 
 
-def _said(source: str | Path, format: str, precision: str, size: int | None) -> dict[str, Any]:
+def _said(source: str | Path, format: str, precision: str, size: int | None, *, several: bool) -> dict[str, Any]:
     """What a file says of itself beside what was known of the model. `size`: sides that it is fixed to."""
     named = {"model": open_run(source).recipe.model} if is_run(source) else {}
     return named | {
@@ -123,7 +124,7 @@ def _said(source: str | Path, format: str, precision: str, size: int | None) -> 
         "precision": precision,
         "metaformer": __version__,
         "input": {"type": "uint8", "layout": "BCHW", "values": "0 to 255", "sides": size or "any"},
-        "output": "logits; probabilities are their softmax",
+        "output": f"logits; probabilities are their {'sigmoid' if several else 'softmax'}",
     }
 
 

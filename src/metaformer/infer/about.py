@@ -7,6 +7,9 @@ from typing import Any
 
 from metaformer.data.preprocess import Preprocess
 
+TASKS = ("classification", "multilabel")
+"""What a model.json may say that its model is for."""
+
 
 @dataclass(frozen=True)
 class Known:
@@ -16,6 +19,8 @@ class Known:
     preprocess: Preprocess
     synsets: tuple[str, ...]
     """WordNet's numbers of the classes, by which ImageNet's folders are called; empty for classes of other kinds."""
+    several: bool
+    """Whether an image may have several labels: each logit is then a label's own."""
 
 
 def read_about(about: Mapping[str, Any], source: str | Path, count: int | None = None) -> Known:
@@ -25,4 +30,7 @@ def read_about(about: Mapping[str, Any], source: str | Path, count: int | None =
     named = isinstance(classes, list) and right and all(type(name) is str for name in classes)
     if not named or not isinstance(preprocess, dict):
         raise ValueError(f"{source} does not say the {f'{count} ' if count else ''}classes or the preprocessing of its model")
-    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(about.get("synsets", ())))
+    task = about.get("task", "classification")
+    if task not in TASKS:
+        raise ValueError(f"{source} is a model for {task!r}; this version predicts {' and '.join(TASKS)}")
+    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(about.get("synsets", ())), task == "multilabel")

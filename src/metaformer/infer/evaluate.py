@@ -14,6 +14,7 @@ from metaformer.infer.predictor import Predictor
 from metaformer.infer.source import find_source
 from metaformer.runs import is_run, open_run
 from metaformer.tasks.classification import Evaluation
+from metaformer.tasks.multilabel import MultilabelEvaluation
 from metaformer.weights.hub import HUB
 from metaformer.weights.pretrained import Model
 
@@ -28,7 +29,7 @@ def evaluate(
     precision: str = "auto",
     threads: int | None = None,
     model: Model | None = None,
-) -> Evaluation:
+) -> Evaluation | MultilabelEvaluation:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
     `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not
@@ -59,19 +60,20 @@ def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None]:
     return named, own.path / "split.csv" if _same(named, own.recipe.data) else None
 
 
-def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation:
+def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation | MultilabelEvaluation:
     """The predictor's answers on every image of a split, beside the right ones."""
     device = torch.device("cpu")
     loader = Loader(split, batch, predictor.preprocess, device, workers=default_workers(split, None, device))
     logits = [torch.from_numpy(predictor.logits(pixels.contiguous().numpy())) for pixels, _ in loader.pixels()]
-    return Evaluation(torch.cat(logits), split.labels, predictor.classes)
+    made = MultilabelEvaluation if predictor.several else Evaluation
+    return made(torch.cat(logits), split.labels, predictor.classes)
 
 
 def _open_judged(named: str, predictor: Predictor, split: Path | None) -> Data:
     """The data to judge on, whose classes are called as the model calls them, or by WordNet's numbers."""
-    channels = len(predictor.preprocess.mean)
+    channels, labels = len(predictor.preprocess.mean), "multi" if predictor.several else "single"
     try:
-        return open_judged(named, predictor.classes, channels, split=split)
+        return open_judged(named, predictor.classes, channels, split=split, labels=labels)
     except ValueError as error:
         if not predictor.synsets or not re.search(r"\bn\d{8}\b", str(error)):
             raise

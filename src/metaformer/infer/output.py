@@ -27,10 +27,13 @@ class Table:
     """Predictions as lines, each ready as soon as it is known: the columns are as wide as paths and classes need.
 
     With `width`, that of a terminal, nothing is wider than it, long names lose their middle, and a wide one shows bars.
+    `following` classes come after the first.
     """
 
-    def __init__(self, paths: Sequence[str | Path], classes: Sequence[str], *, width: int | None = None) -> None:
-        self.width = width
+    def __init__(
+        self, paths: Sequence[str | Path], classes: Sequence[str], *, width: int | None = None, following: int = NEXT
+    ) -> None:
+        self.width, self.following = width, following
         self.bar = 0 if width is None or width < WIDE else BAR
         self.path = max([5, *(cell_len(printable(path)) for path in paths)])
         self.label = max([5, *map(cell_len, classes)])
@@ -51,13 +54,13 @@ class Table:
         return self._cut(Text(line, style="bold"))
 
     def row(self, answer: Prediction) -> Text:
-        """A line: path, class, probability, a bar on a terminal, and the next two classes."""
+        """A line: path, class, probability, a bar on a terminal, and the next classes."""
         line = Text(_fit(printable(answer.path), self.path))
         name, value = answer.top[0]
         line.append("  ").append(_fit(name, self.label), style="bold").append(f"  {value:6.1%}")
         if self.bar:
             line.append("  ").append(_blocks(round(value * self.bar * 8)).ljust(self.bar), style=_colour(value))
-        rest = "  ".join(f"{name} {value:.1%}" for name, value in answer.top[1 : 1 + NEXT])
+        rest = "  ".join(f"{name} {value:.1%}" for name, value in answer.top[1 : 1 + self.following])
         line.append(f"  {rest}" if rest else "", style="dim")
         return self._cut(line)
 

@@ -16,7 +16,7 @@ from metaformer.data.preprocess import Pixels
 from metaformer.infer.about import read_about
 from metaformer.infer.engines import Logits, Options
 from metaformer.infer.exported import is_exported, open_exported
-from metaformer.tasks.labels import decode_labels
+from metaformer.tasks.labels import decode_labels, decode_several
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,10 +88,13 @@ class Predictor:
             known = read_about(about, source, self.model.config.num_classes)
             self.engine, self.choice = choose(self.model, known.preprocess, engine, self.options)
         self.classes, self.preprocess, self.synsets = known.classes, known.preprocess, known.synsets
+        self.several = known.several
+        """Whether an image may have several labels."""
         self.tunes = engine == "auto" and self.model is not None and "measured" not in self.choice
 
     def __call__(self, images: "Sequence[Picture]", *, batch: int = 32, top: int = 5) -> list[Prediction]:
-        """Predictions in the order of `images`, each with the `top` most probable classes.
+        """Predictions in the order of `images`, each with the `top` most probable classes; of a model for several labels all
+        that are over 0.5, or the most probable one if none is.
 
         An image is a path, the bytes of a file, a PIL image, or pixels as uint8: a tensor (C, H, W) or an array (H, W, C)
         or (H, W). One that cannot be read gives its reason.
@@ -144,7 +147,8 @@ class Predictor:
         answers: dict[int, list[tuple[str, float]]] = {}
         if fed:
             logits = self.engine(np.ascontiguousarray(np.stack(list(fed.values()))))
-            answers = dict(zip(fed, decode_labels(logits, self.classes, top), strict=True))
+            decoded = decode_several(logits, self.classes) if self.several else decode_labels(logits, self.classes, top)
+            answers = dict(zip(fed, decoded, strict=True))
         for i, image in enumerate(images):
             path = str(image) if isinstance(image, str | Path) else ""
             yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))

@@ -98,6 +98,10 @@ def quantize(
     file = _free(source, out, precision, force=force)
     named, recorded = own_data(source, data)
     before = Predictor(source, "openvino", device="cpu", precision="fp32", model=model)
+    if before.several:
+        raise ValueError(
+            f"{source} gives an image several labels, and quantizing is measured by top-1: export it in bf16 instead"
+        )
     assert isinstance(before.engine, OpenVinoEngine)
     if "int8" in str(before.engine.about().get("precision")):
         raise ValueError(f"{source} is quantized already: quantize what it was made from")
@@ -112,7 +116,7 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".quantize-") as folder:
         draft, final = Path(folder, "draft.xml"), Path(folder, "final.xml")
         write_ir(made, draft, about)
-        accuracy = _compared(named, judge(before, known.val), judge(Predictor(draft), known.val))
+        accuracy = _compared(named, _judged(before, known.val), _judged(Predictor(draft), known.val))
         write_ir(made, final, about | {"accuracy": asdict(accuracy) | {"budget": budget, "kept": kept}})
         size = final.stat().st_size + final.with_suffix(".bin").stat().st_size
         final.with_suffix(".bin").replace(file.with_suffix(".bin"))
@@ -178,6 +182,12 @@ def _names(predictor: Predictor, layers: Mapping[str, int]) -> dict[str, str]:
     found = [] if predictor.model is None else list(predictor.model.named_modules())
     own = {name: part.weight.numel() for name, part in found if isinstance(part, nn.Conv2d | nn.Linear)}
     return dict(zip(layers, own if list(own.values()) == list(layers.values()) else layers, strict=True))
+
+
+def _judged(predictor: Predictor, split: Images | Encoded) -> Evaluation:
+    found = judge(predictor, split)
+    assert isinstance(found, Evaluation)
+    return found
 
 
 def _compared(named: str, before: Evaluation, after: Evaluation) -> Accuracy:

@@ -69,7 +69,7 @@ def resolve(model: str | Path | Model, settings: dict[str, Any], *, quiet: bool)
 
 
 def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
-    data = open_data(recipe.data, seed=recipe.seed, split=split, progress=Watch(quiet=quiet))
+    data = open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels, progress=Watch(quiet=quiet))
     return few(data, FEW) if recipe.smoke else data
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jinja2 import Environment, StrictUndefined
@@ -23,7 +23,7 @@ from metaformer.lab.charts import Series
 from metaformer.lab.doctor import examine
 from metaformer.lab.explain import class_activation
 from metaformer.lab.pictures import matrix, overlay, pictures, thumbnail
-from metaformer.runs import Run
+from metaformer.runs import SCORES, Run, score_of
 from metaformer.tasks import metrics
 from metaformer.tasks.classification import Evaluation
 
@@ -37,19 +37,38 @@ PAIRS, CURVES = 10, 10
 """The most confused pairs of classes, and the ROC curves that are drawn."""
 
 
+Verdict = TypeVar("Verdict")
+
+
 @dataclass(frozen=True)
-class Judged:
+class Judged(Generic[Verdict]):
     """A run with its verdict: all that the page is made from."""
 
     run: Run
     data: Data
     predictor: Predictor
-    evaluation: Evaluation
+    evaluation: Verdict
     summary: dict[str, Any]
 
 
-def page(judged: Judged) -> str:
+def page(judged: Judged[Evaluation]) -> str:
     """The HTML text; the same run gives the same text on the same machine."""
+    told = {
+        "several": False,
+        "right": int(judged.evaluation.right.sum()),
+        "sureness": judged.evaluation.confidence.mean().item() - judged.evaluation.top1 / 100,
+        "confusion": _confusion(judged.evaluation),
+        "roc": _roc(judged),
+        "calibration": _calibration(judged.evaluation),
+        "mistakes": _mistakes(judged),
+        "hard": _hard(judged),
+        "looked": _looked(judged),
+    }
+    return render(judged, told)
+
+
+def render(judged: Judged[Any], told: dict[str, Any]) -> str:
+    """The page of any run, with what is `told` of its kind."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "number": number}
     template = environment.from_string(files("metaformer.lab").joinpath("page.html").read_text(encoding="utf-8"))
@@ -60,25 +79,19 @@ def page(judged: Judged) -> str:
         run=judged.run.path,
         figures=summary,
         digits=2 if summary["images"] >= 2000 else 1,
-        right=int(judged.evaluation.right.sum()),
-        sureness=judged.evaluation.confidence.mean().item() - judged.evaluation.top1 / 100,
         trained_on=_day(judged.run),
         best=_best(judged.run),
         facts=_facts(judged),
         curves=_curves(judged.run),
-        confusion=_confusion(judged.evaluation),
+        chosen_by=SCORES[score_of(summary)],
         table=_table(judged),
-        roc=_roc(judged),
-        calibration=_calibration(judged.evaluation),
-        mistakes=_mistakes(judged),
-        hard=_hard(judged),
-        looked=_looked(judged),
         settings=_settings(recipe),
         versions={name: value for name, value in examine().items() if not name.startswith("[")},
         repeat=_repeat(judged.run, recipe),
         python=_python(judged.run, recipe),
         shell=shlex.quote(str(judged.run.path)),
         place=str(judged.run.path),
+        **told,
     )
 
 
@@ -119,9 +132,9 @@ def _day(run: Run) -> str | None:
 
 
 def _best(run: Run) -> int | None:
-    """The epoch whose weights were kept: the first with the highest top-1."""
+    """The epoch whose weights were kept: the first with the highest score."""
     lines = run.metrics
-    return max(lines, key=lambda line: line["top1"])["epoch"] if lines else None
+    return max(lines, key=lambda line: line[score_of(line)])["epoch"] if lines else None
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str]]:
@@ -140,13 +153,13 @@ def _python(run: Run, recipe: Recipe) -> str:
     return "\n".join(["import metaformer", opened, 'answer, = predictor(["image.jpg"])', "print(answer.label, answer.top)"])
 
 
-def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
+def _facts(judged: Judged[Any]) -> dict[str, list[tuple[str, str]]]:
     """What was trained, on what, how."""
     recipe, data, lines = judged.run.recipe, judged.data, judged.run.metrics
     pre, net = judged.predictor.preprocess, judged.predictor.model
     assert net is not None  # a run's model is in torch
     changes = ", ".join(f"{key}={value}" for key, value in recipe.changes.items())
-    support = data.train.labels.bincount(minlength=len(data.classes))
+    support = _learnt(data)
     least, most = int(support.min()), int(support.max())
     each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     seconds = sum(line["seconds"] for line in lines)
@@ -166,6 +179,12 @@ def _facts(judged: Judged) -> dict[str, list[tuple[str, str]]]:
         ("Normalised by", f"mean {_row(pre.mean)}, standard deviation {_row(pre.std)}"),
     ]
     return {"Model": model, "Data": shown}
+
+
+def _learnt(data: Data) -> Tensor:
+    """(classes,): images to learn from."""
+    labels = data.train.labels
+    return labels.long().sum(0) if data.multi else labels.bincount(minlength=len(data.classes))
 
 
 def _cost(model: nn.Module, size: int) -> list[tuple[str, str]]:
@@ -205,7 +224,9 @@ def _curves(run: Run) -> list[tuple[str, str, list[Series]]]:
     if best is None:
         return []
     loss = [line("train_loss", "training, augmented", 1), line("val_loss", "held out", 0)]
-    rows = [("Loss", loss), ("Top-1, %", [line("top1", "held out", 0)]), ("Learning rate", [line("lr", "last step", 7)])]
+    key = score_of(run.metrics[0])
+    score = SCORES[key].replace("top", "Top")
+    rows = [("Loss", loss), (f"{score}, %", [line(key, "held out", 0)]), ("Learning rate", [line("lr", "last step", 7)])]
     return [(title, charts.by_epoch(series, best, title), series) for title, series in rows]
 
 
@@ -225,13 +246,13 @@ def _confusion(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _table(judged: Judged) -> list[dict[str, Any]]:
-    learnt = judged.data.train.labels.bincount(minlength=len(judged.data.classes)).tolist()
+def _table(judged: Judged[Any]) -> list[dict[str, Any]]:
+    learnt = _learnt(judged.data).tolist()
     rows = judged.summary["per_class"].items()
     return [{"name": name, "learnt": seen, **figures} for (name, figures), seen in zip(rows, learnt, strict=True)]
 
 
-def _roc(judged: Judged) -> dict[str, Any]:
+def _roc(judged: Judged[Evaluation]) -> dict[str, Any]:
     """Both drawings and their legend: all curves of up to ten classes, else the ten lowest."""
     evaluation = judged.evaluation
     known = [(row["auc"], place) for place, row in enumerate(judged.summary["per_class"].values()) if row["auc"] is not None]
@@ -270,7 +291,7 @@ class Tile:
     """Whether its pixels are to be shown as squares."""
 
 
-def _tiles(judged: Judged, index: Tensor) -> list[Tile]:
+def _tiles(judged: Judged[Evaluation], index: Tensor) -> list[Tile]:
     evaluation, split = judged.evaluation, judged.data.val
     names = evaluation.classes
     return [
@@ -293,11 +314,11 @@ def _surest(evaluation: Evaluation, among: Tensor) -> Tensor:
     return index[evaluation.confidence[index].argsort(descending=True, stable=True)]
 
 
-def _mistakes(judged: Judged) -> list[Tile]:
+def _mistakes(judged: Judged[Evaluation]) -> list[Tile]:
     return _tiles(judged, _surest(judged.evaluation, ~judged.evaluation.right)[:MISTAKES])
 
 
-def _hard(judged: Judged) -> list[dict[str, Any]]:
+def _hard(judged: Judged[Evaluation]) -> list[dict[str, Any]]:
     """The classes that are found least often, with images that were missed and that were found."""
     evaluation, rows = judged.evaluation, list(judged.summary["per_class"].items())
     known = [place for place, (_, row) in enumerate(rows) if row["recall"] is not None and row["recall"] < 1]
@@ -312,7 +333,7 @@ def _hard(judged: Judged) -> list[dict[str, Any]]:
     return found
 
 
-def _looked(judged: Judged) -> dict[str, Any]:
+def _looked(judged: Judged[Evaluation]) -> dict[str, Any]:
     """Activation maps of right answers and of the surest mistakes, for two classes each; or why there are none."""
     evaluation, predictor = judged.evaluation, judged.predictor
     wrong = _surest(evaluation, ~evaluation.right)[: LOOKED // 2]

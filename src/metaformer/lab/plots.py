@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from metaformer.runs import SCORES, score_of
+
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8a8f98"
 
 
@@ -31,23 +33,24 @@ def write(made: Figure, path: Path) -> None:
 
 
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
-    """Losses, top-1 and learning rate by epoch."""
+    """Losses, top-1 (or mAP) and learning rate by epoch."""
     made, axes = figure(9, 2.8, 1, 3)
     epochs = [line["epoch"] for line in metrics]
-    loss, top1, lr = axes[0]
+    loss, score, lr = axes[0]
     dot = "." if len(epochs) == 1 else ""  # one point makes no line
     loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, marker=dot, label="training (augmented)")
     loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, marker=dot, label="held out")
     loss.set_title("loss", fontsize=10)
     loss.legend(fontsize=8, frameon=False)
-    values = [line["top1"] for line in metrics]
-    top1.plot(epochs, values, color=BLUE)
+    key = score_of(metrics[0])
+    values = [line[key] for line in metrics]
+    score.plot(epochs, values, color=BLUE)
     best = int(np.argmax(values))
-    top1.plot(epochs[best], values[best], "o", color=GREEN)
-    top1.annotate(
+    score.plot(epochs[best], values[best], "o", color=GREEN)
+    score.annotate(
         f"{values[best]:.2f} %", (epochs[best], values[best]), (-6, -14), textcoords="offset points", ha="right", fontsize=9
     )
-    top1.set_title("top-1 on held-out images, %", fontsize=10)
+    score.set_title(f"{SCORES[key]} on held-out images, %", fontsize=10)
     lr.plot(epochs, [line["lr"] for line in metrics], color=GREY, marker=dot)
     lr.set_title("learning rate", fontsize=10)
     for axis in axes[0]:

@@ -8,34 +8,42 @@ from metaformer.data.dataset import Data
 from metaformer.data.sources import open_data
 from metaformer.infer.evaluate import judge
 from metaformer.infer.predictor import Predictor
-from metaformer.lab import plots
+from metaformer.lab import plots, several
 from metaformer.lab.page import Judged, page
 from metaformer.lab.pictures import pictures
 from metaformer.runs import Run, write_text
 from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.tasks.multilabel import MultilabelEvaluation
 from metaformer.weights.pretrained import Model
 
 SHOWN = 32
 
 
-def report(run: Run, model: Model | None = None, data: Data | None = None) -> Evaluation:
+def report(run: Run, model: Model | None = None, data: Data | None = None) -> Evaluation | MultilabelEvaluation:
     """Judges the best weights and writes report.html, evaluation.json, curves.png, confusion.png and predictions.png.
 
     `model` and `data` where they are at hand already. The pictured predictions are the surest mistakes first, then right
-    answers spread over the held-out images.
+    answers spread over the held-out images. Where images may have several labels there is no confusion.png.
     """
     predictor = Predictor(run.path, model=model)
-    data = data or open_data(run.recipe.data, seed=run.recipe.seed, split=run.path / "split.csv")
+    recipe = run.recipe
+    data = data or open_data(recipe.data, seed=recipe.seed, split=run.path / "split.csv", labels=recipe.labels)
     judged = judge(predictor, data.val)
     summary = judged.summary()
     write_text(run.path / "evaluation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     plots.curves(run.metrics, run.path / "curves.png")
-    plots.confusion(judged.confusion(), judged.classes, run.path / "confusion.png")
-    shown = _worth_seeing(judged)
-    called = [top[0] for top in Classification(judged.classes).decode(judged.logits[shown], most=1)]
-    truth = [judged.classes[label] for label in judged.labels[shown].tolist()]
+    if isinstance(judged, Evaluation):
+        plots.confusion(judged.confusion(), judged.classes, run.path / "confusion.png")
+        shown = _worth_seeing(judged)
+        called = [top[0] for top in Classification(judged.classes).decode(judged.logits[shown], most=1)]
+        truth = [judged.classes[label] for label in judged.labels[shown].tolist()]
+        text = page(Judged(run, data, predictor, judged, summary))
+    else:
+        shown = several.worth_seeing(judged, SHOWN)
+        called, truth = several.called(judged, shown), several.truth(judged, shown)
+        text = several.page(Judged(run, data, predictor, judged, summary))
     plots.predictions(pictures(data.val, shown.tolist()), truth, called, run.path / "predictions.png")
-    write_text(run.path / "report.html", page(Judged(run, data, predictor, judged, summary)))
+    write_text(run.path / "report.html", text)
     return judged
 
 

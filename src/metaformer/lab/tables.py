@@ -14,7 +14,7 @@ from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
 from metaformer.recipes import ROWS, SMALL, Row, no_recipe
-from metaformer.runs import is_run, open_run
+from metaformer.runs import SCORES, is_run, open_run, score_of
 from metaformer.weights.catalogue import Published, list_weights
 from metaformer.weights.verify import Verified
 from metaformer.zoo import TOP1, ZOO, list_models
@@ -142,13 +142,20 @@ def run_table(root: str | Path = "runs") -> Rows:
         except ValueError as error:
             rows.append((str(folder), "–", str(error), "–", "–"))
             continue
-        best = f"{max(line['top1'] for line in metrics):.2f} %" if metrics else "–"
+        best = _best(metrics) if metrics else "–"
         rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{epochs}", best))
     return rows
 
 
+def _best(metrics: list[dict[str, Any]]) -> str:
+    key = score_of(metrics[0])
+    return f"{'' if key == 'top1' else f'{SCORES[key]} '}{max(line[key] for line in metrics):.2f} %"
+
+
 def evaluation_text(figures: Mapping[str, Any]) -> str:
-    """What `Evaluation.summary` says, for a screen; classes with the lowest F1 first."""
+    """What an evaluation's `summary` says, for a screen; classes with the lowest F1 first."""
+    if "map" in figures:
+        return _several_text(figures)
     low, high = figures["top1_interval"]
     lines: Rows = [("top-1", f"{figures['top1']:.2f} %  ({low:.1f} to {high:.1f}) on {figures['images']:,} images")]
     lines += [("top-5", f"{figures['top5']:.2f} %")] if figures["top5"] is not None else []
@@ -160,6 +167,23 @@ def evaluation_text(figures: Mapping[str, Any]) -> str:
         measured = (_digits(row[key]) for key in ("precision", "recall", "f1", "auc"))
         table.append((printable(name), *measured, f"{row['support']:,}"))
     return columns(lines) + "\n\n" + columns(table, right=(1, 2, 3, 4, 5))
+
+
+def _several_text(figures: Mapping[str, Any]) -> str:
+    """Of images with several labels; classes with the lowest average precision first."""
+    lines: Rows = [
+        ("mAP", f"{figures['map']:.2f} % on {figures['images']:,} images of {figures['labels_per_image']:.2f} labels"),
+        ("micro, macro F1", f"{_digits(figures['micro_f1'])}, {_digits(figures['macro_f1'])} at a threshold of 0.5"),
+        ("all labels right", f"{100 * figures['exact']:.2f} % of the images"),
+        ("macro AUC", _digits(figures["macro_auc"])),
+        ("loss", f"{figures['loss']:.4f}"),
+    ]
+    classes = sorted(figures["per_class"].items(), key=lambda item: item[1]["ap"] if item[1]["ap"] is not None else -1.0)
+    table: Rows = [("class", "AP", "precision", "recall", "F1", "AUC", "images")]
+    for name, row in classes:
+        measured = (_digits(row[key]) for key in ("ap", "precision", "recall", "f1", "auc"))
+        table.append((printable(name), *measured, f"{row['support']:,}"))
+    return columns(lines) + "\n\n" + columns(table, right=(1, 2, 3, 4, 5, 6))
 
 
 def quantized_text(done: "Quantized") -> str:

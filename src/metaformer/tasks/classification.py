@@ -1,39 +1,27 @@
 """Classification: one label per image."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.tasks import metrics
+from metaformer.tasks.answers import Labelled, answers
 from metaformer.tasks.labels import decode_labels
 
 
-class Labelled(Protocol):
-    """A batch: images (B, C, H, W) as the model wants them, labels (B,); of mixed images also the partners' labels (B,)."""
-
-    @property
-    def images(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
-    @property
-    def partners(self) -> Tensor | None: ...
-    @property
-    def share(self) -> float:
-        """What each image keeps of its own, 0 to 1."""
-        ...
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classification:
     """Cross entropy with label smoothing; top-1."""
 
     classes: tuple[str, ...]
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    """(classes,): what an image of each class counts in the loss; None for 1. The loss is divided by images all the same."""
 
     def count(self, batch: Labelled) -> int:
         """What the loss is divided by, once, over everything that a step sees."""
@@ -41,31 +29,66 @@ class Classification:
 
     def loss_sum(self, model: nn.Module, batch: Labelled) -> Tensor:
         """The losses of the batch, added up."""
-        logits = model(batch.images).float()
+        return self._loss(model(batch.images).float(), batch)
+
+    def _loss(self, logits: Tensor, batch: Labelled) -> Tensor:
         loss = self._cross_entropy(logits, batch.labels)
         if batch.partners is None:
             return loss
         return batch.share * loss + (1 - batch.share) * self._cross_entropy(logits, batch.partners)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return each @ self.class_weights[labels]
 
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""
         return decode_labels(logits.detach().float().cpu().numpy(), self.classes, most)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "Evaluation":
-        """Logits and labels of every image, in order. The model is left in the mode in which it came."""
-        training = model.training
-        model.eval()
-        logits: list[Tensor] = []
-        labels: list[Tensor] = []
-        with torch.inference_mode():
-            for batch in batches:
-                logits.append(model(batch.images).float().cpu())
-                labels.append(batch.labels.cpu())
-        model.train(training)
-        return Evaluation(torch.cat(logits), torch.cat(labels), self.classes)
+        """The model's answers to every image beside the right ones. It is left in the mode in which it came."""
+        return Evaluation(*answers(model, batches), self.classes)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """(classes,): weights as 1 / (images of the class), 1 on average over the images (N,): scikit-learn's "balanced".
+
+    0 for a class without an image.
+    """
+    counts = labels.bincount(minlength=classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0).float()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Distillation(Classification):
+    """Classification in which a teacher has its part of the loss: for what it says of the very same images.
+
+    Soft: T² · KL(teacher ‖ student), both softmaxes of logits / T (Hinton et al. 2015, arXiv 1503.02531, section 2). Hard:
+    cross entropy with the class that the teacher calls, not smoothed (Touvron et al. 2021, arXiv 2012.12877, section 4).
+    Class weights are of the labels' part alone.
+    """
+
+    teacher: Callable[[Tensor], Tensor]
+    """From images as the student is fed them, (B, C, H, W), to logits (B, classes), without a gradient."""
+    weight: float
+    """The teacher's part of the loss, 0 to 1."""
+    temperature: float | None
+    """T; None for hard."""
+
+    def loss_sum(self, model: nn.Module, batch: Labelled) -> Tensor:
+        """The losses of the batch, added up."""
+        told = self.teacher(batch.images).float()
+        logits = model(batch.images).float()
+        return (1 - self.weight) * self._loss(logits, batch) + self.weight * self._distance(logits, told)
+
+    def _distance(self, logits: Tensor, told: Tensor) -> Tensor:
+        if self.temperature is None:
+            return F.cross_entropy(logits, told.argmax(1), reduction="sum")
+        own, wanted = ((values / self.temperature).log_softmax(1) for values in (logits, told))
+        return self.temperature**2 * F.kl_div(own, wanted, reduction="sum", log_target=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +110,11 @@ class Evaluation:
     def top1(self) -> float:
         """Percent of the images whose most probable class is the right one."""
         return 100 * self.right.double().mean().item()
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What an epoch is judged by, the first of them deciding which is the best."""
+        return {"top1": self.top1}
 
     @property
     def loss(self) -> float:

@@ -111,6 +111,41 @@ def auc(scores: Tensor, positive: Tensor) -> float | None:
     return float(ranks.sum() - len(own) * (len(own) + 1) / 2) / (len(own) * others)
 
 
+def average_precision(scores: Tensor, positive: Tensor) -> float | None:
+    """Area under the curve of precision over recall, as a sum of steps, one per distinct score. None without a positive."""
+    order = scores.argsort(descending=True)
+    scores, positive = scores[order], positive[order]
+    last = torch.cat([scores[1:] != scores[:-1], torch.ones(1, dtype=torch.bool)])  # of its run of equal scores
+    true = F.pad(positive.cumsum(0)[last], (1, 0)).double()
+    called = last.nonzero().flatten() + 1
+    return None if not true[-1] else (true.diff() * true[1:] / called).sum().item() / true[-1].item()
+
+
+def several(probabilities: Tensor, called: Tensor, truth: Tensor) -> list["LabelFigures"]:
+    """The figures of each label, where an image may have several: all are (N, classes), the last two of booleans."""
+    hits, both, support = (called & truth).sum(0).double(), called.sum(0) + truth.sum(0), truth.sum(0)
+    precision, recall, f1 = (_defined(ratio) for ratio in (hits / called.sum(0), hits / support, 2 * hits / both))
+    rows = zip(precision, recall, f1, support.tolist(), strict=True)
+    columns, present = probabilities.T.contiguous(), truth.T.contiguous()
+    return [
+        LabelFigures(*row, auc(scores, own), average_precision(scores, own))
+        for row, scores, own in zip(rows, columns, present, strict=True)
+    ]
+
+
+def micro_f1(called: Tensor, truth: Tensor) -> float | None:
+    """F1 over all pairs of an image and a label (N, classes); None where no label is given and none is right."""
+    both = int(called.sum() + truth.sum())
+    return 2 * int((called & truth).sum()) / both if both else None
+
+
+@dataclass(frozen=True)
+class LabelFigures(ClassFigures):
+    """One label against its absence, and its average precision."""
+
+    ap: float | None
+
+
 def nll(logits: Tensor, labels: Tensor) -> float:
     """Mean negative log-likelihood: cross entropy, not smoothed."""
     return F.cross_entropy(logits.double(), labels).item()

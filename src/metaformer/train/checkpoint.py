@@ -26,9 +26,9 @@ class Progress:
     count: int = 0
     seconds: float = 0.0
     best: float = -1.0
-    """Highest top-1 so far, in percent."""
+    """Highest score so far, in percent: top-1, say."""
     stale: int = 0
-    """Epochs since the one of the highest top-1."""
+    """Epochs since the one of the highest score."""
     stopped: bool = False
     """Whether patience= has ended the run."""
     planned: float = 0.0

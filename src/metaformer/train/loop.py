@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader
-from metaformer.runs import Run, replace_folder, write_text
+from metaformer.runs import SCORES, Run, replace_folder, write_text
 from metaformer.train.checkpoint import Progress, State, restore, save
 from metaformer.train.display import Display
 from metaformer.train.length import FIRST, WARM, Budget, image_side
@@ -29,10 +29,10 @@ from metaformer.weights.pretrained import save_pretrained
 
 
 class Judged(Protocol):
-    """What a task's evaluation must say: top-1 in percent, and a loss."""
+    """What a task's evaluation must say: scores in percent, the first of them deciding which is the best; and a loss."""
 
     @property
-    def top1(self) -> float: ...
+    def scores(self) -> dict[str, float]: ...
     @property
     def loss(self) -> float: ...
 
@@ -272,7 +272,7 @@ class Fit:
             "epoch": epoch,
             "train_loss": loss,
             "val_loss": judged.loss,
-            "top1": judged.top1,
+            **judged.scores,
             "lr": self.state.optimizer.param_groups[0]["lr"],
             "gradient_norm": progress.norm_sum / progress.count,
             "seconds": progress.seconds,
@@ -280,10 +280,11 @@ class Fit:
         }
         line |= {"image_size": self.side(progress)} if self.recipe.start_size is not None else {}
         line |= {"planned": progress.planned} if progress.planned else {}
-        about = self.about | {"epoch": epoch, "top1": line["top1"]}
+        key, score = next(iter(judged.scores.items()))
+        about = self.about | {"epoch": epoch, **judged.scores}
         progress.stale += 1
-        if judged.top1 > progress.best:
-            progress.best, progress.stale = judged.top1, 0
+        if score > progress.best:
+            progress.best, progress.stale = score, 0
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
         if self.recipe.keep:
             self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
@@ -291,7 +292,7 @@ class Fit:
             file.write(json.dumps(line) + "\n")
         display.say(
             f"{self._counted(progress)}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
-            f"top-1 {line['top1']:6.2f} %  {line['images_per_second']:5.0f} images/s"
+            f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.0f} images/s"
         )
         progress.next_epoch()
         if budget is not None:
@@ -301,7 +302,7 @@ class Fit:
                 display.plan(self.total(progress))
         if progress.stale == self.recipe.patience and not self.ended(progress):
             progress.stopped = True
-            display.say(f"ends here: no better top-1 in {progress.stale} epochs (patience={self.recipe.patience})")
+            display.say(f"ends here: no better {SCORES[key]} in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
 
     def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:

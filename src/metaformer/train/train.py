@@ -20,8 +20,7 @@ from metaformer.data.dataset import Data, split_csv
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
 from metaformer.recipes import RECIPES
-from metaformer.runs import Run, create_run, weights_of, write_text
-from metaformer.tasks.classification import Classification
+from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
 from metaformer.train.loop import Fit
@@ -29,6 +28,7 @@ from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
+from metaformer.train.task import make_task
 from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
@@ -92,15 +92,17 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
+    task, told = make_task(recipe, data, preprocess, device)
+    kind = "multilabel" if data.multi else "classification"
     view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     view = None if recipe.crop is None and recipe.randaugment is None else view
     workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
     judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
-    augment = Augment.of(recipe, mirrors=data.mirrors)
+    augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
-    task, batch = Classification(data.classes, recipe.label_smoothing), recipe.batch
+    batch = recipe.batch
     if not isinstance(batch, int):
         trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1])
         batch, why = trial.largest(len(data.train))
@@ -111,12 +113,12 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
         task=task,
-        train=Loader(data.train, batch, preprocess, device, workers=workers, view=view, augment=augment),
+        train=Loader(data.train, batch, preprocess, device, workers=workers, view=view, augment=augment, balanced=balanced),
         val=Loader(data.val, batch, preprocess, device, workers=judging),
         precision=precision,
-        about={"task": "classification", "classes": list(data.classes), "preprocess": preprocess.to_dict()},
+        about={"task": kind, "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=notice_after(device),
-        notes=notes,
+        notes=(*notes, *told),
         stride=_stride(model),
     )
     _try(fit)
@@ -173,7 +175,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         finally:
             damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
             _list_unreadable(run, damaged, quiet=quiet)
-        display.say(f"best top-1 {progress.best:.2f} % on {val:,} held-out images")
+        display.say(f"best {SCORES[score_of(run.metrics[-1])]} {progress.best:.2f} % on {val:,} held-out images")
     return run
 
 

@@ -61,7 +61,19 @@ import metaformer
 predictor = metaformer.Predictor("hf:{{ repo }}")
 print(predictor(["photo.jpg"])[0].top)
 ```
-{% if figures %}
+{% if figures.map is defined %}
+## Figures
+
+On {{ figures.images }} held-out images, of which each may have several labels:
+
+| figure | value |
+|---|---:|
+| mAP | {{ "%.2f" | format(figures.map) }} % |
+{%- for name, key in (("micro F1", "micro_f1"), ("macro F1", "macro_f1")) if figures[key] is not none %}
+| {{ name }} at 0.5 | {{ "%.4f" | format(figures[key]) }} |
+{%- endfor %}
+| loss | {{ "%.4f" | format(figures.loss) }} |
+{% elif figures %}
 ## Figures
 
 On {{ figures.images }} held-out images:
@@ -221,8 +233,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _public(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without the folders of the machine that it ran on: of the data's path its last part stays."""
+    """A recipe without the folders of the machine that it ran on: of the data's and the teacher's path the last part stays."""
     if "data" not in recipe:
         return recipe
     name, colon, path = str(recipe["data"]).rpartition(":")
-    return recipe | {"data": name if colon else Path(path).name or path}
+    teacher = recipe.get("teacher")
+    kept = {"teacher": Path(teacher).name} if isinstance(teacher, str) and ":" not in teacher else {}
+    return recipe | {"data": name if colon else Path(path).name or path} | kept
