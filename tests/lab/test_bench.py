@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +15,10 @@ from tests.tiny import command
 
 from metaformer.lab import bench as bench_module
 from metaformer.lab.bench import Plan, bench
-from metaformer.lab.contestants import CEILING, Contestant, enter
+from metaformer.lab.contestants import CEILING, Contestant, enter, fastest
 from metaformer.lab.standings import Standing, claims, draw, said, texts, write_all
 from metaformer.lab.turns import Outcome, Turns, compete
-from metaformer.lab.worker import Built, Cell
+from metaformer.lab.worker import Built, Cell, Ready
 
 BASE = "timm torch fp32"
 
@@ -219,3 +220,22 @@ def test_scaling(tmp_path: Path) -> None:
     assert [(point["batch"], point["size"]) for point in found["points"]["resolution"]["Pooling"]] == [(4, 32), (1, 64)]
     assert all(point["error"] is None for kind in found["points"].values() for points in kind.values() for point in points)
     assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_the_quickest_way_is_found_at_the_first_call() -> None:
+    called: list[str] = []
+
+    def way(name: str, seconds: float) -> Ready:
+        def go() -> None:
+            called.append(name)
+            time.sleep(seconds)
+
+        return Ready(go, 1)
+
+    chosen = fastest([way("slow", 0.03), way("quick", 0.0), way("middling", 0.01)])
+    assert called == []  # while others are built
+    chosen.go()
+    assert called.count("slow") == called.count("middling") == 3
+    called.clear()
+    chosen.go()
+    assert called == ["quick"]

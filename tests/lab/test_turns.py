@@ -53,7 +53,7 @@ def test_what_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert (weak.error, weak.rates) == ("RuntimeError: out of breath, in round 4", [])  # two calls were to prepare
 
 
-def test_time_that_is_up_leaves_three_rounds_and_builds_nobody(tmp_path: Path) -> None:
+def test_time_that_is_up_leaves_few_rounds_and_builds_nobody(tmp_path: Path) -> None:
     field = [contestant("good", partial(steady, seconds=1.0))]
     now = time.monotonic()
     assert len(compete(cell(tmp_path), field, TURNS, until=now)[0].rates) == LEAST

@@ -140,7 +140,8 @@ def _pairs(present: set[tuple[str, str]]) -> list[tuple[str, Chosen, Chosen]]:
     """Title, which of ours, which of the peers'."""
     best = [(f"our best {p} over the peers' best {p}", _is([p]), _is([p])) for p in ("fp32", "bf16", "fp16")]
     rest = [
-        ("our int8 over the peers' best bf16 or int8", _is(["int8"]), _is(["bf16", "int8"])),
+        ("our int8 over the peers' best bf16", _is(["int8"]), _is(["bf16"])),
+        ("our int8 over the peers' int8", _is(["int8"]), _is(["int8"])),
         ("our best fp32 over eager fp32", _is(["fp32"]), _is(["fp32"], "torch")),
     ]
     same = [

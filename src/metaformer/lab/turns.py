@@ -17,8 +17,8 @@ from pathlib import Path
 from metaformer.lab.contestants import Contestant
 from metaformer.lab.worker import Built, Cell, FailedError, Worker
 
-LEAST = 3
-"""Rounds that are measured also where time is short."""
+LEAST = 6
+"""Rounds that are measured also where time is short: of fewer, no interval of 95 % can be had by drawing them again."""
 LIMIT = 600.0
 """Seconds without an answer after which a contestant has failed."""
 GRACE = 30.0
@@ -70,7 +70,7 @@ def compete(
 ) -> list[Outcome]:
     """Measures the contestants on one cell: an outcome for each, in the order of `field`.
 
-    From `until` on no round is begun beyond the third, from `end` on nobody is built; both are of time.monotonic.
+    From `until` on no round is begun beyond those, from `end` on nobody is built; both are of time.monotonic.
     """
     outcomes = [Outcome(one) for one in field]
     with tempfile.TemporaryDirectory() as logs:
@@ -126,8 +126,8 @@ def _attempt(one: Outcome, workers: dict[str, Worker], step: Callable[[], None])
 
 def _prepare(one: Outcome, worker: Worker, seconds: float) -> None:
     """The first calls, and how many make a turn."""
-    one.peak = worker.peak(LIMIT)
     once = worker.seconds(1, LIMIT)
+    one.peak = worker.peak(LIMIT)
     if once < seconds / 4:  # a short call is told better by several
         calls = max(1, math.ceil(seconds / 4 / max(once, 1e-6)))
         once = worker.seconds(calls, LIMIT) / calls

@@ -84,45 +84,66 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
-    model = _build(recipe, data, size) if model is None else _fitting(model, data, recipe)
-    notes = _fill(model, recipe) if recipe.weights is not None and saved is None else ()
-    if recipe.start_size is not None:
-        _check_growth(recipe, model, size)
-    notes = (*notes, *choose_parts(model, recipe))
+    model, notes = _learner(recipe, data, model, size, fresh=saved is None)
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     task, told = make_task(recipe, data, preprocess, device)
-    kind = "multilabel" if data.multi else "classification"
-    view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
-    view = None if recipe.crop is None and recipe.randaugment is None else view
-    workers = default_workers(data.train, view, device) if recipe.workers is None else recipe.workers
-    judging = default_workers(data.val, None, device) if recipe.workers is None else recipe.workers
-    augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
+    batch, why = _batch(recipe, data, Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1]))
+    train, val, augment = _loaders(recipe, data, preprocess, device, batch)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
-    batch = recipe.batch
-    if not isinstance(batch, int):
-        trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1])
-        batch, why = trial.largest(len(data.train))
-        notes = (*notes, f"{why}; lr={recipe.lr:g} is not rescaled")
     recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named, batch=batch)
+    kind = "multilabel" if data.multi else "classification"
     fit = Fit(
         recipe=recipe,
         state=State(model, make_optimizer(model, recipe), average, scaler),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
         task=task,
-        train=Loader(data.train, batch, preprocess, device, workers=workers, view=view, augment=augment, balanced=balanced),
-        val=Loader(data.val, batch, preprocess, device, workers=judging),
+        train=train,
+        val=val,
         precision=precision,
         about={"task": kind, "classes": list(data.classes), "preprocess": preprocess.to_dict()},
         every=notice_after(device),
-        notes=(*notes, *told),
+        notes=(*notes, *told, *why),
         stride=_stride(model),
     )
     _try(fit)
     return fit
+
+
+def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...]]:
+    """The model, with the weights that a fresh run starts from and with what is not to learn frozen; a sentence on each."""
+    model = _build(recipe, data, size) if model is None else _fitting(model, data, recipe)
+    notes = _fill(model, recipe) if recipe.weights is not None and fresh else ()
+    if recipe.start_size is not None:
+        _check_growth(recipe, model, size)
+    return model, (*notes, *choose_parts(model, recipe))
+
+
+def _batch(recipe: Recipe, data: Data, trial: Trial) -> tuple[int, tuple[str, ...]]:
+    """Images per optimizer step, and how it comes to be so many where memory decides."""
+    if isinstance(recipe.batch, int):
+        return recipe.batch, ()
+    batch, why = trial.largest(len(data.train))
+    return batch, (f"{why}; lr={recipe.lr:g} is not rescaled",)
+
+
+def _loaders(
+    recipe: Recipe, data: Data, preprocess: Preprocess, device: torch.device, batch: int
+) -> tuple[Loader, Loader, Augment]:
+    """What is learnt from, augmented, and what judges; and what is done to whole batches."""
+    view = None
+    if recipe.crop is not None or recipe.randaugment is not None:
+        view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
+    learning, judging = (
+        default_workers(split, seen, device) if recipe.workers is None else recipe.workers
+        for split, seen in ((data.train, view), (data.val, None))
+    )
+    augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
+    train = Loader(data.train, batch, preprocess, device, workers=learning, view=view, augment=augment, balanced=balanced)
+    return train, Loader(data.val, batch, preprocess, device, workers=judging), augment
 
 
 def _try(fit: Fit) -> None:
