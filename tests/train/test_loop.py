@@ -23,7 +23,8 @@ from metaformer.tasks.classification import Classification, Distillation, Evalua
 from metaformer.tasks.multilabel import Multilabel
 from metaformer.train.checkpoint import Progress
 from metaformer.train.display import Display
-from metaformer.train.loop import Fit, accumulate
+from metaformer.train.loop import Fit
+from metaformer.train.step import accumulate
 from metaformer.train.train import prepare, start
 
 pytestmark = pytest.mark.usefixtures("thread")

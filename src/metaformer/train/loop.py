@@ -1,4 +1,4 @@
-"""The loop: steps, epochs, evaluation, saves. It divides the loss once and knows no task."""
+"""The loop: steps, epochs, evaluation, saves. It knows no task."""
 
 import json
 import math
@@ -6,11 +6,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,58 +23,10 @@ from metaformer.train.checkpoint import Progress, State, restore, save
 from metaformer.train.display import Display
 from metaformer.train.length import FIRST, WARM, Budget, image_side
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
-from metaformer.train.optim import clips_itself, gradient_norm, learning_rate, set_learning_rate
+from metaformer.train.optim import learning_rate
 from metaformer.train.parts import training_mode
+from metaformer.train.step import Task, take_step
 from metaformer.weights.pretrained import save_pretrained
-
-
-class Judged(Protocol):
-    """What a task's evaluation must say: scores in percent, the first of them deciding which is the best; and a loss."""
-
-    @property
-    def scores(self) -> dict[str, float]: ...
-    @property
-    def loss(self) -> float: ...
-
-
-class Task(Protocol):
-    """What the loop asks of a task."""
-
-    def count(self, batch: Batch) -> int: ...
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor: ...
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged: ...
-
-
-def accumulate(
-    model: nn.Module, task: Task, micro_batches: Sequence[Batch], precision: torch.dtype = torch.float32
-) -> tuple[Tensor, int]:
-    """Adds the gradient of the mean loss over all micro-batches, however they were cut; returns loss sum and count."""
-    device = micro_batches[0].images.device
-    count = sum(task.count(batch) for batch in micro_batches)
-    total = torch.zeros((), device=device)
-    for batch in micro_batches:
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = task.loss_sum(model, batch)
-        (loss / count).backward()
-        total += loss.detach()
-    return total, count
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A task whose losses are so large that gradients in half precision do not vanish."""
-
-    task: Task
-    scaler: torch.amp.GradScaler
-
-    def count(self, batch: Batch) -> int:
-        return self.task.count(batch)
-
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        return cast(Tensor, self.scaler.scale(self.task.loss_sum(model, batch)))
-
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged:
-        return self.task.evaluate(model, batches)
 
 
 @dataclass(frozen=True)
@@ -201,33 +153,8 @@ class Fit:
             display.say(f"hours={self.recipe.hours:g} are over after {progress.planned:.1f} epochs")
 
     def step(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor, int]:
-        """One optimizer step; the batch's loss sum, the gradient's norm before clipping, and the images it learnt from.
-
-        These are none where the step was skipped.
-        """
-        model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
-        set_learning_rate(optimizer, lr)
-        optimizer.zero_grad(set_to_none=True)
-        task = self.task if scaler is None else Scaled(self.task, scaler)
-        loss, count = accumulate(self.forward, task, batch.parts(self.recipe.accumulate), self.precision)
-        if scaler is not None:
-            loss = loss / scaler.get_scale()
-            scaler.unscale_(optimizer)
-        norm = gradient_norm(model)
-        if scaler is not None and loss.isfinite() and not norm.isfinite() and scaler.get_scale() > 1:
-            norm = torch.zeros_like(norm)  # the scaler leaves such a step out and halves its scale: no cause for alarm
-        if self.recipe.nonfinite == "skip" and not (loss + norm).isfinite():
-            if scaler is not None:
-                scaler.update()
-            return loss, norm, 0
-        if self.recipe.clip is not None and not clips_itself(self.recipe):
-            nn.utils.clip_grads_with_norm_(model.parameters(), self.recipe.clip, norm)
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
-        return loss, norm, count
+        """One optimizer step, as `train.step.take_step` does it."""
+        return take_step(self.recipe, self.state, self.forward, self.task, self.precision, batch, lr)
 
     def _look(self, run: Run, recent: Recent, display: Display) -> None:
         """Waits for the device; lists the steps that were not finite. Raises NonFiniteError unless such steps are skipped."""

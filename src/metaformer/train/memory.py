@@ -11,8 +11,8 @@ import torch
 
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
-from metaformer.train.loop import Task, accumulate
 from metaformer.train.optim import make_optimizer
+from metaformer.train.step import Task, accumulate
 from metaformer.weights.pretrained import Model
 
 MOST = 1024
