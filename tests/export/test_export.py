@@ -204,6 +204,11 @@ def test_cases() -> None:
     assert all(pixels.dtype == np.uint8 for pixels in made.values())
     image = made["hard borders, batch of 3"][1, 2]
     assert (image[0, 5], image[5, 0], image[-1, 5], image[5, -1]) == (255, 255, 0, 0)
+    whole, upper, lower = made["photograph, batch of 3"]
+    assert 30 < whole.std() < 100
+    assert not np.array_equal(upper, lower)
+    rough = [np.abs(np.diff(made[name].astype(int), axis=-1)).mean() for name in ("noise", "photograph, batch of 3")]
+    assert rough[1] < rough[0] / 2  # as photographs are
     assert len(cases(preprocess, free=False)) == len(made) - 2
 
 

@@ -1,10 +1,13 @@
-"""What runs an exported file beside the model in torch: on noise, on hard borders, on other batches and sides."""
+"""What runs an exported file beside the model in torch: on a photograph, noise, hard borders, other batches and sides."""
 
 from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from metaformer.data.decode import decode_array
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.infer.engines import Logits
 from metaformer.weights.pretrained import Model
@@ -30,10 +33,24 @@ def cases(preprocess: Preprocess, *, free: bool) -> dict[str, Pixels]:
         "hard borders, batch of 3": drawn(3, channels, size, size),
         "black and white": np.stack([np.full((channels, size, size), value, np.uint8) for value in (0, 255)]),
     }
+    if PHOTOGRAPH.is_file() and channels in (1, 3):
+        made["photograph, batch of 3"] = photographs(preprocess)
     if free:
         for height, width in ((size + 1 | 1, max(3, size - 3) | 1), (max(3, size // 2) | 1, size + 7 | 1)):
             made[f"hard borders, {height} × {width}"] = drawn(2, channels, height, width)
     return made
+
+
+PHOTOGRAPH = Path(str(files("matplotlib"))) / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+"""It comes with matplotlib, but not with every distribution's."""
+
+
+def photographs(preprocess: Preprocess) -> Pixels:
+    """All of the photograph, its upper half and its lower half, as the model is shown images."""
+    whole = decode_array(PHOTOGRAPH, len(preprocess.mean))
+    half = len(whole) // 2
+    fitted = np.stack([preprocess.fitted_array(part) for part in (whole, whole[:half], whole[half:])])
+    return np.ascontiguousarray(fitted.transpose(0, 3, 1, 2))
 
 
 def noise(batch: int, channels: int, height: int, width: int) -> Pixels:
