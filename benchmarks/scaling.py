@@ -20,7 +20,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from metaformer import MLN, Attention, Identity, LayerNorm, MetaFormerConfig, Pooling, Random, Scale, SepConv
+from metaformer import (
+    MLN,
+    Attention,
+    DepthwiseConv,
+    Fourier,
+    Identity,
+    LayerNorm,
+    MaxPooling,
+    MetaFormerConfig,
+    Pooling,
+    Random,
+    Scale,
+    SepConv,
+    SpatialFC,
+)
 from metaformer.core.layers import Norm
 from metaformer.core.mixers import Mixer
 from metaformer.core.model import Block
@@ -37,9 +51,13 @@ MIXERS: dict[str, tuple[Callable[[int], Mixer], Norm]] = {
     "Identity": (lambda grid: Identity(), LayerNorm()),
     "Identity, MLN": (lambda grid: Identity(), MLN()),
     "Pooling": (lambda grid: Pooling(), LayerNorm()),
+    "MaxPooling": (lambda grid: MaxPooling(), LayerNorm()),
+    "DepthwiseConv": (lambda grid: DepthwiseConv(), LayerNorm()),
     "SepConv": (lambda grid: SepConv(), LayerNorm()),
     "Attention": (lambda grid: Attention(), LayerNorm()),
     "Random": (lambda grid: Random(grid=grid), LayerNorm()),
+    "SpatialFC": (lambda grid: SpatialFC(grid=grid), LayerNorm()),
+    "Fourier": (lambda grid: Fourier(), LayerNorm()),
 }
 """By name: the mixer for a grid of tokens, and the norm before it."""
 
