@@ -99,6 +99,8 @@ class Recipe:
     """Whether training runs through torch.compile."""
     workers: int | None = None
     """Processes that read images; by default none for images in memory, else by the number of cores."""
+    log: str | None = None
+    """Who is told beside metrics.jsonl, with commas between: tensorboard, wandb, mlflow; `none` for nobody."""
 
     def __post_init__(self) -> None:
         for key, kinds in KINDS.items():
@@ -118,10 +120,25 @@ class Recipe:
                 close = get_close_matches(value, allowed, n=1, cutoff=0.6)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise ValueError(f"{key}={value!r} is not one of {', '.join(allowed)}{hint}")
+        for word in self.trackers:
+            if word not in TRACKERS or self.trackers.count(word) > 1:
+                close = get_close_matches(word, TRACKERS, n=1, cutoff=0.6)
+                hint = f"; did you mean {close[0]}?" if close and word not in TRACKERS else ""
+                raise ValueError(f"log={word!r} is not one of {', '.join(TRACKERS)}, each once, with commas between{hint}")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `log`."""
+        return () if self.log is None else tuple(self.log.split(","))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
         return {"schema": SCHEMA} | asdict(self)
+
+    def flat(self) -> dict[str, Any]:
+        """The settings by name, as a command line has them: changed fields of the model are `model.<field>`."""
+        settings = {key: getattr(self, key) for key in ("model", *KEYS)}
+        return settings | {f"model.{key}": text for key, text in self.changes.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
@@ -143,6 +160,8 @@ CHOICES = {
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),
 }
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What `log=` may name."""
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off

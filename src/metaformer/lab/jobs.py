@@ -49,13 +49,21 @@ def train(
     else:
         if str(model).endswith(".json") and "recipe" in settings:
             raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
-        settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
-        asked = _row(settings, "small")
-        data = _opened(asked, None, quiet=quiet)
-        recipe = asked if data.image_size is not None else _row(settings, "photos")
+        settings = (_handed(own, settings) if own is not None else named(str(model), settings)) | settings
+        recipe, data = planned(settings, None, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
     report(run, own, data)
     return run
+
+
+def planned(settings: dict[str, Any], split: Path | None, *, quiet: bool) -> tuple[Recipe, Data]:
+    """The recipe that settings with a model make, which the images may decide, and the data, opened; `split` as in a run.
+
+    Raises ValueError or FileNotFoundError with a sentence, before data is opened where it can.
+    """
+    asked = _row(settings, "small")
+    data = _opened(asked, split, quiet=quiet)
+    return asked if data.image_size is not None else _row(settings, "photos"), data
 
 
 def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
@@ -97,7 +105,7 @@ def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
     return {"model": CUSTOM, "weights": None, "drop_path": model.config.drop_path, "head_dropout": model.config.head_dropout}
 
 
-def _named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+def named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a name or a recipe.json stands for. Raises FileNotFoundError where it is neither."""
     if model.endswith(".json"):
         recipe = Recipe.from_dict(read_json(Path(model)))

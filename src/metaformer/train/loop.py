@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -39,6 +39,29 @@ class Task(Protocol):
     def count(self, batch: Batch) -> int: ...
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor: ...
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged: ...
+
+
+class Watcher(Protocol):
+    """Is told how a run goes on. `done` counts optimizer steps since the run's start.
+
+    What it raises ends the training there, as a kill would: the run can go on.
+    """
+
+    def begin(self, done: int) -> None:
+        """From here on; steps after `done` that it was told of, before a kill or a rewind, never were."""
+        ...
+
+    def step(self, done: int, figures: Mapping[str, float]) -> None:
+        """Every `TOLD` steps: loss, learning rate, the gradient's norm."""
+        ...
+
+    def epoch(self, done: int, line: Mapping[str, Any]) -> None:
+        """Once an epoch, when all is saved: the line of metrics.jsonl. No epoch is told twice."""
+        ...
+
+
+TOLD = 50
+"""Steps between two of which watchers are told, because to know the loss is to wait for the device."""
 
 
 def accumulate(
@@ -91,6 +114,7 @@ class Fit:
     """Steps after which at the latest a loss that is no number is noticed."""
     notes: tuple[str, ...] = ()
     """What a person should know of the weights that it starts from, a sentence each."""
+    watchers: tuple[Watcher, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -107,6 +131,8 @@ class Fit:
         write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
             save(run, self.state, progress, self.about)
+        for watcher in self.watchers:
+            watcher.begin(self.done(progress))
         with _interrupts() as interrupted:
             while progress.epoch < self.recipe.epochs:
                 try:
@@ -142,6 +168,10 @@ class Fit:
                 progress.count += count
                 if self.state.average is not None:
                     self.state.average.update(self.state.model, self.done(progress))
+            if self.watchers and count and self.done(progress) % TOLD == 0:
+                figures = {"loss": loss.item() / count, "lr": lr, "gradient_norm": norm.item()}
+                for watcher in self.watchers:
+                    watcher.step(self.done(progress), figures)
             if count and display.due():
                 speed = progress.count / (time.perf_counter() - started)
                 epoch = f"epoch {progress.epoch + 1}/{self.recipe.epochs}  step {progress.step}/{self.steps}"
@@ -208,6 +238,8 @@ class Fit:
         rewinds = progress.rewinds + 1
         progress.become(replace(restore(run, self.state), rewinds=rewinds))
         save(run, self.state, progress, self.about)
+        for watcher in self.watchers:
+            watcher.begin(self.done(progress))
         back = f"back to epoch {progress.epoch + 1}, step {progress.step + 1}, with lr times {0.5**rewinds:g}"
         display.say(f"{found}; {back}")
 
@@ -243,6 +275,8 @@ class Fit:
         )
         progress.next_epoch()
         save(run, self.state, progress, self.about)
+        for watcher in self.watchers:
+            watcher.epoch(self.done(progress), line)
 
 
 @contextmanager
