@@ -105,6 +105,13 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"changes": {"norm": 3}}, "changes={'norm': 3} is not texts by name, such as {'norm': 'BatchNorm()'}"),
         ({"changes": "norm"}, "changes='norm' is not texts by name"),
         ({"epohcs": 1}, "no setting 'epohcs', did you mean epochs?"),
+        ({"log": ""}, "log='' is not one of tensorboard, wandb, mlflow, each once, with commas between"),
+        ({"log": "wandb, mlflow"}, "log=' mlflow' is not one of tensorboard, wandb, mlflow"),
+        ({"log": "wandb,wandb"}, "log='wandb' is not one of tensorboard, wandb, mlflow, each once, with commas between"),
+        (
+            {"log": "tensorbord"},
+            "log='tensorbord' is not one of tensorboard, wandb, mlflow, each once",
+        ),
     ],
 )
 def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
@@ -119,6 +126,18 @@ def test_limits_are_of_settings() -> None:
 @pytest.mark.parametrize("settings", [{"device": "cuda:1"}, {"clip": None}, {"lr": 1}, {"flip": 0}, {"drop_path": 0.99}])
 def test_recipe_takes(settings: dict[str, Any]) -> None:
     assert asdict(Recipe(model="x", **settings)) == asdict(Recipe(model="x")) | settings
+
+
+def test_log_names_trackers() -> None:
+    assert [Recipe(model="x", log=log).trackers for log in (None, "wandb", "mlflow,tensorboard")] == [
+        (), ("wandb",), ("mlflow", "tensorboard"),
+    ]  # fmt: skip
+
+
+def test_flat_is_every_setting_by_the_name_it_is_typed_by() -> None:
+    flat = Recipe(model="x", lr=1.0, changes={"norm": "MLN()"}).flat()
+    assert flat.keys() == {"model", "model.norm", *KEYS}
+    assert (flat["lr"], flat["model.norm"]) == (1.0, "MLN()")
 
 
 def test_recipe_is_frozen() -> None:

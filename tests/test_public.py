@@ -85,7 +85,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
         {"images": 300, "budget": 0.5, "weight_only": False, "out": None, "force": False},
     ),
     "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
-    "tune": ({"model": REQUIRED, "space": None}, {"trials": 20, "hours": None, "prune": True, "settings": KEYWORDS}),
+    "tune": ({"model": REQUIRED, "space": None}, {"trials": 20, "within_hours": None, "prune": True, "settings": KEYWORDS}),
     "evaluate": ({"source": REQUIRED}, {"data": None, "device": "auto"}),
     "MetaFormer": ({"config": REQUIRED}, {}),
 }

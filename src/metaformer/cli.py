@@ -270,7 +270,7 @@ def tune(
     from metaformer.lab.tables import tuned_text
 
     space, rest = split(settings or [])
-    found = search(model, space, trials=trials, hours=hours, prune=prune, quiet=as_json, **parse(rest, ("name", "root")))
+    found = search(model, space, trials=trials, within_hours=hours, prune=prune, quiet=as_json, **parse(rest, ("name", "root")))
     print(json.dumps(found.to_dict(), indent=2) if as_json else f"\n{tuned_text(found)}")
 
 
@@ -365,6 +365,7 @@ FILES = {
     "confusion.png": "which class is called which",
     "predictions.png": "held-out images: the surest mistakes, then right answers",
     "samples": "the digits predicted above",
+    "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
     "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
     "split.csv": "which image learns and which judges",
     "bad_images.csv": "images that cannot be read, and why",

@@ -65,7 +65,7 @@ def assert_equal(run: Run, whole: Run) -> None:
     assert unlike <= {"best.old", "last.old"}  # where the kill left the last thing of all undone
 
 
-@pytest.mark.parametrize("steps", range(1, STEPS))
+@pytest.mark.parametrize("steps", range(1, STEPS + 1))
 def test_ctrl_c_after_any_step(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     before = signal.getsignal(signal.SIGINT)
     after_steps(monkeypatch, steps, lambda: signal.raise_signal(signal.SIGINT))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.lab import plots
-from metaformer.runs import Run, is_run, open_run
+from metaformer.runs import Run, open_run
 
 FIGURES = ("epochs", "best_epoch", "best_top1", "last_top1", "last_val_loss", "last_train_loss", "seconds", "images_per_second")
 
@@ -54,9 +54,9 @@ def compare(*runs: str | Path, root: str | Path = "runs", out: str | Path = "com
 
 
 def _opened(run: str | Path, root: Path) -> Run:
-    """A run by its path, else by its name."""
-    named = root / run
-    return open_run(named if not Path(run).exists() and is_run(named) else run)
+    """A run by its path, or by its name."""
+    is_name = Path(run).name == str(run) and not Path(run).exists()
+    return open_run(root / run if is_name else run)
 
 
 def _figures(lines: Sequence[dict[str, Any]]) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run, open_run
-from metaformer.train.display import Watch
+from metaformer.train.display import Watch, say
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model
@@ -47,20 +47,24 @@ def train(
             data = _opened(run.recipe, run.path / "split.csv", quiet=quiet)
             go_on(run, data, own, quiet=quiet)
     else:
-        if str(model).endswith(".json") and "recipe" in settings:
-            raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
-        settings = (_handed(own, settings) if own is not None else named(str(model), settings)) | settings
-        recipe, data = planned(settings, None, quiet=quiet)
+        recipe, data = resolve(model, settings, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet)
-    report(run, own, data)
+    try:
+        report(run, own, data)
+    except KeyboardInterrupt:
+        say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
+        raise
     return run
 
 
-def planned(settings: dict[str, Any], split: Path | None, *, quiet: bool) -> tuple[Recipe, Data]:
-    """The recipe that settings with a model make, which the images may decide, and the data, opened; `split` as in a run.
-
-    Raises ValueError or FileNotFoundError with a sentence, before data is opened where it can.
-    """
+def resolve(
+    model: str | Path | Model, settings: dict[str, Any], *, quiet: bool, split: Path | None = None
+) -> tuple[Recipe, Data]:
+    """The recipe of a new run, and the data set that it names; `model` and `settings` as `train` takes them."""
+    own = model if isinstance(model, MetaFormer | Peer) else None
+    if str(model).endswith(".json") and "recipe" in settings:
+        raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
+    settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
     asked = _row(settings, "small")
     data = _opened(asked, split, quiet=quiet)
     return asked if data.image_size is not None else _row(settings, "photos"), data
@@ -105,7 +109,7 @@ def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
     return {"model": CUSTOM, "weights": None, "drop_path": model.config.drop_path, "head_dropout": model.config.head_dropout}
 
 
-def named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that a name or a recipe.json stands for. Raises FileNotFoundError where it is neither."""
     if model.endswith(".json"):
         recipe = Recipe.from_dict(read_json(Path(model)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from metaformer.config import Recipe, revise
 from metaformer.data.dataset import Data
 from metaformer.lab import plots
-from metaformer.lab.jobs import named, planned
+from metaformer.lab.jobs import resolve
 from metaformer.lab.report import report
 from metaformer.lab.space import CHANGED, Choice, Range, Space, read_space, setting
 from metaformer.lab.study import (
@@ -46,7 +46,7 @@ def tune(
     space: Mapping[str, str] | None = None,
     *,
     trials: int = 20,
-    hours: float | None = None,
+    within_hours: float | None = None,
     prune: bool = True,
     name: str | None = None,
     root: str | Path = "runs",
@@ -59,13 +59,13 @@ def tune(
     or more is searched on a logarithmic scale. `settings` are the same in every trial, as `train` takes them. A trial
     ends early where it is worse than the median of those before it was at that epoch; `prune=False` trains all to the
     end. The search lies in `root/name`; calling it again, or with that folder as `model`, goes on, and so does a trial
-    that was cut short, at the very step. After `hours` it stops at the end of an epoch. Needs Optuna.
+    that was cut short, at the very step. After `within_hours` it stops at the end of an epoch. Needs Optuna.
 
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, all work saved.
     """
     check_optuna()
-    if trials < 1 or (hours is not None and not 0 < hours < math.inf):
-        raise ValueError(f"trials={trials} and hours={hours}: at least one trial, and more than no time, are wanted")
+    if trials < 1 or (within_hours is not None and not 0 < within_hours < math.inf):
+        raise ValueError(f"{trials} trials within {within_hours} hours: at least one trial, and more than no time, are wanted")
     if (Path(model) / "tune.json").is_file():
         if space or settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a search goes on as it is: tune {model} without settings, or start a new one")
@@ -75,9 +75,8 @@ def tune(
         plan = Plan(str(model), settings, dict(space or {}))
         path = _folder(plan, root, name)
     ranges = _checked(plan)
-    until = math.inf if hours is None else time.monotonic() + 3600 * hours
-    whole = named(plan.model, plan.settings) | plan.settings
-    recipe, data = planned(whole, path / "trials" / "000" / "split.csv", quiet=quiet)
+    until = math.inf if within_hours is None else time.monotonic() + 3600 * within_hours
+    recipe, data = resolve(plan.model, plan.settings, quiet=quiet, split=_place(path, 0) / "split.csv")
     if not path.exists():
         _try_out(recipe, data, ranges)
         path.mkdir(parents=True)
@@ -112,7 +111,7 @@ class Searching:
         to_go_on = f"to go on: metaformer tune {self.path}"
         try:
             while ended(self.study) < self.trials and time.monotonic() < self.until:
-                self._try(next_trial(self.study, self.recipe.seed))
+                self._try(next_trial(self.study, self.space, self.recipe.seed))
         except TimeIsUp:
             self.display.say(f"the hours are over; {to_go_on}")
         except KeyboardInterrupt:
@@ -146,7 +145,9 @@ class Searching:
         if not is_run(path):
             shutil.rmtree(path, ignore_errors=True)  # cut short before there was anything in it
             start(recipe, self.data, None, name=path.name, root=path.parent, quiet=True, watchers=[judge])
-        elif not open_run(path).finished:
+        elif open_run(path).finished:
+            judge.catch_up()
+        else:
             go_on(open_run(path), self.data, None, quiet=True, watchers=[judge])
 
     def _despair(self) -> None:

@@ -96,8 +96,10 @@ def _read(key: str, text: str) -> Range | Choice:
     if len(ends) != 2 or "" in ends:
         raise ValueError(f"{key}={text} is not low..high, such as {key}=1..2")
     low, high = (setting(key, end)[key] for end in ends)
-    if low is None or high is None:
-        raise ValueError(f"{key}={text}: none is not a number; choices have | between them, such as {key}=none|1")
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        raise ValueError(
+            f"{key}={text} is not from number to number; choices have | between them, such as {key}={ends[0]}|{ends[1]}"
+        )
     if low == high:
         raise ValueError(f"{key}={text} is one value, not a range: give the ends apart, or {key}={ends[0]}")
     if low > high:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from metaformer.runs import Run
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 WHOLE = 5
 """Trials that are trained to their end before any is compared with others."""
@@ -78,16 +79,30 @@ def _mended(file: Path) -> Path:
     return file
 
 
-def next_trial(study: "Study", seed: int) -> "Trial":
+def next_trial(study: "Study", space: Space, seed: int) -> "Trial":
     """The trial that was cut short, else a new one. What it chooses depends on the seed, its number and those before it."""
-    from optuna.samplers import TPESampler
     from optuna.trial import Trial, TrialState
 
     known = study.get_trials(deepcopy=False)
     cut = [trial for trial in known if trial.state == TrialState.RUNNING]
-    number = cut[0].number if cut else len(known)
-    study.sampler = TPESampler(seed=int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-    return Trial(study, cut[0]._trial_id) if cut else study.ask()
+    if cut:
+        return Trial(study, cut[0]._trial_id)
+    if all(trial.state.is_finished() for trial in known):  # else a kill left one that is still to be asked for
+        study.enqueue_trial(_proposed(known, space, seed))
+    return study.ask()
+
+
+def _proposed(known: Sequence["FrozenTrial"], space: Space, seed: int) -> dict[str, Any]:
+    """What TPE proposes after these trials; found aside, so that a trial is written down with all of it or not at all."""
+    import optuna
+    from optuna.samplers import TPESampler
+
+    drawn = np.random.SeedSequence((seed, len(known))).generate_state(1)[0]
+    aside = optuna.create_study(direction="maximize", sampler=TPESampler(seed=int(drawn)))
+    aside.add_trials(known)
+    trial = aside.ask()
+    suggest(trial, space)
+    return trial.params
 
 
 def suggest(trial: "Trial", space: Space) -> dict[str, str]:
@@ -135,15 +150,18 @@ class Judge:
     """On the monotonic clock; a trial then stops at the end of an epoch."""
     told: Callable[[int, Mapping[str, Any]], None]
 
-    def begin(self, done: int) -> None:
-        """Tells also what a kill kept from being told."""
+    def catch_up(self) -> None:
+        """Tells what a kill kept from being told."""
         known = self.trial.study.trials[self.trial.number].intermediate_values
-        lines = self.run.metrics
-        for line in lines:
+        for line in self.run.metrics:
             if line["epoch"] not in known:
                 self.trial.report(line["top1"], line["epoch"])
-        if lines:
-            self._judge(lines[-1])
+
+    def begin(self, done: int) -> None:
+        """Also ends a trial that a kill kept from being ended."""
+        self.catch_up()
+        for line in self.run.metrics[-1:]:
+            self._judge(line)
 
     def step(self, done: int, figures: Mapping[str, float]) -> None:
         """Nothing: epochs are compared."""

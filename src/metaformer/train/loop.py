@@ -143,7 +143,7 @@ class Fit:
                     self._close_epoch(run, progress, display)
                 except NonFiniteError as found:
                     self._rewind(run, progress, display, found)
-                if interrupted.is_set() and progress.epoch < self.recipe.epochs:
+                if interrupted.is_set():  # in the last epoch too: what comes after training is not wanted either
                     raise KeyboardInterrupt
 
     def _train_epoch(self, run: Run, progress: Progress, display: Display, interrupted: threading.Event) -> None:

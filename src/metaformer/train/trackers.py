@@ -23,9 +23,7 @@ def check_installed(recipe: Recipe) -> None:
         try:
             import_module(CLIENTS[name])
         except ImportError as error:
-            raise ValueError(
-                f"log={name} needs the package {name}: pip install 'metaformer[watch]', or leave it out"
-            ) from error
+            raise ValueError(f"log={name} needs the package {name}: pip install 'metaformer[watch]'") from error
 
 
 @contextmanager
@@ -112,7 +110,7 @@ class TensorBoard:
         if self.writer is not None:
             self.writer.close()
         self.done = done
-        self.writer = SummaryWriter(str(self.folder), purge_step=done + 1)
+        self.writer = SummaryWriter(str(self.folder), purge_step=None if new else done + 1)
         if new:
             rows = "".join(f"| {key} | {value} |\n" for key, value in self.run.recipe.flat().items())
             self.writer.add_text("recipe", f"| setting | value |\n|---|---|\n{rows}", 0)
