@@ -162,6 +162,46 @@ def test_predict_goes_on_past_what_it_cannot_read(copy: Path, images: Path, as_j
     assert str(images / "0.png") in out
 
 
+def test_runs_are_listed_and_compared(run: Run, copy: Path, here: Path) -> None:
+    code, out, err = command("runs")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "runs/tiny"]
+    code, out, err = command("runs", "runs", "--json")
+    (listed,) = json.loads(out)
+    assert (listed["run"], listed["model"], listed["epochs"]) == ("runs/tiny", "caformer_t6", "2/2")
+    shutil.copytree(copy, "runs/other")
+    changed = json.loads((copy / "recipe.json").read_text()) | {"lr": 0.5}
+    (Path("runs/other") / "recipe.json").write_text(json.dumps(changed))
+    code, out, err = command("runs", "tiny", "runs/other", "--out", "both.png")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[:3] == [["setting", "runs/tiny", "runs/other"], ["lr", "0.005", "0.5"], []]
+    assert out.endswith("\ntheir curves: both.png\n")
+    assert Path("both.png").stat().st_size > 5000
+    code, out, err = command("runs", "tiny", "other", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["settings"] == {"lr": [0.005, 0.5]}
+    assert json.loads(out)["figures"]["best_score"] == 2 * [max(line["top1"] for line in run.metrics)]
+    assert Path("compared.png").exists()
+
+
+def test_tune_finds_goes_on_and_says_what_to_type(fashion: str) -> None:
+    fixed = [pair for pair in pairs(QUICK | {"epochs": 1}) if not pair.startswith("lr=")]
+    words = ["tune", "caformer_t6", f"data={fashion}", *fixed, "lr=1e-4..1e-2", "mixup=0|0.2", "name=found", "--trials"]
+    code, out, err = command(*words, 1)
+    assert (code, err) == (0, "")
+    assert re.search(r"^trial 000  lr=\S+  mixup=\S+  top-1 \d+\.\d\d %, the best so far is", out, re.MULTILINE)
+    assert "\nto train it again, or longer with more epochs=: metaformer train caformer_t6 data=" in out
+    code, out, err = command(*words, 2, "--json", "--no-prune", "--hours", "1")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert [trial["number"] for trial in told["trials"]] == [0, 1]
+    code, out, err = command("tune", "runs/found", "--trials", "2")
+    assert (code, err, "trial 000" in out) == (0, "", False)
+    assert "2 finished" in out
+    assert command("tune", "caformer_t6", "--hours", "0", "lr=1|2")[0] == 2
+
+
 def test_weights() -> None:
     code, out, err = command("weights", "caformer_s18.in1k")
     assert (code, err) == (0, "")
@@ -285,11 +325,25 @@ MISTAKES: list[tuple[str, str]] = [
     ("probe runs/tiny k=x", "k=x is not a whole number"),
     ("probe runs/tiny k=0", "k=0 is not between 1 and 96, the training images of fashion-mnist:"),
     ("probe runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on: data=NAME"),
-    ("train caformer_t6 tune=last:5", "tune='last:5' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
+    ("train caformer_t6 learn=last:5", "learn='last:5' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
     ("predict nothing file.txt", "no run 'nothing'"),
     ("predict runs/tiny folder.json", "folder.json has no image in it"),
     ("weights caformr_s18", "no published weights match 'caformr_s18'; did you mean caformer_s18?"),
     ("models nothing*", "no model matches 'nothing*'; metaformer models lists all"),
+    ("runs runs/tiny runs/tny", "no run 'runs/tny', did you mean runs/tiny?"),
+    ("runs tiny runs/tiny", "two runs or more can be compared, each named once"),
+    ("runs nothing", "nothing holds no run; metaformer train makes one"),
+    ("tune caformer_t6 DATA", "nothing to search: give some settings a range or choices, such as lr=1e-4..1e-2"),
+    ("tune caformer_t6 DATA lr=1e-2..1e-4", "lr=1e-2..1e-4 is the wrong way round: write lr=1e-4..1e-2"),
+    ("tune caformer_t6 DATA lrr=1e-4..1e-2", "no setting 'lrr', did you mean lr?"),
+    ("tune caformer_t6 DATA lr=1e-4..1e-2 lr=1|2", "lr= is given twice"),
+    ("tune caformer_t6 DATA lr=1e-4..1e-2 lr=1", "lr= is given twice"),
+    ("tune caformer_t6 DATA epochs=1..5", "epochs= cannot be searched: it must be the same in every trial"),
+    ("tune caformer_t6 DATA lr=1|2 epoch=3", "no setting 'epoch', did you mean epochs?"),
+    ("tune caformr_t6 DATA lr=1|2", "no model 'caformr_t6', did you mean caformer_t6?"),
+    ("tune runs/tiny lr=1|2", "runs/tiny is no search: it has no tune.json. Name a model, such as caformer_t6"),
+    ("tune caformer_t6 DATA lr=1|2 name=tiny", "runs/tiny exists and is not this search: choose another name="),
+    ("train caformer_t6 DATA log=tensorbord", "log='tensorbord' is not one of tensorboard, wandb, mlflow"),
 ]
 
 
@@ -316,7 +370,7 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
         ("train caformer_t6 model.nrm=MLN()", "train caformer_t6 'model.norm=MLN()'"),
         ("train caformer_t6 data=digitz", "train caformer_t6 data=digits"),
         ("eval runs/tny", "eval runs/tiny"),
-        ("train caformer_t6 tune=lorra:4", "train caformer_t6 tune=lora:4"),
+        ("train caformer_t6 learn=lorra:4", "train caformer_t6 learn=lora:4"),
         ("predict caformr_s18 x.png", "predict caformer_s18 x.png"),
     ],
 )

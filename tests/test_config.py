@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, read_tune, revise
+from metaformer.config import KEYS, LIMITS, Recipe, parse, read_json, read_learn, revise
 
 
 @pytest.mark.parametrize(
@@ -120,15 +120,22 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"changes": "norm"}, "changes='norm' is not texts by name"),
         ({"epohcs": 1}, "no setting 'epohcs', did you mean epochs?"),
         (
-            {"tune": "loar"},
-            "tune='loar' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK; did you mean lora?",
+            {"learn": "loar"},
+            "learn='loar' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK; did you mean lora?",
         ),
-        ({"tune": "last:0"}, "tune='last:0' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
-        ({"tune": "last"}, "tune='last' is not one of"),
-        ({"tune": "lora:1.5"}, "tune='lora:1.5' is not one of"),
-        ({"tune": "head:1"}, "tune='head:1' is not one of"),
+        ({"learn": "last:0"}, "learn='last:0' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
+        ({"learn": "last"}, "learn='last' is not one of"),
+        ({"learn": "lora:1.5"}, "learn='lora:1.5' is not one of"),
+        ({"learn": "head:1"}, "learn='head:1' is not one of"),
         ({"layer_decay": 1.1}, "layer_decay=1.1 is not between 0.01 and 1"),
         ({"freeze_norms": 1}, "freeze_norms=1 is not true or false"),
+        ({"log": ""}, "log='' is not one of tensorboard, wandb, mlflow, each once, with commas between"),
+        ({"log": "wandb, mlflow"}, "log=' mlflow' is not one of tensorboard, wandb, mlflow"),
+        ({"log": "wandb,wandb"}, "log='wandb' is not one of tensorboard, wandb, mlflow, each once, with commas between"),
+        (
+            {"log": "tensorbord"},
+            "log='tensorbord' is not one of tensorboard, wandb, mlflow, each once",
+        ),
     ],
 )
 def test_recipe_refuses(settings: dict[str, Any], sentence: str) -> None:
@@ -141,17 +148,29 @@ def test_limits_are_of_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tune", "read"),
+    ("learn", "read"),
     [("all", ("all", 0)), ("head", ("head", 0)), ("last:4", ("last", 4)), ("lora", ("lora", 8)), ("lora:16", ("lora", 16))],
 )
-def test_what_learns_is_read(tune: str, read: tuple[str, int]) -> None:
-    assert Recipe(model="x", tune=tune).tune == tune
-    assert read_tune(tune) == read
+def test_what_learns_is_read(learn: str, read: tuple[str, int]) -> None:
+    assert Recipe(model="x", learn=learn).learn == learn
+    assert read_learn(learn) == read
 
 
 @pytest.mark.parametrize("settings", [{"device": "cuda:1"}, {"clip": None}, {"lr": 1}, {"flip": 0}, {"drop_path": 0.99}])
 def test_recipe_takes(settings: dict[str, Any]) -> None:
     assert asdict(Recipe(model="x", **settings)) == asdict(Recipe(model="x")) | settings
+
+
+def test_log_names_trackers() -> None:
+    assert [Recipe(model="x", log=log).trackers for log in (None, "wandb", "mlflow,tensorboard")] == [
+        (), ("wandb",), ("mlflow", "tensorboard"),
+    ]  # fmt: skip
+
+
+def test_flat_is_every_setting_by_the_name_it_is_typed_by() -> None:
+    flat = Recipe(model="x", lr=1.0, changes={"norm": "MLN()"}).flat()
+    assert flat.keys() == {"model", "model.norm", *KEYS}
+    assert (flat["lr"], flat["model.norm"]) == (1.0, "MLN()")
 
 
 def test_recipe_is_frozen() -> None:

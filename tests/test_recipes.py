@@ -356,7 +356,7 @@ def test_small_is_the_default() -> None:
     assert SMALL.to_dict() == {
         "schema": 1, "model": "caformer_t6", "recipe": "small", "weights": None, "changes": {}, "data": "digits",
             "image_size": None, "start_size": None, "fit": "squash", "crop_fraction": None, "normalise": "auto",
-        "tune": "all", "freeze_norms": False, "layer_decay": 1.0,
+        "learn": "all", "freeze_norms": False, "layer_decay": 1.0,
         "epochs": 20, "patience": None, "hours": None, "batch": 64, "accumulate": 1, "keep": 0, "seed": 0, "smoke": False,
         "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup_epochs": 2.0, "warmup_lr": 1e-6, "min_lr": 1e-5,
         "weight_decay": 0.05, "clip": 1.0, "ema": None, "ema_warmup": True, "nonfinite": "stop",

@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from metaformer.infer.predictor import Prediction as Prediction
     from metaformer.infer.predictor import Predictor as Predictor
     from metaformer.infer.quantize import quantize as quantize
+    from metaformer.lab.compare import Comparison as Comparison
+    from metaformer.lab.compare import compare as compare
     from metaformer.lab.jobs import train as train
     from metaformer.lab.probe import probe as probe
+    from metaformer.lab.search import tune as tune
     from metaformer.lab.soup import soup as soup
+    from metaformer.lab.trials import Search as Search
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
     from metaformer.weights.catalogue import list_weights as list_weights
@@ -64,9 +68,12 @@ _HOME = {
     "infer.fuse": "fuse",
     "infer.predictor": "Prediction Predictor",
     "infer.quantize": "quantize",
+    "lab.compare": "Comparison compare",
     "lab.jobs": "train",
     "lab.soup": "soup",
     "lab.probe": "probe",
+    "lab.search": "tune",
+    "lab.trials": "Search",
     "runs": "Run",
     "weights.catalogue": "list_weights",
     "weights.create": "create_model",

@@ -266,11 +266,44 @@ def recipes(pattern: Annotated[str, typer.Argument(help='A glob, such as "caform
 
 
 @app.command()
-def runs(root: Annotated[str, typer.Argument(help="Where run directories are.")] = "runs") -> None:
-    """List runs: how far each is, and its best top-1."""
-    from metaformer.lab.tables import columns, run_table
+def runs(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[ROOT | RUN RUN...]", help="A folder of runs, or runs.")] = None,
+    out: Annotated[Path, typer.Option(help="Where their curves are drawn, of several runs.")] = Path("compared.png"),
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
+) -> None:
+    """List runs, how far each is and its best top-1; or compare some: metaformer runs one two"""
+    from metaformer.lab.compare import compare
+    from metaformer.lab.tables import columns, compared_text, run_table
 
-    print(columns(run_table(root), right=(3, 4)))
+    if names is None or len(names) == 1:
+        table = run_table(names[0] if names else "runs")
+        listed = [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+        print(json.dumps(listed, indent=2) if as_json else columns(table, right=(3, 4)))
+        return
+    found = compare(*names, out=out)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else compared_text(found))
+    if found.picture is not None and not as_json:
+        print(f"\ntheir curves: {found.picture}")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def tune(
+    model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, a recipe.json, or a search to go on with.")],
+    settings: Pairs = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many, those of an earlier call included.")] = 20,
+    hours: Annotated[float | None, typer.Option(help="After which it stops, at the end of an epoch.")] = None,
+    prune: Annotated[bool, typer.Option(help="End trials early that are worse than the median.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, and nothing else.")] = False,
+) -> None:
+    """Search for settings: metaformer tune caformer_t6 data=digits epochs=5 lr=1e-4..1e-2 'mixup=0|0.2|0.8'"""
+    from metaformer.config import parse
+    from metaformer.lab.search import tune as search
+    from metaformer.lab.space import split
+    from metaformer.lab.tables import tuned_text
+
+    space, rest = split(settings or [])
+    found = search(model, space, trials=trials, within_hours=hours, prune=prune, quiet=as_json, **parse(rest, ("name", "root")))
+    print(json.dumps(found.to_dict(), indent=2) if as_json else f"\n{tuned_text(found)}")
 
 
 @app.command()
@@ -391,6 +424,7 @@ FILES = {
     "confusion.png": "which class is called which",
     "predictions.png": "held-out images: the surest mistakes, then right answers",
     "samples": "the digits predicted above",
+    "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
     "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
     "split.csv": "which image learns and which judges",
     "bad_images.csv": "images that cannot be read, and why",

@@ -45,7 +45,7 @@ class Recipe:
     """Mean and deviation of pixels: data, imagenet, or auto: those that weights= were learnt with, else the data's."""
 
     # what learns
-    tune: str = "all"
+    learn: str = "all"
     """all, head, last:N (the last N stages and the head), or lora[:RANK]: low-rank updates of the body, and the head."""
     freeze_norms: bool = False
     """Whether norms stay as they are, with the means and variances that some of them keep."""
@@ -132,6 +132,8 @@ class Recipe:
     """Whether training runs through torch.compile."""
     workers: int | None = None
     """Processes that read images; by default none for images in memory, else by the number of cores."""
+    log: str | None = None
+    """Who is told beside metrics.jsonl, with commas between: tensorboard, wandb, mlflow; `none` for nobody."""
 
     def __post_init__(self) -> None:
         for key, kinds in KINDS.items():
@@ -152,11 +154,26 @@ class Recipe:
                 hint = f"; did you mean {close[0]}?" if close else ""
                 wanted = _wanted(key) if int in KINDS[key] else f"one of {', '.join(allowed)}"
                 raise ValueError(f"{key}={value!r} is not {wanted}{hint}")
-        read_tune(self.tune)
+        read_learn(self.learn)
+        for word in self.trackers:
+            if word not in TRACKERS or self.trackers.count(word) > 1:
+                close = get_close_matches(word, TRACKERS, n=1, cutoff=0.6)
+                hint = f"; did you mean {close[0]}?" if close and word not in TRACKERS else ""
+                raise ValueError(f"log={word!r} is not one of {', '.join(TRACKERS)}, each once, with commas between{hint}")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `log`."""
+        return () if self.log is None else tuple(self.log.split(","))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the schema's version first."""
         return {"schema": SCHEMA} | asdict(self)
+
+    def flat(self) -> dict[str, Any]:
+        """The settings by name, as a command line has them: changed fields of the model are `model.<field>`."""
+        settings = {key: getattr(self, key) for key in ("model", *KEYS)}
+        return settings | {f"model.{key}": text for key, text in self.changes.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
@@ -183,6 +200,8 @@ CHOICES = {
     "distill": ("soft", "hard"),
     "labels": ("auto", "single", "multi"),
 }
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""What `log=` may name."""
 KINDS = {key: get_args(hint) or (hint,) for key, hint in get_type_hints(Recipe).items() if key != "changes"}
 KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
@@ -200,19 +219,19 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 RANK = 8
-"""Of low-rank updates, where tune=lora does not say it."""
+"""Of low-rank updates, where learn=lora does not say it."""
 
 
-def read_tune(tune: str) -> tuple[str, int]:
+def read_learn(learn: str) -> tuple[str, int]:
     """What learns and how much of it, ("last", 2) say: stages of last, the rank of lora, 0 of the others. Raises ValueError."""
-    kind, colon, text = tune.partition(":")
-    if tune in ("all", "head", "lora"):
-        return tune, RANK if tune == "lora" else 0
+    kind, colon, text = learn.partition(":")
+    if learn in ("all", "head", "lora"):
+        return learn, RANK if learn == "lora" else 0
     number = int(text) if re.fullmatch(r"[1-9][0-9]{0,3}", text) else 0
     if not number or not (kind == "lora" or (kind == "last" and number <= 4)):
         close = get_close_matches(kind, ("all", "head", "lora"), n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]}{colon}{text}?" if close and tune != f"{close[0]}{colon}{text}" else ""
-        raise ValueError(f"tune={tune!r} is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK{hint}")
+        hint = f"; did you mean {close[0]}{colon}{text}?" if close and learn != f"{close[0]}{colon}{text}" else ""
+        raise ValueError(f"learn={learn!r} is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK{hint}")
     return kind, number
 
 

@@ -22,6 +22,11 @@ def score_of(line: Mapping[str, Any]) -> str:
     return next(key for key in SCORES if key in line)
 
 
+def score(line: Mapping[str, Any]) -> float:
+    """What a line of metrics says by which the best is chosen, in percent."""
+    return line[score_of(line)]
+
+
 @dataclass(frozen=True)
 class Run:
     """A folder: recipe.json, metrics.jsonl, best/ and last/ (weights and what they are), pictures, log.txt."""
@@ -100,8 +105,7 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
 
     Raises FileExistsError if it is taken, ValueError if the name is more than one folder's.
     """
-    if name is not None and (name in ("", "..") or name != Path(name).name):
-        raise ValueError(f"name={name} is not the name of one folder; root= says where it goes")
+    check_name(name)
     kind = "smoke-" if recipe.smoke else ""
     stem = name or re.sub(r"[^\w.-]+", "-", f"{kind}{recipe.model}-{Path(recipe.data).name or recipe.data}")
     path, number = Path(root) / stem, 1
@@ -114,6 +118,12 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
     path.mkdir(parents=True)
     write_text(path / "recipe.json", text)
     return Run(path)
+
+
+def check_name(name: str | None) -> None:
+    """Raises ValueError where a name is not one folder's."""
+    if name is not None and (name in ("", "..") or name != Path(name).name):
+        raise ValueError(f"name={name} is not the name of one folder; root= says where it goes")
 
 
 def weights_of(source: str | Path) -> str | Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,38 @@ def test_curves_show_every_column(tmp_path: Path, epochs: int) -> None:
     assert amount(pixels, plots.GREEN) > 20  # the best epoch is marked
     for colour in (plots.ORANGE, plots.BLUE, plots.GREY):
         assert amount(pixels, colour) - amount(blank, colour) > (8 if epochs == 1 else 100)
+
+
+def test_overlaid_has_a_colour_for_each_run(tmp_path: Path) -> None:
+    plots.overlaid({"runs/a": METRICS, "$b$": METRICS[:1]}, tmp_path / "two.png")
+    plots.overlaid({"runs/a": METRICS}, tmp_path / "one.png")
+    two, one = drawn(tmp_path / "two.png"), drawn(tmp_path / "one.png")
+    assert amount(two, "C0") > 300
+    assert amount(two, "C1") > 50
+    assert amount(one, "C1") == 0
+
+
+def tried(number: int, state: str, score: float | None, **settings: str) -> SimpleNamespace:
+    return SimpleNamespace(number=number, state=state, score=score, settings=settings)
+
+
+def test_search_shows_history_importances_and_every_setting(tmp_path: Path) -> None:
+    trials = [tried(n, "finished", 50.0 + n, lr=f"{10 ** -(1 + n / 4):.4g}", norm="AB"[n % 2], clip="1") for n in range(9)]
+    cut = [tried(9, "pruned", 30.0, lr="0.01", norm="A", clip="none"), tried(10, "stopped", None, lr="0.1")]
+    logs = {"lr": True, "norm": False, "clip": False}
+    plots.search([*trials, *cut], {"lr": 0.9, "norm": 0.1}, logs, tmp_path / "all.png")
+    plots.search(trials, {}, logs, tmp_path / "some.png")
+    every, some = drawn(tmp_path / "all.png"), drawn(tmp_path / "some.png")
+    assert amount(every, plots.GREEN) > 100
+    assert amount(every, plots.GREY) > 4 * amount(some, plots.GREY)
+    assert amount(every, plots.BLUE) > amount(some, plots.BLUE) + 1000  # the bars
+    assert every.shape[0] > 1.5 * drawn_of_one(tmp_path).shape[0]
+
+
+def drawn_of_one(folder: Path) -> NDArray[np.uint8]:
+    """A search of which nothing is known yet."""
+    plots.search([], {}, {"lr": True}, folder / "none.png")
+    return drawn(folder / "none.png")
 
 
 def test_confusion_is_dark_where_images_are(tmp_path: Path) -> None:

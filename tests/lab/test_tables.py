@@ -7,9 +7,11 @@ import pytest
 
 from metaformer import list_models
 from metaformer.config import KEYS
+from metaformer.lab.compare import Comparison
 from metaformer.lab.tables import (
     _purposes,
     columns,
+    compared_text,
     evaluation_text,
     markdown,
     model_table,
@@ -18,8 +20,10 @@ from metaformer.lab.tables import (
     recipes_text,
     run_table,
     settings_table,
+    tuned_text,
     weights_table,
 )
+from metaformer.lab.trials import Plan, Search, Tried
 from metaformer.recipes import ROWS, SMALL
 from metaformer.runs import create_run
 
@@ -90,6 +94,40 @@ def test_run_table_lists_runs_and_how_far_they_are(tmp_path: Path) -> None:
     assert two[3:] == ("0/20", "–")
     with pytest.raises(FileNotFoundError, match="holds no run"):
         run_table(tmp_path / "elsewhere")
+
+
+def test_compared_text_has_a_column_for_each_run() -> None:
+    figures: dict[str, tuple[float | None, ...]] = {"epochs": (3, 0), "best_score": (97.123456, None)}
+    found = Comparison((Path("runs/a"), Path("runs/b")), {"clip": (None, 1.0)}, figures, None)
+    assert compared_text(found).splitlines() == [
+        "setting  runs/a  runs/b",
+        "clip     none    1.0",
+        "",
+        "figure     runs/a  runs/b",
+        "epochs          3       0",
+        "best_score  97.123       –",
+    ]
+    assert compared_text(replace(found, settings={})).startswith("the recipes are the same\n\nfigure")
+
+
+def test_tuned_text_has_the_best_first_and_warns() -> None:
+    plan = Plan("caformer_t6", {"epochs": 2}, {"lr": "1e-4..1e-2"})
+    states = (("pruned", 99.0), ("finished", 90.0), ("failed", None), ("finished", 95.5))
+    trials = tuple(
+        Tried(number, {"lr": f"{number}e-3"}, state, top1, number, Path(f"runs/s/trials/00{number}"))
+        for number, (state, top1) in enumerate(states)
+    )
+    lines = tuned_text(Search(Path("runs/s"), plan, trials, {})).splitlines()
+    assert [line.split() for line in lines[:5]] == [
+        ["trial", "score", "epochs", "lr"],
+        ["003", "95.50", "%", "3", "3e-3", "finished"], ["001", "90.00", "%", "1", "1e-3", "finished"],
+        ["000", "99.00", "%", "0", "0e-3", "pruned"], ["002", "–", "2", "2e-3", "failed"],
+    ]  # fmt: skip
+    assert "2 finished, 1 pruned, 1 failed" in lines
+    assert any(line.startswith("the best is runs/s/trials/003") and "optimistic" in line for line in lines)
+    assert lines[-1].endswith(": metaformer train caformer_t6 epochs=2 lr=3e-3")
+    assert len(tuned_text(Search(Path("runs/s"), plan, trials, {}), most=2).splitlines()) == len(lines) - 2
+    assert tuned_text(Search(Path("runs/s"), plan, trials[:1], {})).endswith("no trial has come to its end yet")
 
 
 def test_columns_are_as_wide_as_their_widest_text() -> None:

@@ -72,7 +72,7 @@ def assert_equal(run: Run, whole: Run) -> None:
     assert unlike <= {"best.old", "last.old"}  # where the kill left the last thing of all undone
 
 
-@pytest.mark.parametrize("steps", range(1, STEPS))
+@pytest.mark.parametrize("steps", range(1, STEPS + 1))
 def test_ctrl_c_after_any_step(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     before = signal.getsignal(signal.SIGINT)
     after_steps(monkeypatch, steps, lambda: signal.raise_signal(signal.SIGINT))
@@ -216,7 +216,7 @@ def test_a_part_that_learns_goes_on(
 
 
 def test_updates_are_within_the_weights_and_kept_beside_them(recipe: Recipe, whole: Run, tmp_path: Path) -> None:
-    run = begin(replace(recipe, weights=str(whole.path), tune="lora:2"), tmp_path)
+    run = begin(replace(recipe, weights=str(whole.path), learn="lora:2"), tmp_path)
     kept = torch.load(run.last / "training.pt", weights_only=True)["apart"]
     start, end, name = weights(whole.best), weights(run.last), "stages.1.blocks.0.mlp.branch.fc1"
     original, up, down = (kept[f"{name}.parametrizations.weight.{part}"] for part in ("original", "0.up", "0.down"))
@@ -227,7 +227,7 @@ def test_updates_are_within_the_weights_and_kept_beside_them(recipe: Recipe, who
 
 
 def test_a_rewind_brings_updates_back(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned = replace(recipe, weights=str(whole.path), tune="lora:2", nonfinite="rewind")
+    tuned = replace(recipe, weights=str(whole.path), learn="lora:2", nonfinite="rewind")
     loss_sum, calls = Classification.loss_sum, [0]
 
     def spoilt(self: Classification, model: nn.Module, batch: Any) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import QUICK, after_steps, same, weights
+from tests.tiny import QUICK, Stopped, after_steps, same, weights
 from torch import Tensor, nn
 
 from metaformer import MetaFormer, create_model
@@ -21,11 +21,12 @@ from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.tasks.classification import Classification, Distillation, Evaluation
 from metaformer.tasks.multilabel import Multilabel
+from metaformer.train import loop
 from metaformer.train.checkpoint import Progress
 from metaformer.train.display import Display
 from metaformer.train.loop import Fit
 from metaformer.train.step import accumulate
-from metaformer.train.train import prepare, start
+from metaformer.train.train import go_on, prepare, start
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -242,6 +243,52 @@ def test_batch_norm_learns_its_statistics(tmp_path: Path, fashion: str) -> None:
     kept = weights(run.last)
     (name,) = [key for key in kept if key.endswith("stages.0.blocks.0.mixer.norm.num_batches_tracked")]
     assert kept[name] == 6
+
+
+class Notes:
+    """A watcher that writes down what it is told, and may stop the training after an epoch."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.told: list[tuple[str, int, Any]] = []
+        self.stop_after = stop_after
+
+    def begin(self, done: int) -> None:
+        self.told.append(("begin", done, None))
+
+    def step(self, done: int, figures: Any) -> None:
+        self.told.append(("step", done, figures))
+
+    def epoch(self, done: int, line: Any) -> None:
+        self.told.append(("epoch", done, line))
+        if line["epoch"] == self.stop_after:
+            raise Stopped
+
+
+def test_watchers_are_told_steps_and_epochs(tmp_path: Path, fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "TOLD", 3)
+    data, recipe, notes = open_data(fashion), quick(fashion, schedule="constant", warmup_epochs=0.0, batch=32), Notes()
+    run = start(recipe, data, None, name=None, root=tmp_path, quiet=True, watchers=[notes])
+    assert [(what, done) for what, done, _ in notes.told] == [
+        ("begin", 0), ("step", 3), ("epoch", 3), ("step", 6), ("epoch", 6),
+    ]  # fmt: skip
+    assert [line for what, _, line in notes.told if what == "epoch"] == run.metrics
+    first = notes.told[1][2]
+    assert first.keys() == {"loss", "lr", "gradient_norm"}
+    assert first["lr"] == recipe.lr
+    assert 0 < first["loss"] < 5
+    assert first["gradient_norm"] > 0
+
+
+def test_what_a_watcher_raises_stops_after_the_save_and_no_epoch_is_told_twice(tmp_path: Path, fashion: str) -> None:
+    data, first, second = open_data(fashion), Notes(stop_after=1), Notes()
+    with pytest.raises(Stopped):
+        start(quick(fashion), data, None, name="run", root=tmp_path, quiet=True, watchers=[first])
+    run = go_on(Run(tmp_path / "run"), data, None, quiet=True, watchers=[second])
+    whole = train(tmp_path, quick(fashion))
+    assert same(weights(run.last), weights(whole.last))
+    assert [(what, done) for what, done, _ in first.told + second.told] == [
+        ("begin", 0), ("epoch", 3), ("begin", 3), ("epoch", 6),
+    ]  # fmt: skip
 
 
 def test_training_works_outside_the_main_thread(tmp_path: Path, fashion: str) -> None:

@@ -48,7 +48,7 @@ def learning(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("tune", "parts"),
+    ("learn", "parts"),
     [
         ("all", ("",)),
         ("head", ("head.",)),
@@ -57,15 +57,15 @@ def learning(model: nn.Module) -> set[str]:
         ("last:4", ("",)),
     ],
 )
-def test_stages_and_head(tune: str, parts: tuple[str, ...]) -> None:
+def test_stages_and_head(learn: str, parts: tuple[str, ...]) -> None:
     model = small()
     names = {name for name, _ in model.named_parameters()}
-    said = choose_parts(model, Recipe(model="x", tune=tune))
+    said = choose_parts(model, Recipe(model="x", learn=learn))
     assert learning(model) == {name for name in names if name.startswith(parts)}
     assert {name for name, _ in model.named_parameters()} == names
     total, left = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (True, False))
-    sentence = f"tune={tune}: {left:,} parameters learn, {left / total:.2%} of the model's {total:,}"
-    assert said == (() if tune == "all" else (sentence,))
+    sentence = f"learn={learn}: {left:,} parameters learn, {left / total:.2%} of the model's {total:,}"
+    assert said == (() if learn == "all" else (sentence,))
 
 
 def test_updates_and_head() -> None:
@@ -73,13 +73,13 @@ def test_updates_and_head() -> None:
     own = {name: p.numel() for name, p in model.named_parameters()}
     maps = {name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
     assert len(maps) == 4 * 5  # two of the mixer and two of the MLP in each block
-    (said,) = choose_parts(model, Recipe(model="x", tune="lora:3"))
+    (said,) = choose_parts(model, Recipe(model="x", learn="lora:3"))
     updates = {f"{name}.parametrizations.weight.0.{part}" for name in maps for part in ("up", "down")}
     assert learning(model) == updates | {name for name in own if name.startswith("head.")}
     count = sum(3 * (rows + columns) for rows, columns, *_ in maps.values())
     count += sum(number for name, number in own.items() if name.startswith("head."))
     total = sum(own.values())  # the updates are no part of the model
-    assert said == f"tune=lora:3: {count:,} parameters learn, {count / total:.2%} of the model's {total:,}"
+    assert said == f"learn=lora:3: {count:,} parameters learn, {count / total:.2%} of the model's {total:,}"
     assert not is_updated(model.head)
 
 
@@ -87,7 +87,7 @@ def test_what_never_learns_does_not_begin_to() -> None:
     model = small("randformer_t6")
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert len(frozen) == 3
-    choose_parts(model, Recipe(model="x", tune="last:4"))
+    choose_parts(model, Recipe(model="x", learn="last:4"))
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == frozen
 
 
@@ -102,17 +102,17 @@ def test_frozen_norms(norm: str) -> None:
 
 def test_the_head_of_frozen_norms() -> None:
     model = small()
-    (said,) = choose_parts(model, Recipe(model="x", tune="head", freeze_norms=True))
+    (said,) = choose_parts(model, Recipe(model="x", learn="head", freeze_norms=True))
     assert learning(model) == {f"head.classifier.{fc}.{what}" for fc in ("fc1", "fc") for what in ("weight", "bias")}
-    assert said.startswith("tune=head, norms frozen: ")
+    assert said.startswith("learn=head, norms frozen: ")
 
 
 def test_a_model_of_fewer_stages() -> None:
     model = MetaFormer(MetaFormerConfig(depths=(1, 1), dims=(8, 8), mixers=Pooling(), scales=metaformer.Scale()))
-    choose_parts(model, Recipe(model="x", tune="last:2"))
+    choose_parts(model, Recipe(model="x", learn="last:2"))
     assert learning(model) == {name for name, _ in model.named_parameters()}
-    with pytest.raises(ValueError, match=r"^tune=last:3 is for models of more stages: this one has 2$"):
-        choose_parts(model, Recipe(model="x", tune="last:3"))
+    with pytest.raises(ValueError, match=r"^learn=last:3 is for models of more stages: this one has 2$"):
+        choose_parts(model, Recipe(model="x", learn="last:3"))
 
 
 # --- timm's -----------------------------------------------------------------------------------------------------------
@@ -120,13 +120,13 @@ def test_a_model_of_fewer_stages() -> None:
 
 def test_a_peers_head_is_what_timm_calls_its_classifier() -> None:
     model = peer()
-    choose_parts(model, Recipe(model="x", tune="head"))
+    choose_parts(model, Recipe(model="x", learn="head"))
     assert learning(model) == {"model.fc.weight", "model.fc.bias"}
 
 
 def test_a_peer_takes_updates() -> None:
     model = peer("test_vit")
-    choose_parts(model, Recipe(model="x", tune="lora:1"))
+    choose_parts(model, Recipe(model="x", learn="lora:1"))
     assert {name for name in learning(model) if "parametrizations" not in name} == {"model.head.weight", "model.head.bias"}
     assert any("attn.qkv.parametrizations" in name for name in learning(model))
     assert model(torch.zeros(1, 3, 160, 160)).shape == (1, 3)
@@ -134,9 +134,9 @@ def test_a_peer_takes_updates() -> None:
 
 def test_a_peer_has_no_stages() -> None:
     with pytest.raises(
-        ValueError, match=r"^tune=last:1 is for our models: test_resnet is timm's, and takes head, lora or all$"
+        ValueError, match=r"^learn=last:1 is for our models: test_resnet is timm's, and takes head, lora or all$"
     ):
-        choose_parts(peer(), Recipe(model="x", tune="last:1"))
+        choose_parts(peer(), Recipe(model="x", learn="last:1"))
 
 
 # --- means and variances ----------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_what_does_not_learn_stays_to_the_bit(base: Run, tmp_path: Path, setting
     assert kept == {key for key in before if still(key)}
     assert Predictor(run.path).classes == Predictor(base.path).classes  # plain models, both
     log = (run.path / "log.txt").read_text()
-    assert f"tune={run.recipe.tune}" in log
+    assert f"learn={run.recipe.tune}" in log
     assert "drawn at random" not in log
 
 
@@ -201,8 +201,8 @@ LINEAR = tuple(f".{name}.weight" for name in ("pw1", "pw2", "qkv", "proj", "fc1"
 
 
 def test_a_body_of_no_weights_is_said(fashion: str, tmp_path: Path) -> None:
-    run = begin(quick(fashion, tune="head", epochs=1), tmp_path)
-    sentence = "tune=head leaves the rest as it was drawn at random: weights= says what to start from"
+    run = begin(quick(fashion, learn="head", epochs=1), tmp_path)
+    sentence = "learn=head leaves the rest as it was drawn at random: weights= says what to start from"
     assert sentence in (run.path / "log.txt").read_text()
 
 
@@ -211,7 +211,7 @@ def test_one_image_is_enough_for_frozen_norms(fashion: str) -> None:
     settings = NORMED | {"batch": 19}
     with pytest.raises(ValueError, match="the smallest part of a batch, 1 of 8×8 pixels"):
         prepare(quick(fashion, **settings), open_data(fashion), None)
-    prepare(quick(fashion, tune="head", **settings), open_data(fashion), None)
+    prepare(quick(fashion, learn="head", **settings), open_data(fashion), None)
 
 
 def test_a_model_that_was_handed_over_stays_free(fashion: str, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_model_that_was_handed_over_stays_free(fashion: str, tmp_path: Path) -
     model = create_model("caformer_t6", num_classes=10, in_chans=1, dims=(16, 16, 32, 32), depths=(1, 1, 1, 1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     settings = {key: value for key, value in QUICK.items() if key not in ("changes", "drop_path")}
-    run = metaformer.train(model, data=fashion, root=tmp_path, quiet=True, tune="lora:2", **settings)
+    run = metaformer.train(model, data=fashion, root=tmp_path, quiet=True, learn="lora:2", **settings)
     assert learning(model) == {name for name, _ in model.named_parameters()}
     assert not is_updated(model)
     assert same(model.state_dict(), weights(run.best))  # as ever: it has the best weights

@@ -56,7 +56,7 @@ OTHER: dict[str, Any] = {
     "min_lr": 1e-3, "weight_decay": 0.5, "clip": 0.01, "drop_path": 0.5, "head_dropout": 0.5, "label_smoothing": 0.0,
     "crop": 0.5, "pad": 0.3, "flip": 0.0, "randaugment": "rand-m9", "erase": 0.5, "mixup": 0.5, "cutmix": 0.5,
     "schedule": "epochwise", "normalise": "imagenet", "start_size": 4,
-    "tune": "last:1", "freeze_norms": True, "layer_decay": 0.5, "class_weights": "balanced", "sampling": "balanced",
+    "learn": "last:1", "freeze_norms": True, "layer_decay": 0.5, "class_weights": "balanced", "sampling": "balanced",
 }  # fmt: skip
 ELSEWHERE = {
     "recipe": "test_jobs",

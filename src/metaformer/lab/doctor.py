@@ -10,7 +10,11 @@ import torch
 from metaformer import __version__
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib")
-EXTRAS = {"dev": ("pytest", "hypothesis", "ruff", "pyrefly", "import-linter", "transformers")}
+EXTRAS = {
+    "dev": ("pytest", "hypothesis", "ruff", "pyrefly", "import-linter", "transformers"),
+    "search": ("optuna",),
+    "watch": ("mlflow", "tensorboard", "wandb"),
+}
 
 
 def examine() -> dict[str, str]:

@@ -57,14 +57,16 @@ def train(
     return run
 
 
-def resolve(model: str | Path | Model, settings: dict[str, Any], *, quiet: bool) -> tuple[Recipe, Data]:
+def resolve(
+    model: str | Path | Model, settings: dict[str, Any], *, quiet: bool, split: Path | None = None
+) -> tuple[Recipe, Data]:
     """The recipe of a new run, and the data set that it names; `model` and `settings` as `train` takes them."""
     own = model if isinstance(model, MetaFormer | Peer) else None
     if str(model).endswith(".json") and "recipe" in settings:
         raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
     settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
     asked = _row(settings, "small")
-    data = _opened(asked, None, quiet=quiet)
+    data = _opened(asked, split, quiet=quiet)
     return asked if data.image_size is not None else _row(settings, "photos"), data
 
 

@@ -1,6 +1,7 @@
 """Pictures of a run: curves, confusion matrix, predictions. Matplotlib without a display."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from metaformer.runs import SCORES, score_of
+from metaformer.runs import SCORES, score, score_of
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8a8f98"
 
@@ -114,6 +115,75 @@ def predictions(
         text = _plain(f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}")
         axis.set_title(text, fontsize=8, color=GREEN if name == right else RED)
     write(made, path)
+
+
+def overlaid(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
+    """Top-1, losses and learning rate by epoch of several runs, by name, a colour each."""
+    made, axes = figure(11, 3.4, 1, 3)
+    top1, loss, lr = axes[0]
+    for number, (name, metrics) in enumerate(runs.items()):
+        epochs, colour, dot = [line["epoch"] for line in metrics], f"C{number % 10}", "." if len(metrics) == 1 else ""
+        top1.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=_plain(name))
+        loss.plot(epochs, [line["val_loss"] for line in metrics], color=colour, marker=dot)
+        loss.plot(epochs, [line["train_loss"] for line in metrics], color=colour, marker=dot, linestyle=":")
+        lr.plot(epochs, [line["lr"] for line in metrics], color=colour, marker=dot)
+    titles = ("top-1 on held-out images, %", "loss: held out, dotted: training (augmented)", "learning rate")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    top1.legend(fontsize=8, frameon=False)
+    write(made, path)
+
+
+def search(trials: Sequence[Any], importances: Mapping[str, float], logs: Mapping[str, bool], path: Path) -> None:
+    """Top-1 by trial with the best so far, what each setting explains, and top-1 by each setting; `logs`: on which scale.
+
+    A trial has its number, settings as texts, state, and top-1 or None.
+    """
+    shown = [trial for trial in trials if trial.score is not None]
+    panels = 1 + bool(importances) + len(logs)
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    made, axes = figure(3.2 * columns, 2.8 * rows, rows, columns)
+    for axis in axes.flat[panels:]:
+        axis.set_visible(False)
+    left = iter(axes.flat)
+    history = next(left)
+    _dots(history, [trial.number for trial in shown], shown)
+    whole = [trial for trial in shown if trial.state == "finished"]
+    best = list(accumulate((trial.score for trial in whole), max))
+    history.step([trial.number for trial in whole], best, where="post", color=GREEN, label="best so far")
+    history.xaxis.get_major_locator().set_params(integer=True)
+    history.set_title("top-1 on held-out images, %, by trial", fontsize=9)
+    history.legend(fontsize=7, frameon=False)
+    if importances:
+        bars = next(left)
+        bars.barh(list(importances)[::-1], [100 * part for part in importances.values()][::-1], color=BLUE, height=0.6)
+        bars.set_title("variance that a setting explains, %", fontsize=9)
+    for key, log in logs.items():
+        axis, with_it = next(left), [trial for trial in shown if key in trial.settings]
+        texts = [trial.settings[key] for trial in with_it]
+        numbers = all(_is_number(text) for text in texts)
+        _dots(axis, [float(text) for text in texts] if numbers else texts, with_it)
+        axis.set_title(_plain(key), fontsize=9)
+        if log and numbers:
+            axis.set_xscale("log")
+    write(made, path)
+
+
+def _dots(axis: Any, places: Sequence[Any], trials: Sequence[Any]) -> None:
+    for cut, colour, label in ((False, BLUE, "to the end"), (True, GREY, "cut short")):
+        at = [i for i, trial in enumerate(trials) if (trial.state != "finished") is cut]
+        axis.scatter([places[i] for i in at], [trials[i].score for i in at], color=colour, s=14, zorder=2, label=label)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(text: str) -> str:

@@ -22,6 +22,8 @@ from metaformer.zoo import TOP1, ZOO, list_models
 if TYPE_CHECKING:
     from metaformer.export.export import Exported
     from metaformer.infer.quantize import Quantized
+    from metaformer.lab.compare import Comparison
+    from metaformer.lab.trials import Search
 
 Rows = list[tuple[str, ...]]
 """Texts by row and column; the first row says what the columns are."""
@@ -119,7 +121,7 @@ def _expected(row: Row) -> str:
 
 NO_PART = (
     "recipe", "device", "precision", "compile", "workers", "accumulate", "seed", "smoke", "deterministic", "nonfinite",
-    "patience", "hours", "keep",
+    "patience", "hours", "keep", "log",
 )  # fmt: skip
 """Settings that recipes leave to the user and the machine."""
 
@@ -150,6 +152,41 @@ def run_table(root: str | Path = "runs") -> Rows:
 def _best(metrics: list[dict[str, Any]]) -> str:
     key = score_of(metrics[0])
     return f"{'' if key == 'top1' else f'{SCORES[key]} '}{max(line[key] for line in metrics):.2f} %"
+
+
+def compared_text(found: "Comparison") -> str:
+    """The settings that differ, and the figures, a column for each run."""
+    names = [str(path) for path in found.paths]
+    settings: Rows = [("setting", *names)]
+    for key, values in found.settings.items():
+        settings.append((key, *("none" if value is None else str(value) for value in values)))
+    figures: Rows = [("figure", *names)]
+    for key, figure in found.figures.items():
+        figures.append((key, *("–" if value is None else f"{value:.5g}" for value in figure)))
+    shown = columns(settings) if found.settings else "the recipes are the same"
+    return f"{shown}\n\n{columns(figures, right=tuple(range(1, len(names) + 1)))}"
+
+
+def tuned_text(found: "Search", most: int = 10) -> str:
+    """The best trials of a search, what became of the others, and how the best one is trained again."""
+    order = ("finished", "pruned", "stopped", "failed")
+    trials = sorted(found.trials, key=lambda trial: (order.index(trial.state), -(trial.score or 0.0)))
+    keys = list(found.plan.space)
+    rows: Rows = [("trial", "score", "epochs", *keys, "")]
+    for trial in trials[:most]:
+        best = "–" if trial.score is None else f"{trial.score:.2f} %"
+        chosen = (trial.settings.get(key, "–") for key in keys)
+        rows.append((f"{trial.number:03d}", best, str(trial.epochs), *chosen, trial.state))
+    counts = ((state, sum(trial.state == state for trial in trials)) for state in order)
+    lines = [columns(rows, right=(1, 2)), "", ", ".join(f"{count} {state}" for state, count in counts if count)]
+    lines.append(f"{found.path / 'search.png'} shows them all; {found.path / 'trials'} holds their runs")
+    if found.best is None:
+        return "\n".join([*lines, "no trial has come to its end yet"])
+    lines.append(
+        f"the best is {found.best.path}: it was chosen by the very images that judge it, so its top-1 is optimistic; "
+        "only images that no trial saw tell how good it is"
+    )
+    return "\n".join([*lines, f"to train it again, or longer with more epochs=: {found.command}"])
 
 
 def evaluation_text(figures: Mapping[str, Any]) -> str:

@@ -6,11 +6,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,29 @@ from metaformer.train.optim import learning_rate
 from metaformer.train.parts import training_mode
 from metaformer.train.step import Task, take_step
 from metaformer.weights.pretrained import save_pretrained
+
+
+class Watcher(Protocol):
+    """Is told how a run goes on. `done` counts optimizer steps since the run's start.
+
+    What it raises ends the training there, as a kill would: the run can go on.
+    """
+
+    def begin(self, done: int) -> None:
+        """From here on; steps after `done` that it was told of, before a kill or a rewind, never were."""
+        ...
+
+    def step(self, done: int, figures: Mapping[str, float]) -> None:
+        """Every `TOLD` steps: loss, learning rate, the gradient's norm."""
+        ...
+
+    def epoch(self, done: int, line: Mapping[str, Any]) -> None:
+        """Once an epoch, when all is saved: the line of metrics.jsonl. No epoch is told twice."""
+        ...
+
+
+TOLD = 50
+"""Steps between two of which watchers are told, because to know the loss is to wait for the device."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,7 @@ class Fit:
     """Pixels of an image per place of the model's last map: what grows, grows by so many."""
     clock: Callable[[], float] = time.perf_counter
     """Seconds, as hours= counts them."""
+    watchers: tuple[Watcher, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -78,6 +102,8 @@ class Fit:
         budget = None
         if self.recipe.hours is not None:
             budget = Budget(self.recipe, progress, self.steps, len(self.val), self.stride, self.clock)
+        for watcher in self.watchers:
+            watcher.begin(self.done(progress))
         with _interrupts() as interrupted:
             while not self.ended(progress):
                 try:
@@ -88,7 +114,7 @@ class Fit:
                     self._close_epoch(run, progress, display, budget)
                 except NonFiniteError as found:
                     self._rewind(run, progress, display, found)
-                if interrupted.is_set() and not self.ended(progress):
+                if interrupted.is_set():  # in the last epoch too: what comes after training is not wanted either
                     raise KeyboardInterrupt
 
     def _train_epoch(
@@ -117,6 +143,10 @@ class Fit:
                 progress.count += count
                 if self.state.average is not None:
                     self.state.average.update(self.state.model, self.done(progress))
+            if self.watchers and count and self.done(progress) % TOLD == 0:
+                figures = {"loss": loss.item() / count, "lr": lr, "gradient_norm": norm.item()}
+                for watcher in self.watchers:
+                    watcher.step(self.done(progress), figures)
             if count and display.due():
                 speed = progress.count / (time.perf_counter() - started)
                 epoch = f"{self._counted(progress)}  step {progress.step}/{self.steps}"
@@ -182,6 +212,8 @@ class Fit:
         rewinds = progress.rewinds + 1
         progress.become(replace(restore(run, self.state), rewinds=rewinds, spent=progress.spent))
         save(run, self.state, progress, self.about)
+        for watcher in self.watchers:
+            watcher.begin(self.done(progress))
         back = f"back to epoch {progress.epoch + 1}, step {progress.step + 1}, with lr times {0.5**rewinds:g}"
         display.say(f"{found}; {back}")
 
@@ -231,6 +263,8 @@ class Fit:
             progress.stopped = True
             display.say(f"ends here: no better {SCORES[key]} in {progress.stale} epochs (patience={self.recipe.patience})")
         save(run, self.state, progress, self.about)
+        for watcher in self.watchers:
+            watcher.epoch(self.done(progress), line)
 
     def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
         """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""

@@ -1,9 +1,9 @@
-"""Which part of a model learns: `tune=` and `freeze_norms=` of a recipe."""
+"""Which part of a model learns: `learn=` and `freeze_norms=` of a recipe."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from metaformer.config import Recipe, read_tune
+from metaformer.config import Recipe, read_learn
 from metaformer.core.lora import add_update, takes_update
 from metaformer.core.model import MetaFormer
 from metaformer.weights.peer_head import classifiers
@@ -22,8 +22,8 @@ def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
     if learns_whole(recipe):
         return ()
     total = sum(p.numel() for p in model.parameters())
-    kind, number = read_tune(recipe.tune)
-    parts = learning_parts(model, recipe.tune)
+    kind, number = read_learn(recipe.learn)
+    parts = learning_parts(model, recipe.learn)
     whole = {id(p) for part in parts for p in part.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in whole:
@@ -37,37 +37,37 @@ def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
         _add_updates(model, parts, number)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     norms = ", norms frozen" if recipe.freeze_norms else ""
-    return (f"tune={recipe.tune}{norms}: {learning:,} parameters learn, {learning / total:.2%} of the model's {total:,}",)
+    return (f"learn={recipe.learn}{norms}: {learning:,} parameters learn, {learning / total:.2%} of the model's {total:,}",)
 
 
 def learns_whole(recipe: Recipe) -> bool:
     """Whether nothing of the model is frozen."""
-    return recipe.tune == "all" and not recipe.freeze_norms
+    return recipe.learn == "all" and not recipe.freeze_norms
 
 
-def learning_parts(model: Model, tune: str) -> list[nn.Module]:
+def learning_parts(model: Model, learn: str) -> list[nn.Module]:
     """What of a model learns whole. Raises ValueError where the model has no such part.
 
     Of ours, a stage is its stem or downsampling with its blocks, so the last 4 of 4 are all; the head is its norm and its
     classifier. Of timm's, the head is what timm calls the classifier.
     """
-    kind, number = read_tune(tune)
+    kind, number = read_learn(learn)
     if kind == "all":
         return [model]
     if not isinstance(model, MetaFormer):
         if kind == "last":
-            raise ValueError(f"tune={tune} is for our models: {model.config.name} is timm's, and takes head, lora or all")
+            raise ValueError(f"learn={learn} is for our models: {model.config.name} is timm's, and takes head, lora or all")
         return classifiers(model)
     stages = len(model.stages)
     if number > stages and kind == "last":
-        raise ValueError(f"tune={tune} is for models of more stages: this one has {stages}")
+        raise ValueError(f"learn={learn} is for models of more stages: this one has {stages}")
     return [*model.stages[stages - number :], model.head] if kind == "last" else [model.head]
 
 
 def training_mode(model: Model, recipe: Recipe) -> Model:
     """Puts the model into training mode and returns it; norms of frozen parts go on with the means and variances they have."""
     model.train()
-    learning = {id(module) for part in learning_parts(model, recipe.tune) for module in part.modules()}
+    learning = {id(module) for part in learning_parts(model, recipe.learn) for module in part.modules()}
     for module in model.modules():
         if isinstance(module, _NormBase) and (recipe.freeze_norms or id(module) not in learning):
             module.eval()
@@ -83,6 +83,6 @@ def _add_updates(model: Model, parts: list[nn.Module], rank: int) -> None:
     whole = {id(module) for part in parts for module in part.modules()}
     body = [module for module in model.modules() if id(module) not in whole and takes_update(module)]
     if not body:
-        raise ValueError("tune=lora is for linear layers and 1×1 convolutions: this model has none before its head")
+        raise ValueError("learn=lora is for linear layers and 1×1 convolutions: this model has none before its head")
     for module in body:
         add_update(module, rank)

@@ -1,7 +1,7 @@
 """A run from its recipe: check, build, fit, close."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from io import StringIO
@@ -23,12 +23,13 @@ from metaformer.recipes import RECIPES
 from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
-from metaformer.train.loop import Fit
+from metaformer.train.loop import Fit, Watcher
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
 from metaformer.train.task import make_task
+from metaformer.train.trackers import check_installed, tracked
 from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
@@ -42,7 +43,16 @@ LARGE = 1024
 """Images in a batch from which on a person is told what can be done about it."""
 
 
-def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, root: str | Path, quiet: bool) -> Run:
+def start(
+    recipe: Recipe,
+    data: Data,
+    model: Model | None,
+    *,
+    name: str | None,
+    root: str | Path,
+    quiet: bool,
+    watchers: Sequence[Watcher] = (),
+) -> Run:
     """Trains a recipe in a new directory `root/name`; `model` where it was built by the caller.
 
     Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
@@ -55,7 +65,7 @@ def start(recipe: Recipe, data: Data, model: Model | None, *, name: str | None, 
     if data.drawn:
         write_text(run.path / "split.csv", split_csv(data))
     _list_unreadable(run, data.unreadable, quiet=quiet)
-    return _fit(fit, run, quiet=quiet)
+    return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
 def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool) -> None:
@@ -72,13 +82,14 @@ def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool
     say(f"unreadable and left out: {len(every)}, listed in {file}", quiet=quiet)
 
 
-def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool) -> Run:
+def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = ()) -> Run:
     """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    return _fit(prepare(run.recipe, data, model, run), run, quiet=quiet)
+    return _fit(replace(prepare(run.recipe, data, model, run), watchers=tuple(watchers)), run, quiet=quiet)
 
 
 def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None) -> Fit:
     """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
+    check_installed(recipe)
     device = choose_device(recipe.device)
     precision = _precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
@@ -183,7 +194,8 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         if done:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
         try:
-            fit(run, progress, display)
+            with tracked(run, display) as trackers:
+                replace(fit, watchers=(*trackers, *fit.watchers))(run, progress, display)
         except KeyboardInterrupt:
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
@@ -222,8 +234,8 @@ def _warnings(recipe: Recipe, batch: int) -> list[str]:
     usual = row.batch if row is not None and isinstance(row.batch, int) and row.lr == recipe.lr else batch
     if usual >= LARGE and usual != batch:
         said.append(f"lr={recipe.lr:g} is for batches of {usual:,}; with batch={batch} nothing is rescaled")
-    if recipe.tune != "all" and recipe.weights is None and recipe.model != CUSTOM:
-        said.append(f"tune={recipe.tune} leaves the rest as it was drawn at random: weights= says what to start from")
+    if recipe.learn != "all" and recipe.weights is None and recipe.model != CUSTOM:
+        said.append(f"learn={recipe.learn} leaves the rest as it was drawn at random: weights= says what to start from")
     return said
 
 
