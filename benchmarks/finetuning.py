@@ -41,8 +41,8 @@ TUNED = replace(SMALL, changes=CHANGES, epochs=20, batch=32, warmup_epochs=1.0, 
 ARMS: dict[str, dict[str, Any]] = {
     "from scratch": {"lr": 2e-3, "learn": "all"},
     "full": {"lr": 1e-3, "learn": "all"},
-    "LoRA": {"lr": 5e-3, "tune": "lora:4"},
-    "head only": {"lr": 3e-3, "tune": "head"},
+    "LoRA": {"lr": 5e-3, "learn": "lora:4"},
+    "head only": {"lr": 3e-3, "learn": "head"},
 }
 """What trains: settings beside those of TUNED; after weights, the better of two rates on training images of another seed."""
 PROBES = ("linear probe", "k-NN")

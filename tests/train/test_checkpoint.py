@@ -191,10 +191,10 @@ def test_a_process_is_stopped_from_outside(fashion: str, tmp_path: Path, number:
 # --- where a part learns ----------------------------------------------------------------------------------------------
 
 PARTS = [
-    {"tune": "lora:2"},
-    {"tune": "lora", "nonfinite": "rewind", "optimizer": "lamb"},
-    {"tune": "head", "freeze_norms": True},
-    {"tune": "last:2", "layer_decay": 0.7, "optimizer": "sgd"},
+    {"learn": "lora:2"},
+    {"learn": "lora", "nonfinite": "rewind", "optimizer": "lamb"},
+    {"learn": "head", "freeze_norms": True},
+    {"learn": "last:2", "layer_decay": 0.7, "optimizer": "sgd"},
     {"layer_decay": 0.5},
 ]
 

@@ -146,11 +146,11 @@ def test_a_peer_has_no_stages() -> None:
     ("settings", "moving"),
     [
         ({}, {"0", "1", "2", "3"}),
-        ({"tune": "head"}, set()),
-        ({"tune": "last:2"}, {"2", "3"}),
-        ({"tune": "lora"}, set()),
+        ({"learn": "head"}, set()),
+        ({"learn": "last:2"}, {"2", "3"}),
+        ({"learn": "lora"}, set()),
         ({"freeze_norms": True}, set()),
-        ({"tune": "last:2", "freeze_norms": True}, set()),
+        ({"learn": "last:2", "freeze_norms": True}, set()),
     ],
 )
 def test_frozen_norms_keep_their_means(settings: dict[str, Any], moving: set[str]) -> None:
@@ -178,9 +178,9 @@ def base(request: pytest.FixtureRequest, fashion: str, tmp_path_factory: pytest.
 @pytest.mark.parametrize(
     ("settings", "still"),
     [
-        ({"tune": "head"}, lambda key: key.startswith("stages.")),
-        ({"tune": "last:2"}, lambda key: key.startswith(("stages.0.", "stages.1."))),
-        ({"tune": "lora:2"}, lambda key: key.startswith("stages.") and not key.endswith(LINEAR)),
+        ({"learn": "head"}, lambda key: key.startswith("stages.")),
+        ({"learn": "last:2"}, lambda key: key.startswith(("stages.0.", "stages.1."))),
+        ({"learn": "lora:2"}, lambda key: key.startswith("stages.") and not key.endswith(LINEAR)),
         ({"freeze_norms": True}, lambda key: ".norm." in key),
     ],
 )
@@ -193,7 +193,7 @@ def test_what_does_not_learn_stays_to_the_bit(base: Run, tmp_path: Path, setting
     assert kept == {key for key in before if still(key)}
     assert Predictor(run.path).classes == Predictor(base.path).classes  # plain models, both
     log = (run.path / "log.txt").read_text()
-    assert f"learn={run.recipe.tune}" in log
+    assert f"learn={run.recipe.learn}" in log
     assert "drawn at random" not in log
 
 
