@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from metaformer.core.device import keep_memory
 from metaformer.data.sources import open_data
 from metaformer.data.splits import Images
 from metaformer.recipes import SMALL
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12_800, help="of an epoch")
     args = parser.parse_args()
 
+    keep_memory()  # as training does
     recipe = replace(SMALL, model=args.model, data=args.data, epochs=1)
     data = open_data(args.data)
     train, val = data.train, data.val
