@@ -16,11 +16,11 @@ from PIL import Image
 from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weights
 
 from metaformer import Run, __version__, list_models
-from metaformer.cli import FILES
 from metaformer.data.sources import open_data
 from metaformer.lab import jobs
 from metaformer.lab.doctor import examine
 from metaformer.lab.tables import columns, model_table, settings_table
+from metaformer.runs import FILES
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
 
@@ -324,7 +324,6 @@ MISTAKES: list[tuple[str, str]] = [
     ("probe runs/tiny epochs=3", "epochs= is no setting of a probe: allowed are data, k, batch, seed, device"),
     ("probe runs/tiny k=x", "k=x is not a whole number"),
     ("probe runs/tiny k=0", "k=0 is not between 1 and 96, the training images of fashion-mnist:"),
-    ("probe runs/tiny/best", "runs/tiny/best is no run, so say what to judge it on: data=NAME"),
     ("train caformer_t6 learn=last:5", "learn='last:5' is not one of all, head, last:N with N from 1 to 4, lora, lora:RANK"),
     ("predict nothing file.txt", "no run 'nothing'"),
     ("predict runs/tiny folder.json", "folder.json has no image in it"),

@@ -383,50 +383,16 @@ def doctor() -> None:
 @app.command()
 def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = "runs") -> None:
     """Train caformer_t6 on real digits, judge it, predict a few images; a minute or two."""
-    from metaformer.infer.evaluate import evaluate
-    from metaformer.infer.predictor import Predictor
-    from metaformer.lab.demo import sample_digits
-    from metaformer.lab.jobs import train as job
-    from metaformer.lab.tables import evaluation_text
+    from metaformer.lab.demo import demo as show
 
-    run = job("caformer_t6", data="digits", root=root, name=_free(Path(root), "demo"))
-    print(f"\n$ metaformer eval {run.path}")
-    print(evaluation_text(evaluate(run.path).summary()))
-    samples = sample_digits(run.path / "samples")
-    print(f"\n$ metaformer predict {run.path} {run.path / 'samples'}")
-    for answer in Predictor(run.path)(samples):
-        print(f"{answer.path}  " + "  ".join(f"{name} {value:.1%}" for name, value in answer.top[:3]))
-    _say_where(run.path)
-
-
-def _free(root: Path, stem: str) -> str:
-    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 10**6))
-    return next(name for name in names if not (root / name).exists())
+    _say_where(show(Path(root), print).path)
 
 
 def _say_where(path: Path) -> None:
+    from metaformer.runs import FILES
+
     print(f"\nEverything is in {path}:")
     for name, what in FILES.items():
         if (path / name).exists():
             print(f"  {name:18s} {what}")
     print(f"Next: metaformer predict {path} IMAGE...")
-
-
-FILES = {
-    "recipe.json": "every setting; metaformer train on it repeats the run",
-    "metrics.jsonl": "a line per epoch",
-    "best": "the best weights, with classes and preprocessing",
-    "last": "the newest weights, and what is needed to go on",
-    "epochs": "the weights of the last epochs, for metaformer soup",
-    "report.html": "the whole story on one page: open it in a browser",
-    "evaluation.json": "its figures",
-    "curves.png": "losses, top-1, learning rate",
-    "confusion.png": "which class is called which",
-    "predictions.png": "held-out images: the surest mistakes, then right answers",
-    "samples": "the digits predicted above",
-    "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
-    "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
-    "split.csv": "which image learns and which judges",
-    "bad_images.csv": "images that cannot be read, and why",
-    "log.txt": "what was said",
-}

@@ -17,6 +17,27 @@ SCORES = {"top1": "top-1", "map": "mAP"}
 """What the best weights are chosen by, in percent: its key in metrics.jsonl → what it is called."""
 
 
+FILES = {
+    "recipe.json": "every setting; metaformer train on it repeats the run",
+    "metrics.jsonl": "a line per epoch",
+    "best": "the best weights, with classes and preprocessing",
+    "last": "the newest weights, and what is needed to go on",
+    "epochs": "the weights of the last epochs, for metaformer soup",
+    "report.html": "the whole story on one page: open it in a browser",
+    "evaluation.json": "its figures",
+    "curves.png": "losses, top-1, learning rate",
+    "confusion.png": "which class is called which",
+    "predictions.png": "held-out images: the surest mistakes, then right answers",
+    "samples": "the digits predicted above",
+    "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
+    "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
+    "split.csv": "which image learns and which judges",
+    "bad_images.csv": "images that cannot be read, and why",
+    "log.txt": "what was said",
+}
+"""What a run directory may hold, and what it is."""
+
+
 def score_of(line: Mapping[str, Any]) -> str:
     """The key of SCORES that a line of metrics has."""
     return next(key for key in SCORES if key in line)

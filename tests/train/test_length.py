@@ -82,7 +82,7 @@ def test_a_run_ends_when_it_gets_no_better(fashion: str, tmp_path: Path, capsys:
 
 def test_a_better_epoch_gives_new_patience(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([10.0, 9.0, 11.0, 11.0, 10.0, 50.0])
-    monkeypatch.setattr(Classification, "evaluate", lambda *_: SimpleNamespace(top1=next(answers), loss=1.0))
+    monkeypatch.setattr(Classification, "evaluate", lambda *_: SimpleNamespace(scores={"top1": next(answers)}, loss=1.0))
     run = begin(quick(fashion, epochs=9, patience=2), tmp_path)
     assert [line["top1"] for line in run.metrics] == [10.0, 9.0, 11.0, 11.0, 10.0]  # as good is no better
 

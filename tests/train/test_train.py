@@ -77,6 +77,7 @@ ELSEWHERE = {
     "compile": "below",
     "precision": "below: PyTorch 2.15 on CPUs leaves gradients of a convolution on 1×1 maps unfilled in bf16",
     "labels": "data/test_several, lab/test_several: it says how data is read",
+    "log": "test_trackers: it must not change what is learnt",
     "teacher": "test_task",
     "distill": "test_task",
     "distill_weight": "test_task",

@@ -8,11 +8,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -260,16 +259,11 @@ def elsewhere(work: Callable[[], T]) -> T:
     OpenVINO 2026.4 gives the thread in which a Core first meets the processor a stack for signals, and frees it with that
     Core, in whatever order they go: where a freed one is left behind, the next Ctrl-C is a segmentation fault.
     """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
-            done.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return done.result()
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def cores() -> int:
