@@ -40,7 +40,7 @@ def test_every_default_can_be_typed(key: str) -> None:
     [
         ("epochs", "'epochs' is not key=value, such as epochs=5"),
         ("epoch=3", "no setting 'epoch', did you mean epochs?"),
-        ("zzz=3", "no setting 'zzz'; allowed: recipe, weights, data, image_size, "),
+        ("zzz=3", "no setting 'zzz'; allowed: recipe, weights, data, labels, image_size, "),
         ("=3", "no setting ''"),
         ("--epochs=3", "'--epochs=3' is not key=value, such as epochs=5, without dashes"),
         ("model=caformer_s18", "no setting 'model'"),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn import metrics
@@ -89,7 +90,7 @@ def test_a_mixed_image_counts_by_both_its_classes() -> None:
 def test_balanced_weights_are_scikit_learns_and_1_on_average_over_the_images() -> None:
     labels = torch.tensor([0] * 50 + [1] * 9 + [3])
     weights = balanced_weights(labels, 5)
-    expected = compute_class_weight("balanced", classes=[0, 1, 3], y=labels.numpy())  # of the classes that are there
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels.numpy())  # of the classes that are there
     assert weights[[0, 1, 3]].tolist() == pytest.approx(expected.tolist())
     assert weights[[2, 4]].tolist() == [0, 0]
     assert weights[labels].mean().item() == pytest.approx(1)

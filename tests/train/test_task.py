@@ -88,9 +88,7 @@ def test_it_comes_from_a_run_a_folder_or_a_file(run: Run, data: Data, tmp_path: 
 
 def test_it_may_be_timms(data: Data, tmp_path: Path) -> None:
     peer = Peer(PeerConfig(name="test_resnet", num_classes=10, in_chans=1, image_size=32))
-    metaformer.save_pretrained(
-        peer, tmp_path, about(data, preprocess={"size": 32, "mean": [0.5], "std": [0.5], "fit": "squash"})
-    )
+    metaformer.save_pretrained(peer, tmp_path, about(data))
     preprocess = Preprocess(32, (0.25,), (0.5,))
     assert torch.equal(asked(str(tmp_path), data, preprocess), peer.eval()(preprocess(data.val.pixels)))
 

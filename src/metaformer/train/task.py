@@ -125,6 +125,4 @@ def _try(teacher: Teacher, source: str, data: Data, size: int, device: torch.dev
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"teacher={source} cannot be shown images of {size} pixels: {reason}") from error
     if answer != (1, len(data.classes)):
-        raise ValueError(
-            f"teacher={source} answers {answer[1:]} to an image, not one number for each of {len(data.classes)} classes"
-        )
+        raise ValueError(f"teacher={source} answers an image with {answer[1:]}, not with a number for each class")
