@@ -96,6 +96,18 @@ def test_the_card_tells_what_the_run_says(hub: Hub, run: Run) -> None:
     assert "{{" not in text
 
 
+@pytest.mark.parametrize(
+    ("teacher", "told"), [("/home/me/runs/wise", "wise"), ("timm:resnet18", "timm:resnet18"), ("hf:me/wise", "hf:me/wise")]
+)
+def test_where_the_teacher_lies_is_nobodys_business(run: Run, tmp_path: Path, teacher: str, told: str) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    file = tmp_path / "run" / "recipe.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"teacher": teacher}))
+    card = model_card(tmp_path / "run", "user/mine")
+    assert f"| teacher | {told} |" in card
+    assert "/home/me" not in card
+
+
 def test_a_saved_folder_is_pushed_too(hub: Hub, tmp_path: Path) -> None:
     save_pretrained(tiny(), tmp_path)
     push_to_hub(tmp_path, "user/plain", message="First", private=True)

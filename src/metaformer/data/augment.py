@@ -1,4 +1,7 @@
-"""Augmentation. What happens to a sample follows from (seed, epoch, sample) alone, whoever computes it."""
+"""Augmentation. What happens to a sample follows from (seed, epoch, sample) alone, whoever computes it.
+
+Where a sample may be drawn several times in an epoch, the number of the draw stands for the sample's.
+"""
 
 import math
 import random
