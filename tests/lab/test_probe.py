@@ -181,4 +181,4 @@ def test_mistakes_are_sentences(run: Run, settings: dict[str, Any], sentence: st
 
 def test_a_model_alone_needs_data(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is no run, so say what to judge it on: data=NAME$"):
-        metaformer.probe(run.best)
+        metaformer.probe(shutil.copytree(run.best, tmp_path / "alone"))

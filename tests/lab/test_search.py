@@ -270,7 +270,7 @@ def test_a_trial_is_reported_as_any_run(fashion: str, tmp_path: Path, monkeypatc
 def test_a_split_is_that_of_the_first_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path | None] = []
 
-    def spied(source: str, *, seed: int, split: Path | None, progress: Any) -> Any:
+    def spied(source: str, *, seed: int, split: Path | None, labels: str, progress: Any) -> Any:
         asked.append(split)
         return open_data(source, seed=seed)
 

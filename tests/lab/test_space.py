@@ -61,7 +61,7 @@ def test_numbers_are_four_digits_long_and_stay_within() -> None:
         ("lr", "-1..1", "lr=-1.0 is not at least 0"),
         ("clip", "none..1", "clip=none..1 is not from number to number; choices have | between them, such as clip=none|1"),
         ("drop_path", "0..1", "drop_path=1.0 is not between 0 and 0.99"),
-        ("batch", "8.5..9", "batch=8.5 is not a whole number"),
+        ("batch", "8.5..9", "batch=8.5..9 is not from number to number"),
         ("mixup", "0|x", "mixup=x is not a number"),
         ("mixup", "0|", "mixup= is not a number"),
         ("mixup", "0|0.0", "mixup=0|0.0 names a value twice"),

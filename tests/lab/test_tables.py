@@ -103,8 +103,8 @@ def test_compared_text_has_a_column_for_each_run() -> None:
         "setting  runs/a  runs/b",
         "clip     none    1.0",
         "",
-        "figure     runs/a  runs/b",
-        "epochs          3       0",
+        "figure      runs/a  runs/b",
+        "epochs           3       0",
         "best_score  97.123       –",
     ]
     assert compared_text(replace(found, settings={})).startswith("the recipes are the same\n\nfigure")

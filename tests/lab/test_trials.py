@@ -11,8 +11,8 @@ from metaformer.lab.trials import Plan, Search, Tried, read_plan
 PLAN = Plan("caformer_t6", {"data": "my photos", "clip": None, "changes": {"norm": "MLN()"}}, {"lr": "1e-4..1e-2"})
 
 
-def tried(number: int, state: str, top1: float | None) -> Tried:
-    return Tried(number, {"lr": f"0.00{number}"}, state, top1, epochs=3, path=Path(f"runs/s/trials/{number:03d}"))
+def tried(number: int, state: str, score: float | None) -> Tried:
+    return Tried(number, {"lr": f"0.00{number}"}, state, score, epochs=3, path=Path(f"runs/s/trials/{number:03d}"))
 
 
 def test_the_best_is_a_finished_one() -> None:
@@ -25,7 +25,7 @@ def test_the_best_is_a_finished_one() -> None:
     told = json.loads(json.dumps(found.to_dict()))
     assert (told["best"], told["command"], told["space"]) == (1, found.command, {"lr": "1e-4..1e-2"})
     assert told["trials"][2] == {
-        "number": 2, "settings": {"lr": "0.002"}, "state": "pruned", "top1": 97.0, "epochs": 3,
+        "number": 2, "settings": {"lr": "0.002"}, "state": "pruned", "score": 97.0, "epochs": 3,
         "path": "runs/s/trials/002", "why": None,
     }  # fmt: skip
 
