@@ -37,7 +37,7 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """Losses, top-1 (or mAP) and learning rate by epoch."""
     made, axes = figure(9, 2.8, 1, 3)
     epochs = [line["epoch"] for line in metrics]
-    loss, score, lr = axes[0]
+    loss, scores, lr = axes[0]
     dot = "." if len(epochs) == 1 else ""  # one point makes no line
     loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, marker=dot, label="training (augmented)")
     loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, marker=dot, label="held out")
@@ -45,13 +45,13 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     loss.legend(fontsize=8, frameon=False)
     key = score_of(metrics[0])
     values = [line[key] for line in metrics]
-    score.plot(epochs, values, color=BLUE)
+    scores.plot(epochs, values, color=BLUE)
     best = int(np.argmax(values))
-    score.plot(epochs[best], values[best], "o", color=GREEN)
-    score.annotate(
+    scores.plot(epochs[best], values[best], "o", color=GREEN)
+    scores.annotate(
         f"{values[best]:.2f} %", (epochs[best], values[best]), (-6, -14), textcoords="offset points", ha="right", fontsize=9
     )
-    score.set_title(f"{SCORES[key]} on held-out images, %", fontsize=10)
+    scores.set_title(f"{SCORES[key]} on held-out images, %", fontsize=10)
     lr.plot(epochs, [line["lr"] for line in metrics], color=GREY, marker=dot)
     lr.set_title("learning rate", fontsize=10)
     for axis in axes[0]:
