@@ -167,7 +167,7 @@ def search(trials: Sequence[Any], importances: Mapping[str, float], logs: Mappin
         numbers = all(_is_number(text) for text in texts)
         _dots(axis, [float(text) for text in texts] if numbers else texts, with_it)
         axis.set_title(_plain(key), fontsize=9)
-        if log and numbers:
+        if log and numbers and texts:
             axis.set_xscale("log")
     write(made, path)
 
