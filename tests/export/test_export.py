@@ -110,7 +110,7 @@ def test_every_family_in_every_format(name: str, format: str) -> None:
     )  # fmt: skip
     assert about["config"] == json.loads(json.dumps(model.config.to_dict()))
     assert about["compared"]["differences"] == done.differences
-    assert about["input"]["sides"] == (SIZE if format == "executorch" else "any")
+    assert about["input"]["sides"] == (size if format == "executorch" else "any")
     content = b"".join(path.read_bytes() for path in Path().iterdir() if path.is_file())
     assert str(Path(room.__file__).parents[2]).encode() not in content  # nor where it was made
 
