@@ -78,7 +78,7 @@ def test_threads_of_a_caller_s_do_not_meet(graph: Any) -> None:
     answers: list[list[Any]] = [[], []]
 
     def call(which: int) -> None:
-        for _ in range(30):
+        for _ in range(150):
             answers[which].append(engine(images[which]))
 
     callers = [threading.Thread(target=call, args=(which,)) for which in (0, 1)]
@@ -86,9 +86,9 @@ def test_threads_of_a_caller_s_do_not_meet(graph: Any) -> None:
         caller.start()
     for caller in callers:
         caller.join()
-    assert [len(given) for given in answers] == [30, 30]
+    assert [len(given) for given in answers] == [150, 150]
     for given, right in zip(answers, wanted, strict=True):
-        np.testing.assert_allclose(given, np.stack([right] * 30), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(given, np.stack([right] * 150), rtol=1e-4, atol=1e-5)
 
 
 def test_few_graphs_are_kept(graph: Any) -> None:
