@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from metaformer.core.device import choose_device, choose_precision, keep_memory
+from metaformer.core.device import choose_device, choose_precision, keep_memory, with_threads
 
 
 def there(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
@@ -46,6 +46,16 @@ def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch: pytest.Monk
         assert choose_precision("fp32", torch.device(device)) == torch.float32
         assert choose_precision("bf16", torch.device(device)) == torch.bfloat16
     assert choose_precision("auto", torch.device("mps")) == torch.float32
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), with_threads(before + 1):  # noqa: PT012
+        assert torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+    with with_threads(None):
+        assert torch.get_num_threads() == before
 
 
 KEPT = """

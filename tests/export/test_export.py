@@ -110,7 +110,7 @@ def test_every_family_in_every_format(name: str, format: str) -> None:
     )  # fmt: skip
     assert about["config"] == json.loads(json.dumps(model.config.to_dict()))
     assert about["compared"]["differences"] == done.differences
-    assert about["input"]["sides"] == (SIZE if format == "executorch" else "any")
+    assert about["input"]["sides"] == (size if format == "executorch" else "any")
     content = b"".join(path.read_bytes() for path in Path().iterdir() if path.is_file())
     assert str(Path(room.__file__).parents[2]).encode() not in content  # nor where it was made
 
@@ -218,6 +218,39 @@ def test_differences() -> None:
     assert difference(one, one + np.array([[0, 0.5]], dtype=np.float32)) == 0.25
     assert difference(one, one * np.float32("nan")) == float("inf")
     assert difference(one, one[:, :1]) == float("inf")
+    assert difference(one * np.float32("nan"), one) == float("inf")
+    assert difference(one * np.float32("inf"), one * np.float32("inf")) == float("inf")
+
+
+def test_a_model_whose_answers_are_no_numbers_is_not_written() -> None:
+    model = tiny("caformer_s18")
+    model.head.classifier.fc.weight.data.fill_(3e38)
+    with pytest.raises(ValueError, match=r"^saved\.safetensors was not written: .* logits are off by inf of their mean"):
+        export(saved(model), "safetensors")
+    assert [path.name for path in Path().iterdir()] == ["saved"]
+
+
+def test_two_exports_of_one_name_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one begins and ends while the first is compared."""
+    source, right, calls = saved(tiny("caformer_s18")), room.compare, [0]
+
+    def meanwhile(*arguments: Any, **options: Any) -> dict[str, float]:
+        calls[0] += 1
+        if calls[0] == 1:
+            export(source, "safetensors")
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(room, "compare", meanwhile)
+    assert export(source, "safetensors").differences["noise"] == 0
+    assert (calls, sorted(path.name for path in Path().iterdir())) == ([2], ["saved", "saved.safetensors"])
+
+
+def test_bf16_is_compared_in_bf16_or_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = saved(tiny("caformer_s18"))
+    monkeypatch.setattr("metaformer.infer.engines.OpenVinoEngine._has_bf16", lambda self: False)
+    with pytest.raises(ValueError, match=r"^this processor has no bf16: precision=fp32$"):
+        export(source, "openvino", precision="bf16")
+    assert [path.name for path in Path().iterdir()] == ["saved"]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +319,7 @@ def test_a_missing_package_says_what_to_type(format: str, missing: str, monkeypa
     assert [path.name for path in Path().iterdir()] == ["saved"]
 
 
-def test_a_model_that_cannot_be_followed_is_a_sentence() -> None:
+def test_a_model_that_cannot_be_followed_is_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
     class Odd(nn.Module):
         def __init__(self, dim: int) -> None:
             super().__init__()
@@ -297,6 +330,7 @@ def test_a_model_that_cannot_be_followed_is_a_sentence() -> None:
     model = metaformer.create_model("poolformerv2_t6", mixers=Odd, num_classes=5).eval()
     with pytest.raises(ValueError, match=r"^torch\.export cannot follow this model: "):
         export(saved(model), "onnx", model=model)
+    assert capfd.readouterr().err == ""  # where torch prints the graph that it had so far
 
 
 # --- without torch ----------------------------------------------------------------------------------------------------

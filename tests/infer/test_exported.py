@@ -1,5 +1,6 @@
 """Exported files: run by every engine they are for, and one sentence where they are damaged, foreign or asked too much."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from metaformer import MetaFormer, Predictor, export, save_pretrained
 from metaformer.data.preprocess import Preprocess
 from metaformer.export.compare import drawn, noise, reference
 from metaformer.export.export import FORMATS
+from metaformer.infer.engines import need
 from metaformer.weights.pretrained import describe
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
@@ -79,9 +81,12 @@ def test_an_answer_outlives_the_next() -> None:
 @pytest.mark.usefixtures("files")
 def test_threads_are_passed_on() -> None:
     assert Predictor("a.onnx", threads=1).engine.session.get_session_options().intra_op_num_threads == 1
-    assert Predictor("a.xml", threads=1).engine.threads == 1
-    Predictor("a.pt2", threads=1, device="cpu")
-    assert torch.get_num_threads() == 1
+    seen: list[int] = []
+    program = Predictor("a.pt2", threads=2, device="cpu").engine
+    run = program.run
+    program.run = lambda x: seen.append(torch.get_num_threads()) or run(x)
+    program(noise(1, 3, 32, 32))
+    assert (seen, torch.get_num_threads()) == ([2], 1)  # for the call alone
     from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count
 
     for threads in (2, 1):
@@ -197,6 +202,13 @@ FOREIGN: dict[str, dict[str, Any] | None] = {
     "other classes": {"classes": ["x"]},
     "no preprocessing": {"preprocess": None},
     "a wrong preprocessing": {"preprocess": PREPROCESS.to_dict() | {"size": 0}},
+    "a size beyond all memory": {"preprocess": PREPROCESS.to_dict() | {"size": 300_000, "fit": "pad"}},
+    "a mean that is no colour": {"preprocess": PREPROCESS.to_dict() | {"mean": [300.0] * 3, "fit": "pad"}},
+    "a mean that is no number": {"preprocess": PREPROCESS.to_dict() | {"mean": [float("nan")] * 3, "fit": "pad"}},
+    "a deviation without end": {"preprocess": PREPROCESS.to_dict() | {"std": [float("inf")] * 3}},
+    "a crop of less than nothing": {"preprocess": PREPROCESS.to_dict() | {"fit": "crop", "crop_fraction": -1.0}},
+    "synsets that are a number": {"synsets": 5},
+    "too few synsets": {"synsets": ["n01440764"]},
     "other channels": {"preprocess": PREPROCESS.to_dict() | {"mean": [0.5], "std": [0.5]}},
     "nothing": None,
 }
@@ -210,8 +222,47 @@ def test_files_that_do_not_say_what_they_are(format: str) -> None:
     save = FORMATS[format].prepare(net, PREPROCESS, "fp32")
     for changes in FOREIGN.values():
         save(file, {} if changes is None else describe(net) | ABOUT | changes)
-        with pytest.raises(ValueError, match=r"does not say|is no preprocessing|does not take|of schema None|1 channels"):
+        with pytest.raises(
+            ValueError, match=r"does not say|is no preprocessing|does not take|of schema None|1 channels|synsets"
+        ):
             Predictor(file, "torch" if format == "safetensors" else "auto", device="cpu")
+
+
+@pytest.mark.usefixtures("files")
+def test_brackets_in_brackets() -> None:
+    onnx = need("onnx")
+    proto = onnx.load("a.onnx")
+    proto.metadata_props[0].value = "[" * 200_000
+    onnx.save(proto, "a.onnx")
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(ValueError, match=r"^a\.onnx does not say the 2 classes or the preprocessing of its model$"):
+            Predictor("a.onnx", engine)
+
+
+STRANGE = {  # outputs, and what makes them of (1, 3, 8, 8)
+    "a number": ("y", [], [("ReduceMean", "x", "y", {"keepdims": 0})]),
+    "a sequence": ("y", None, [("SplitToSequence", "x", "y", {})]),
+    "of any rank": ("y", None, [("NonZero", "x", "z", {}), ("Cast", "z", "y", {"to": 1})]),
+    "nothing in": ("y", [1, 2], [("Constant", None, "y", {"value_floats": [0.0, 1.0]})]),
+}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", STRANGE)
+def test_models_of_other_forms(name: str, engine: str) -> None:
+    onnx = need("onnx")
+    helper, numbers = onnx.helper, onnx.TensorProto.FLOAT
+    out, shape, steps = STRANGE[name]
+    nodes = [helper.make_node(kind, [given] if given else [], [made], **more) for kind, given, made, more in steps]
+    given = [helper.make_tensor_value_info("x", numbers, [1, 3, 8, 8])] if nodes[0].input else []
+    make = helper.make_tensor_sequence_value_info if name == "a sequence" else helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "g", given, [make(out, numbers, shape)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    said = model.metadata_props.add()
+    said.key, said.value = "metaformer", json.dumps(ABOUT)
+    onnx.save(model, "theirs.onnx")
+    with pytest.raises(ValueError, match=r"^theirs\.onnx (does not take the images|is damaged, or no model)"):
+        Predictor("theirs.onnx", engine)
 
 
 def test_weights_without_a_description(here: Path) -> None:

@@ -17,6 +17,7 @@ from metaformer import Prediction, Predictor, Run, create_model
 from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
 from metaformer.infer import predictor as module
+from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import read_pretrained, save_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -139,7 +140,67 @@ def test_a_colour_model_from_a_saved_folder(files: list[Path], tmp_path: Path) -
 )
 def test_other_tensors_are_refused(run: Run, pixels: Tensor) -> None:
     (answer,) = Predictor(run.path)([pixels])
-    assert "this model takes pixels (1, H, W) as uint8" in str(answer.error)
+    assert "this model takes tensors (1, H, W) of uint8" in str(answer.error)
+
+
+ENGINES = ("torch", "openvino", "onnxruntime")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logits_of_any_array_of_bytes(run: Run, engine: str) -> None:
+    """However it lies in memory, and of none."""
+    predictor = Predictor(run.path, engine, device="cpu", threads=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    wanted = predictor.logits(pixels)
+    views = {"every other": np.s_[::2], "backwards": np.s_[::-1], "the first": np.s_[:1]}
+    for view in views.values():
+        np.testing.assert_allclose(predictor.logits(pixels[view]), wanted[view], rtol=1e-4, atol=1e-4)
+    last = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(predictor.logits(last.transpose(0, 3, 1, 2)), wanted, rtol=1e-4, atol=1e-4)
+    turned = predictor.logits(np.ascontiguousarray(pixels[..., ::-1]))
+    np.testing.assert_allclose(predictor.logits(pixels[..., ::-1]), turned, rtol=1e-4, atol=1e-4)
+    none = predictor.logits(pixels[:0])
+    assert (none.shape, none.dtype) == ((0, 10), np.float32)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logits_of_other_arrays_are_refused(run: Run, engine: str) -> None:
+    predictor = Predictor(run.path, engine, device="cpu", threads=1)
+    pixels = np.zeros((2, 1, 8, 8), np.uint8)
+    others = {
+        "float32 (2, 1, 8, 8)": pixels / np.float32(255),
+        "uint8 (2, 3, 8, 8)": pixels.repeat(3, 1),
+        "uint8 (1, 8, 8)": pixels[0],
+    }
+    for said, other in others.items():
+        with pytest.raises(ValueError, match="this model takes an array") as error:
+            predictor.logits(other)
+        assert str(error.value) == f"{said}: this model takes an array (B, 1, H, W) of uint8"
+
+
+def test_a_model_that_is_given_is_left_as_it_was(tmp_path: Path) -> None:
+    save_pretrained(colour_model().eval(), tmp_path / "saved", about())
+    given = colour_model().train()
+    with torch.no_grad():
+        given.head.classifier.fc.bias.add_(7)
+    before = {key: value.clone() for key, value in given.state_dict().items()}
+    predictor = Predictor(tmp_path / "saved", "torch", device="cpu", precision="bf16", model=given)
+    metaformer.export(tmp_path / "saved", "safetensors", tmp_path / "a.safetensors", model=given)
+    assert given.training
+    assert all(torch.equal(before[key], value) for key, value in given.state_dict().items())
+    assert not torch.equal(predictor.model.head.classifier.fc.bias, given.head.classifier.fc.bias)
+
+
+def test_a_peer_s_weights_are_not_cast_with_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr("metaformer.infer.choose.SECONDS", 0.01)
+    monkeypatch.setattr("metaformer.infer.choose.candidates", lambda options: ["torch"])
+    peer = Peer(PeerConfig(name="test_resnet", num_classes=3, in_chans=3, image_size=32)).eval()
+    save_pretrained(peer, tmp_path / "peer", about())
+    predictor = Predictor(tmp_path / "peer", device="cpu", precision="bf16")
+    assert predictor.engine.name == "torch bf16"
+    assert {parameter.dtype for parameter in predictor.model.parameters()} == {torch.float32}
+    assert [one.engine for one in predictor.tune(batch=2)] == ["torch"]
 
 
 def test_one_path_is_no_list(run: Run, files: list[Path]) -> None:
@@ -165,7 +226,7 @@ def test_pictures_bytes_and_arrays_are_images_too(run: Run, files: list[Path]) -
     (cut,) = predictor([files[0].read_bytes()[:70]])
     assert str(cut.error).startswith("image: ")
     (wrong,) = predictor([np.zeros((4, 4, 3), np.uint8)])
-    assert wrong.error == "uint8 (4, 4, 3): this model takes pixels (1, H, W) as uint8, 0 to 255"
+    assert wrong.error == "uint8 (4, 4, 3): this model takes arrays (H, W, 1) of uint8, 0 to 255"
     assert repr(predictor) == f"Predictor({str(run.path)!r}, 10 classes, 8 pixels, torch fp32)"
 
 
@@ -304,6 +365,7 @@ def test_what_was_measured_is_remembered(run: Run, files: list[Path], tmp_path: 
     assert again.engine.name == predictor.engine.name
     assert again.choice == predictor.choice
     assert again.choice.startswith(f"{measured[0].engine}: measured on ")
+    assert " in batches of 2, images/s: " in again.choice
     for one, other in zip(again(files), before, strict=True):
         assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-4)
     (tmp_path / "engines.json").write_text("{damaged")

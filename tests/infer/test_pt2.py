@@ -101,16 +101,27 @@ def spec(text: str) -> Callable[[dict[str, bytes]], None]:
     return described(MODEL, change)
 
 
-def pickled_weight(members: dict[str, bytes]) -> None:
-    config = json.loads(members[WEIGHTS])
-    next(iter(config["config"].values()))["use_pickle"] = True
-    members[WEIGHTS] = json.dumps(config).encode()
-    members["data/weights/weight_0"] = pickled()
+def pickled_weight(yes: Any) -> Callable[[dict[str, bytes]], None]:
+    """A weight that is to be unpickled, said by anything that Python takes for true."""
+
+    def changed(members: dict[str, bytes]) -> None:
+        config = json.loads(members[WEIGHTS])
+        first = next(iter(config["config"].values()))
+        first["use_pickle"] = yes
+        members[WEIGHTS] = json.dumps(config).encode()
+        members[f"data/weights/{first['path_name']}"] = pickled()
+
+    return changed
 
 
 HOSTILE: dict[str, Callable[[dict[str, bytes]], None]] = {
     "pickled sample inputs": lambda members: members.update({"data/sample_inputs/model.pt": pickled()}),
-    "a pickled weight": pickled_weight,
+    "a pickled weight": pickled_weight(True),
+    "a pickled weight, 1": pickled_weight(1),
+    "a pickled weight, 1.5": pickled_weight(1.5),
+    "a pickled weight, yes": pickled_weight("yes"),
+    "a pickled weight, a list": pickled_weight([0]),
+    "a pickled weight, names and values": pickled_weight({"a": 1}),
     "an opaque object": lambda members: members.update({"data/constants/opaque_obj_0": pickle.dumps(Thief())}),
     "a custom object": lambda members: members.update({"data/constants/custom_obj_0": pickle.dumps(Thief())}),
     "weights of an older torch": lambda members: members.update({"data/weights/model.pt": pickled()}),
@@ -123,6 +134,7 @@ HOSTILE: dict[str, Callable[[dict[str, bytes]], None]] = {
     "an expression of other names": shape("preview(s0)"),
     "an expression that grows": shape("9**9**9**9"),
     "a name that is code": node(name=f"x\n    {CALL}\n    y"),
+    "an output called self": node(outputs=[{"as_tensor": {"name": "self"}}]),
     "an output that is code": node(outputs=[{"as_tensor": {"name": f"x = {CALL}"}}]),
     "an operator that is a program": node(target="torch.os.system"),
     "an operator that makes a file": node(target="torch.ops.aten.from_file.default"),
@@ -142,7 +154,7 @@ def test_hostile_archives_are_refused_and_do_nothing(good: Path, name: str) -> N
     assert not Path("stolen").exists()
 
 
-@pytest.mark.parametrize("name", ["pickled sample inputs", "an expression that calls"])
+@pytest.mark.parametrize("name", ["pickled sample inputs", "a pickled weight, 1", "an expression that calls"])
 def test_torch_itself_would_run_them(good: Path, name: str) -> None:
     """So that the tests above say something."""
     file = rewritten(good, HOSTILE[name])

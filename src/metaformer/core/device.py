@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -44,6 +46,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """The name in DTYPES."""
     return next(name for name, one in DTYPES.items() if one == dtype)
+
+
+@contextmanager
+def with_threads(count: int | None) -> Iterator[None]:
+    """Torch with so many threads of the processor; afterwards as before, for they are the process's. None leaves them."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_memory() -> None:

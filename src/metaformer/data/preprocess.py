@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
+LARGEST = 2**14
+"""Pixels of a side that a description may ask for: what is meant by more is to fill the memory."""
 LONG = 20
 """Sides' ratio beyond which only the middle of an image is looked at before it is resized."""
 
@@ -124,12 +126,15 @@ class Preprocess:
         """What `to_dict` wrote. Raises ValueError for anything else."""
         try:
             made = cls(data["size"], tuple(data["mean"]), tuple(data["std"]), data["fit"], data.get("crop_fraction"))
-            numbers = [made.size, *made.mean, *made.std, made.crop_fraction or 1.0]
-            right = type(made.size) is int and len(made.mean) == len(made.std) > 0 and min(made.size, *made.std) > 0
+            right = type(made.size) is int and 0 < made.size <= LARGEST and len(made.mean) == len(made.std) > 0
+            right = right and all(0 <= mean <= 1 and 0 < std < math.inf for mean, std in zip(made.mean, made.std, strict=True))
+            right = right and (made.crop_fraction is None or 0.1 <= made.crop_fraction <= 1)
         except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{data!r} is no preprocessing: size, mean, std and fit are needed") from error
-        if not right or made.fit not in ("squash", "crop", "pad") or not all(isinstance(n, int | float) for n in numbers):
-            raise ValueError(f"{data!r} is no preprocessing: a size, mean and std by channel, squash, crop or pad")
+        if not right or made.fit not in ("squash", "crop", "pad"):
+            raise ValueError(
+                f"{data!r} is no preprocessing: a size up to {LARGEST}, mean (0 to 1) and std by channel, squash, crop or pad"
+            )
         return made
 
 

@@ -80,6 +80,6 @@ def reference(model: Model, preprocess: Preprocess, pixels: Pixels) -> Logits:
 
 def difference(wanted: Logits, found: Logits) -> float:
     """Greatest difference over the mean absolute value; infinite where anything is not a number or of another shape."""
-    if wanted.shape != found.shape or not np.isfinite(found).all():
+    if wanted.shape != found.shape or not np.isfinite([wanted, found]).all():
         return float("inf")
     return float(np.abs(wanted - found).max() / max(np.abs(wanted).mean(), np.finfo(np.float32).tiny))

@@ -1,8 +1,7 @@
 """`export`: convert, write under another name, reload, compare with torch, write what was found into it, rename."""
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -79,15 +78,15 @@ def export(
     size = known.preprocess.size if not free else None
     said = about | describe(net) | _said(source, format, precision, size, several=known.several)
     save = row.prepare(net, known.preprocess, precision)
-    with _aside(file) as folder:
-        aside = folder / file.name
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
+        aside = Path(folder, file.name)
         save(aside, said)
-        found = compare(net, known.preprocess, _reopened(aside, model), free=free)
+        found = compare(net, known.preprocess, _reopened(aside, precision, model), free=free)
         bound = row.bounds[precision]
         _check(found, bound, format, file)
         save(aside, said | {"compared": {"with": "torch fp32", "bound": bound, "differences": found}})
         for path in written:
-            (folder / path.name).replace(path)
+            aside.with_name(path.name).replace(path)
     return Exported(file, format, precision, sum(path.stat().st_size for path in written), found, bound)
 
 
@@ -128,22 +127,10 @@ def _said(source: str | Path, format: str, precision: str, size: int | None, *, 
     }
 
 
-@contextmanager
-def _aside(file: Path) -> Iterator[Path]:
-    """A folder beside the file, on the same disk, that is gone afterwards."""
-    folder = file.with_name(f".{file.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _reopened(file: Path, model: Model | None) -> Callable[[Pixels], Logits]:
-    """What runs the file as it will be run."""
+def _reopened(file: Path, precision: str, model: Model | None) -> Callable[[Pixels], Logits]:
+    """What runs the file in the precision that it is written for. Raises ValueError where this processor has not that."""
     if is_exported(file):
-        return open_exported(file, "auto", Options(device="cpu"))[0]
+        return open_exported(file, "auto", Options(device="cpu", precision=precision))[0]
     net, about = read_pretrained(file, deepcopy(model))
     preprocess = read_about(about, file).preprocess
     return lambda pixels: reference(net.eval(), preprocess, pixels)

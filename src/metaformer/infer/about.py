@@ -30,7 +30,10 @@ def read_about(about: Mapping[str, Any], source: str | Path, count: int | None =
     named = isinstance(classes, list) and right and all(type(name) is str for name in classes)
     if not named or not isinstance(preprocess, dict):
         raise ValueError(f"{source} does not say the {f'{count} ' if count else ''}classes or the preprocessing of its model")
+    synsets = about.get("synsets", [])
+    if not isinstance(synsets, list) or len(synsets) not in (0, len(classes)) or any(type(name) is not str for name in synsets):
+        raise ValueError(f"{source} is damaged: its synsets are WordNet's numbers, one for each class, or none")
     task = about.get("task", "classification")
     if task not in TASKS:
         raise ValueError(f"{source} is a model for {task!r}; this version predicts {' and '.join(TASKS)}")
-    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(about.get("synsets", ())), task == "multilabel")
+    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(synsets), task == "multilabel")

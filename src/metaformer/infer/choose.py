@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from metaformer.config import read_json
 from metaformer.core.device import choose_device
-from metaformer.data.preprocess import Preprocess
+from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.download import cache_folder
 from metaformer.infer.convert import pipeline, to_onnx, to_openvino
-from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options, TorchEngine
+from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options, TorchEngine, cores
 from metaformer.runs import write_text
 from metaformer.weights.pretrained import Model
 
@@ -76,16 +77,13 @@ def candidates(options: Options) -> list[str]:
 def tune(model: Model, preprocess: Preprocess, options: Options, batch: int) -> tuple[Engine, str, list[Measured]]:
     """Measures the candidates, which take turns: the fastest one, why, and all figures, the fastest first.
 
-    The choice is remembered for the next time.
+    The choice is remembered for the next time, at any batch: what was fastest at another is the best guess there is.
     """
     pixels = np.random.default_rng(0).integers(
         0, 256, (batch, len(preprocess.mean), preprocess.size, preprocess.size), dtype=np.uint8
     )
-    engines = {name: open_engine(model, preprocess, name, options) for name in candidates(options)}
-    calls = {}
-    for name, engine in engines.items():
-        engine(pixels)  # the first call allocates and compiles
-        calls[name] = max(1, round(SECONDS / _seconds(engine, pixels, 1)))
+    engines = _running(model, preprocess, options, pixels)
+    calls = {name: max(1, round(SECONDS / _seconds(engine, pixels, 1))) for name, engine in engines.items()}
     speeds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(TURNS):
         for name, engine in engines.items():
@@ -94,12 +92,26 @@ def tune(model: Model, preprocess: Preprocess, options: Options, batch: int) -> 
     found.sort(key=lambda one: -one.images_per_second)
     best = found[0]
     said = ", ".join(f"{one.engine} {one.images_per_second:.0f} ({one.low:.0f} to {one.high:.0f})" for one in found)
-    why = f"{best.engine}: measured on {time.strftime('%Y-%m-%d')}, images/s: {said}"
-    kept = _remembered() | {_key(model, preprocess, options): asdict(best) | {"why": why}}
-    file = _file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(kept, indent=2) + "\n")
+    why = f"{best.engine}: measured on {time.strftime('%Y-%m-%d')} in batches of {batch}, images/s: {said}"
+    with suppress(OSError):  # it is only a memory
+        _remember(_key(model, preprocess, options), asdict(best) | {"why": why})
     return engines[best.engine], why, found
+
+
+def _running(model: Model, preprocess: Preprocess, options: Options, pixels: Pixels) -> dict[str, Engine]:
+    """The candidates that run this model. Raises ValueError where none does."""
+    engines: dict[str, Engine] = {}
+    reasons = []
+    for name in candidates(options):
+        try:
+            engine = open_engine(model, preprocess, name, options)
+            engine(pixels)  # the first call allocates and compiles
+            engines[name] = engine
+        except (ValueError, RuntimeError) as error:
+            reasons.append(f"{name}: {error}")
+    if not engines:
+        raise ValueError(f"no engine runs this model: {'; '.join(reasons)}")
+    return engines
 
 
 def _seconds(engine: Engine, pixels: Any, calls: int) -> float:
@@ -120,8 +132,16 @@ def _key(model: Model, preprocess: Preprocess, options: Options) -> str:
             versions.append(version(name))
         except PackageNotFoundError:
             versions.append("none")
-    parts = (described, preprocess.size, asdict(options), platform.node(), platform.processor(), os.cpu_count(), versions)
+    parts = (described, preprocess.size, asdict(options), platform.node(), platform.processor(), cores(), versions)
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _remember(key: str, choice: dict[str, Any]) -> None:
+    """Beside what other processes remember. Raises OSError where nothing can be written."""
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        write_text(file, json.dumps(_remembered() | {key: choice}, indent=2) + "\n")
 
 
 def _file() -> Path:

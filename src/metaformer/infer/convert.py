@@ -7,8 +7,9 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,15 @@ class Normalised(nn.Module):
 
 
 def pipeline(model: Model, preprocess: Preprocess) -> nn.Module:
-    """(B, C, H, W) of bytes → (B, classes): fused where the model is a MetaFormer. The model itself is left as it is."""
-    return fuse(model.eval(), preprocess) if isinstance(model, MetaFormer) else Normalised(model.eval(), preprocess)
+    """(B, C, H, W) of bytes → (B, classes), fused where the model is a MetaFormer: a copy, for engines cast and move it.
+
+    Raises ValueError for a model in training mode.
+    """
+    if isinstance(model, MetaFormer):
+        return fuse(model, preprocess)
+    if model.training:
+        raise ValueError("a pipeline is for inference: call model.eval() first")
+    return Normalised(deepcopy(model), preprocess)
 
 
 def is_fixed(module: nn.Module) -> bool:
@@ -79,7 +87,7 @@ def to_exported(
     free: dict[int, Any] = {0: Dim.DYNAMIC} if batch is None else {}
     free |= {} if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
-        with torch.no_grad(), hushed():
+        with torch.no_grad(), hushed(), redirect_stderr(StringIO()):  # it prints what it followed so far
             program = torch.export.export(module, (example,), dynamic_shapes=(free,))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"torch.export cannot follow this model: {_first(error)}") from error
@@ -111,11 +119,14 @@ def to_onnx(module: nn.Module, channels: int, size: int) -> Any:
 
 
 def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
-    """An ov.Model."""
-    ov = need("openvino")
+    """An ov.Model. Raises ValueError where an operator has no counterpart."""
+    ov, failure = need("openvino"), need("openvino.frontend").OpConversionFailure
     program = to_exported(for_openvino(module), channels, size, fixed=is_fixed(module))
     with hushed():
-        graph = ov.convert_model(program)
+        try:
+            graph = ov.convert_model(program)
+        except failure as error:
+            raise ValueError(f"this model has no form in OpenVINO: {_first(error)}") from error
         graph.reshape([-1, channels, *((size, size) if is_fixed(module) else (-1, -1))])
     for node in graph.get_ops():
         if node.get_type_name() == "Interpolate":  # OpenVINO's rule for torch takes a corner where one place is left

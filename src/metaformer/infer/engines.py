@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +30,8 @@ Logits = NDArray[np.float32]
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PART = 224 * 224
 """Pixels that are worth a call of their own."""
+KEPT = 8
+"""Graphs that OpenVinoEngine keeps, each with the weights packed for it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class Options:
 
     In a file of 8-bit integers, what the rest is multiplied in; auto is then bf16 where the processor has it."""
     threads: int | None = None
-    """Threads of a processor; by default as many as there are cores."""
+    """Threads of a processor; by default as many as there are cores, in torch as many as it has.
+
+    Torch's and ExecuTorch's are the whole process's. Torch's are set for each call and put back; ExecuTorch's stay."""
     streams: int | None = None
     """Parts of a batch that run at the same time, each with its share of the threads; OpenVINO's alone."""
 
@@ -84,14 +89,20 @@ class FileEngine(Engine, Protocol):
     def form(self) -> Form: ...
 
 
+NO_FORM = Form(bytes=False, shape=(), classes=None)
+"""Not one tensor in and (B, classes) out: no file that `export` wrote."""
+
+
 class TorchEngine:
-    """A module in torch, as it is or compiled."""
+    """A module in torch, as it is or compiled. From the first one on the process keeps memory that it frees (`keep_memory`)."""
 
     def __init__(self, module: "nn.Module", options: Options, *, compiled: bool = False) -> None:
         import torch
 
-        from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
+        from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name, with_threads
 
+        if options.streams is not None:
+            raise ValueError("torch has no streams: leave streams out, or engine=openvino")
         keep_memory()
         self.device = choose_device(options.device)
         if options.precision == "fp16" and self.device.type == "cpu":
@@ -99,13 +110,12 @@ class TorchEngine:
         self.precision = choose_precision(options.precision, self.device)
         self.name = f"{'compiled' if compiled else 'torch'} {precision_name(self.precision)}"
         self.torch = torch
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        self.with_threads = partial(with_threads, options.threads)
         module = module.eval().to(self.device, self.precision)
         self.run: Callable[[Any], Any] = compile_frozen(module, self.device) if compiled else module
 
     def __call__(self, pixels: Pixels) -> Logits:
-        with self.torch.inference_mode():
+        with self.with_threads(), self.torch.inference_mode():
             logits = self.run(self.torch.from_numpy(pixels).to(self.device, non_blocking=True))
             return logits.float().cpu().numpy()
 
@@ -128,7 +138,7 @@ class OnnxEngine:
         self.session = opened(
             source, lambda: ort.InferenceSession(given, settings, providers=["CPUExecutionProvider"]), (*errors, RuntimeError)
         )
-        self.input = self.session.get_inputs()[0].name
+        self.inputs, self.outputs = self.session.get_inputs(), self.session.get_outputs()
         self.name = "onnxruntime fp32"
 
     def about(self) -> dict[str, Any]:
@@ -136,11 +146,13 @@ class OnnxEngine:
         return said_of(self.session.get_modelmeta().custom_metadata_map.get(ABOUT))
 
     def form(self) -> Form:
-        given, found = self.session.get_inputs()[0], self.session.get_outputs()[0]
-        return Form(given.type == "tensor(uint8)", tuple(map(_known, given.shape)), _known(found.shape[-1]))
+        if len(self.inputs) != 1 or [len(one.shape or ()) for one in self.outputs] != [2]:
+            return NO_FORM
+        given, found = self.inputs[0], self.outputs[0]
+        return Form(given.type == "tensor(uint8)", tuple(map(_known, given.shape or ())), _known(found.shape[-1]))
 
     def __call__(self, pixels: Pixels) -> Logits:
-        return self.session.run(None, {self.input: pixels})[0]
+        return self.session.run(None, {self.inputs[0].name: pixels})[0]
 
 
 class OpenVinoEngine:
@@ -148,7 +160,8 @@ class OpenVinoEngine:
 
     Its graphs are much faster for shapes that are known beforehand, so one is compiled for each shape of an image: for a
     single image with all threads; for more of them with one stream a thread, which take the images in turns and never wait
-    for each other. Images of few pixels go in parts of several.
+    for each other. Images of few pixels go in parts of several. The last few graphs are kept; threads of the caller's wait
+    for each other.
     """
 
     def __init__(self, source: Any, options: Options) -> None:
@@ -167,12 +180,15 @@ class OpenVinoEngine:
             folding.run_passes(self.model)
         wanted = options.precision
         if wanted == "auto":
-            halves = stored in ("bf16", "int8") and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            wanted = "bf16" if halves else "fp32"
+            wanted = "bf16" if stored in ("bf16", "int8") and self._has_bf16() else "fp32"
+        elif wanted == "bf16" and not self._has_bf16():
+            raise ValueError("this processor has no bf16: precision=fp32")
         self.precision = wanted
         self.threads = options.threads or cores()
         self.streams = options.streams or self.threads
         self.queues: dict[tuple[int, ...], Any] = {}
+        """What was compiled, by shape and streams, the last one used at the end."""
+        self.lock = Lock()
         self.name = f"openvino {'int8' if stored == 'int8' else wanted}"
 
     def about(self) -> dict[str, Any]:
@@ -182,27 +198,26 @@ class OpenVinoEngine:
         return said_of(None if found is None else str(self.model.get_rt_info(found).value))
 
     def form(self) -> Form:
-        given, found = self.model.input(0), self.model.output(0)
-        sides = tuple(side.get_length() if side.is_static else None for side in given.partial_shape)
-        last = found.partial_shape[-1]
-        return Form(given.element_type.to_dtype() == np.uint8, sides, last.get_length() if last.is_static else None)
+        given, found = ([_sides(end.partial_shape) for end in ends] for ends in (self.model.inputs, self.model.outputs))
+        if len(given) != 1 or [len(sides) for sides in found] != [2]:
+            return NO_FORM
+        return Form(self.model.input(0).element_type.get_type_name() == "u8", given[0], found[0][-1])
 
     def __call__(self, pixels: Pixels) -> Logits:
+        with self.lock:
+            return self._run(pixels)
+
+    def _run(self, pixels: Pixels) -> Logits:
         count, most = len(pixels), max(1, PART // pixels[0, 0].size)
         part = min(most, 2 ** (count - 1).bit_length())
         streams = min(self.streams, -(-count // part))
         queue = self._queue((part, *pixels.shape[1:]), streams)
         logits: list[Any] = [None] * -(-count // part)
-
-        def keep(request: Any, place: int) -> None:
-            logits[place] = request.get_output_tensor().data.astype(np.float32)
-
-        queue.set_callback(keep)
         for place in range(len(logits)):
             fed = pixels[place * part : (place + 1) * part]
             if len(fed) < part:
                 fed = np.concatenate([fed, np.zeros((part - len(fed), *fed.shape[1:]), np.uint8)])
-            queue.start_async({0: fed}, place)
+            queue.start_async({0: fed}, (logits, place))
         queue.wait_all()
         return np.concatenate(logits)[:count]
 
@@ -218,8 +233,27 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": self.threads,
                 "NUM_STREAMS": streams,
             }
-            self.queues[key] = ov.AsyncInferQueue(self.core.compile_model(model, "CPU", config), streams)
+            queue = ov.AsyncInferQueue(self.core.compile_model(model, "CPU", config), streams)
+            queue.set_callback(_keep)
+            self.queues[key] = queue
+            if len(self.queues) > KEPT:
+                del self.queues[next(iter(self.queues))]
+        self.queues[key] = self.queues.pop(key)  # the newest stands last
         return self.queues[key]
+
+    def _has_bf16(self) -> bool:
+        return "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _sides(shape: Any) -> tuple[int | None, ...]:
+    """Of an ov.PartialShape; none where not even their number is known."""
+    return tuple(side.get_length() if side.is_static else None for side in shape) if shape.rank.is_static else ()
+
+
+def _keep(request: Any, given: tuple[list[Any], int]) -> None:
+    """Puts a part's logits where the call that asked for them looks."""
+    logits, place = given
+    logits[place] = request.get_output_tensor().data.astype(np.float32)
 
 
 def compile_frozen(module: "nn.Module", device: Any) -> Callable[[Any], Any]:
@@ -227,8 +261,29 @@ def compile_frozen(module: "nn.Module", device: Any) -> Callable[[Any], Any]:
     import torch
 
     if device.type == "cuda":
-        return torch.compile(module, mode="max-autotune")
-    return torch.compile(module, options={"freezing": True})
+        return Filled(torch.compile(module, mode="max-autotune"))
+    return Filled(torch.compile(module, options={"freezing": True}))
+
+
+class Filled:
+    """What is compiled for each size of a batch: one that is smaller than the one before, as the last is, is filled up to it.
+
+    Only the first such one: where small ones follow each other, they are worth being compiled for.
+    """
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self.run = run
+        self.before: tuple[int, ...] = (0,)
+
+    def __call__(self, x: Any) -> Any:
+        full, *sides = self.before
+        if sides != [*x.shape[1:]] or len(x) >= full:
+            self.before = tuple(x.shape)
+            return self.run(x)
+        self.before = (0,)
+        filled = x.new_zeros((full, *sides))
+        filled[: len(x)] = x
+        return self.run(filled)[: len(x)]
 
 
 def need(name: str) -> Any:
@@ -289,6 +344,6 @@ def said_of(text: str | None) -> dict[str, Any]:
     """What stands in a file about itself; nothing where that is no JSON of names and values."""
     try:
         said = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or brackets in brackets
         return {}
     return said if isinstance(said, dict) else {}

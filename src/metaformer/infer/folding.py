@@ -1,12 +1,13 @@
 """What `fuse` works with: what can be put into a linear map, and the modules that take the place of folded ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaformer.core.layers import MLP, ChannelNorm, Head, MapNorm
+from metaformer.core.layers import MLP, ChannelNorm, Head, MapNorm, SquaredReLUAct, squared_relu
 from metaformer.core.mixers import AttentionMixer, SepConvMixer
 from metaformer.core.model import Residual
 
@@ -36,13 +37,16 @@ ENDS: dict[type, tuple[str, str]] = {MLP: ("fc1", "fc2"), SepConvMixer: ("pw1", 
 
 
 def _linear(branch: nn.Module, end: int) -> nn.Conv2d | None:
+    """Of all channels, or of each by itself: what lies between has weights of another layout."""
     found = getattr(branch, ENDS[type(branch)][end]) if type(branch) in ENDS else branch
-    return found if type(found) is nn.Conv2d else None
+    return found if type(found) is nn.Conv2d and found.groups in (1, found.in_channels) else None
 
 
 def is_pointwise(layer: Linear) -> bool:
     """Whether the map sees one place at a time, so that a constant passes through it as a constant."""
-    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.groups == 1)
+    if type(layer) is nn.Linear:
+        return True
+    return type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
 
 
 def scale_in(layer: Linear, scale: Tensor) -> None:
@@ -97,7 +101,7 @@ class ShiftedSquaredReLU(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square() + self.shift
+        return squared_relu(x) + self.shift
 
 
 class MixedResidual(nn.Module):
@@ -115,7 +119,7 @@ class MixedResidual(nn.Module):
         self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        a = self.gain * torch.rsqrt(x.var((1, 2, 3), correction=0, keepdim=True) + self.eps)
+        a = self.gain * _steepness(x, self.eps)
         kept = -a if not self.residual else 1 - a if self.shortcut is None else self.shortcut - a
         return x * kept + self.pool(x) * a
 
@@ -137,24 +141,41 @@ class AffineResidual(nn.Module):
         self.register_buffer("shortcut", None if residual.shortcut_scale is None else _column(residual.shortcut_scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, var = x.mean((1, 2, 3), keepdim=True), x.var((1, 2, 3), correction=0, keepdim=True)
-        a = self.gain * torch.rsqrt(var + self.eps)
+        a = self.gain * _steepness(x, self.eps)
         kept = a if not self.residual else 1 + a if self.shortcut is None else self.shortcut + a
-        moved = -a * mean
+        moved = -a * x.mean((1, 2, 3), keepdim=True)
         return x * kept + (moved if self.shift is None else moved + self.shift)
 
 
+def _steepness(x: Tensor, eps: float) -> Tensor:
+    """1 / σ of each map: of halves through float32, for σ² leaves their range long before σ does."""
+    if x.dtype == torch.float16:
+        return _steepness(x.float(), eps).half()
+    return torch.rsqrt(x.var((1, 2, 3), correction=0, keepdim=True) + eps)
+
+
 class Pixels(nn.Module):
-    """Bytes → numbers with the mean colour at 0, so that zero padding is what it was."""
+    """Bytes → numbers with the mean colour at 0, so that zero padding is what it was.
+
+    The mean stays in float32 where the model is cast to less: 123.675 in bfloat16 is 123.5, an error in every place alike.
+    """
 
     mean: Tensor
 
     def __init__(self, mean: tuple[float, ...], like: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", _column(255 * torch.tensor(mean, dtype=torch.float64)).to(like))
+        self.dtype = like.dtype
+        wide = torch.promote_types(like.dtype, torch.float32)
+        self.register_buffer("mean", _column(255 * torch.tensor(mean, dtype=torch.float64)).to(wide).to(like.device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
+        cast = fn(self.mean)
+        self.dtype, self.mean = cast.dtype, self.mean.to(cast.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.mean.dtype) - self.mean
+        centred = x.to(self.mean.dtype) - self.mean
+        return centred if centred.dtype == self.dtype else centred.to(self.dtype)
 
 
 def _column(vector: Tensor) -> Tensor:
@@ -164,13 +185,12 @@ def _column(vector: Tensor) -> Tensor:
 # --- where things are -------------------------------------------------------------------------------------------------
 
 
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies by and adds in inference."""
-    mean, var = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert var is not None
-    a = torch.rsqrt(var + norm.eps) * norm.weight
-    return a, norm.bias - a * mean
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """What a batch norm multiplies by and adds in inference; None where it is none, or has not all of its figures."""
+    if type(norm) is not nn.BatchNorm2d or norm.running_mean is None or norm.running_var is None or not norm.affine:
+        return None
+    a = torch.rsqrt(norm.running_var + norm.eps) * norm.weight
+    return a, norm.bias - a * norm.running_mean
 
 
 def keeps_constants(pool: nn.Module) -> bool:
@@ -184,11 +204,22 @@ def scale_branch(residual: Residual, scale: Tensor) -> None:
     residual.scale = nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
+MLP_HEAD: dict[str, type] = {
+    "fc1": nn.Linear, "act": SquaredReLUAct, "norm": nn.LayerNorm, "dropout": nn.Dropout, "fc": nn.Linear,
+}  # fmt: skip
+LINEAR_HEAD: dict[str, type] = {"dropout": nn.Dropout, "fc": nn.Linear}
+"""The parts of our own heads, in order. A user's may have the same names in another order, with something between."""
+
+
+def is_made_of(parts: nn.Module, kinds: dict[str, type]) -> bool:
+    """Whether this is a sequence of exactly these."""
+    return type(parts) is nn.Sequential and [(name, type(part)) for name, part in parts.named_children()] == [*kinds.items()]
+
+
 def head_linear(head: Head) -> nn.Linear | None:
     """The linear map that the pooled features enter, if that is known."""
-    parts = head.classifier
-    layer = getattr(parts, "fc1", getattr(parts, "fc", None)) if isinstance(parts, nn.Sequential) else None
-    return layer if type(layer) is nn.Linear else None
+    parts: Any = head.classifier
+    return parts.fc1 if is_made_of(parts, MLP_HEAD) else parts.fc if is_made_of(parts, LINEAR_HEAD) else None
 
 
 def placed(model: nn.Module) -> list[tuple[nn.Module, str, Residual]]:

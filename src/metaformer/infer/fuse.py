@@ -19,6 +19,7 @@ from metaformer.core.mixers import AttentionMixer, PoolingMixer, SepConvMixer
 from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer.folding import (
+    MLP_HEAD,
     AffineResidual,
     MixedResidual,
     Pixels,
@@ -28,6 +29,7 @@ from metaformer.infer.folding import (
     affine,
     first_linear,
     head_linear,
+    is_made_of,
     is_pointwise,
     keeps_constants,
     last_linear,
@@ -83,6 +85,10 @@ def fuse(model: MetaFormer | FusedMetaFormer, preprocess: Preprocess | None = No
     else:
         fused = FusedMetaFormer(deepcopy(model)).eval().requires_grad_(requires_grad=False)
         fused.model.to(memory_format=torch.channels_last)
+        apart: set[nn.Module] = set()
+        for residual in residuals(fused.model):  # a branch that several share would have all their norms folded into it
+            residual.branch = deepcopy(residual.branch) if residual.branch in apart else residual.branch
+            apart.add(residual.branch)
     with torch.no_grad():
         for name, step in PASSES.items():
             fused.removed[name] += step(fused.model)
@@ -105,16 +111,17 @@ def fold_batch_norms(model: MetaFormer) -> int:
     """
     done = 0
     stem: Any = model.stages[0].embed
-    if type(stem.norm) is nn.BatchNorm2d:
-        a, c = affine(stem.norm)
+    if known := affine(stem.norm):
+        a, c = known
         scale_out(stem.conv, a)
         add_bias(stem.conv, c)
         stem.norm = nn.Identity()
         done += 1
     for residual in residuals(model):
-        if type(residual.norm) is not nn.BatchNorm2d:
+        known = affine(residual.norm)
+        if known is None:
             continue
-        a, c = affine(residual.norm)
+        a, c = known
         layer = first_linear(residual.branch)
         if layer is not None and is_pointwise(layer):
             shift_in(layer, c)
@@ -125,9 +132,9 @@ def fold_batch_norms(model: MetaFormer) -> int:
             continue
         residual.norm = nn.Identity()
         done += 1
-    layer = head_linear(model.head)
-    if type(model.head.norm) is nn.BatchNorm2d and layer is not None:
-        a, c = affine(model.head.norm)
+    layer, known = head_linear(model.head), affine(model.head.norm)
+    if known and layer is not None:
+        a, c = known
         shift_in(layer, c)
         scale_in(layer, a)
         model.head.norm = nn.Identity()
@@ -189,12 +196,12 @@ def fold_norms(model: MetaFormer) -> int:
         scale_in(layer, norm.weight)
         owner.norm = Standardise(norm)
         done += 1
-    mlp: Any = model.head.classifier  # an MLPHead has a norm of its own
-    norm = getattr(mlp, "norm", None)
-    if type(norm) is nn.LayerNorm and norm.elementwise_affine:
-        shift_in(mlp.fc, norm.bias)
-        scale_in(mlp.fc, norm.weight)
-        mlp.norm = nn.LayerNorm(list(norm.normalized_shape), norm.eps, elementwise_affine=False)
+    mlp: Any = model.head.classifier
+    if is_made_of(mlp, MLP_HEAD) and mlp.norm.elementwise_affine:  # it has a norm of its own
+        if mlp.norm.bias is not None:
+            shift_in(mlp.fc, mlp.norm.bias)
+        scale_in(mlp.fc, mlp.norm.weight)
+        mlp.norm = nn.LayerNorm(list(mlp.norm.normalized_shape), mlp.norm.eps, elementwise_affine=False)
         done += 1
     return done
 
@@ -263,7 +270,8 @@ def fold_pixels(model: MetaFormer, preprocess: Preprocess) -> None:
     if len(preprocess.mean) != model.config.in_chans:
         raise ValueError(f"preprocessing of {len(preprocess.mean)} channels for a model of {model.config.in_chans}")
     weight = embed.conv.weight
-    scale_in(embed.conv, 1 / (255 * torch.tensor(preprocess.std, dtype=torch.float64, device=weight.device)).to(weight.dtype))
+    scale = 1 / (255 * torch.tensor(preprocess.std, dtype=torch.float64))  # on the processor: Apple's GPUs have no float64
+    scale_in(embed.conv, scale.to(weight.dtype).to(weight.device))
     embed.conv = nn.Sequential(Pixels(preprocess.mean, weight), embed.conv)
 
 

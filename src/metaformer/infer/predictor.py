@@ -58,8 +58,8 @@ class Predictor:
     a model's name for its published weights, such as caformer_s18 or caformer_s18.in1k_384, or a file that `export` wrote.
     `engine` is what runs it: torch, compiled, openvino, onnxruntime, or auto, which is the fastest that was measured for
     this model on this machine (`tune`), torch before that, and for a file the runtime that it was written for.
-    `precision` is fp32, bf16, fp16 (GPUs) or auto; `threads` and `streams` are for processors. `model` is needed where its
-    mixers are code of your own. Raises ValueError or OSError with a sentence.
+    `precision` is fp32, bf16, fp16 (GPUs) or auto; `threads` are a processor's, `streams` OpenVINO's. `model` is needed where
+    its mixers are code of your own; it is copied. Raises ValueError or OSError with a sentence.
     """
 
     def __init__(
@@ -113,8 +113,10 @@ class Predictor:
             raise ValueError("give a list of images, be it of one: predictor([image])")
         for start in range(0, len(images), batch):
             began = time.perf_counter()
-            yield from self._predict(images[start : start + batch], top)
-            if self.tunes and (time.perf_counter() - began) * (len(images) - start - batch) / batch > PAYS:
+            answers = self._predict(images[start : start + batch], top)
+            seconds = time.perf_counter() - began  # without what the caller does with the answers
+            yield from answers
+            if self.tunes and seconds * (len(images) - start - batch) / batch > PAYS:
                 self.tune(batch)
 
     def tune(self, batch: int = 32) -> list["Measured"]:
@@ -133,10 +135,15 @@ class Predictor:
         )
 
     def logits(self, pixels: Pixels) -> Logits:
-        """(B, C, size, size) of bytes, as `preprocess` fits them → (B, classes)."""
-        return self.engine(pixels)
+        """(B, C, size, size) of bytes, as `preprocess` fits them → (B, classes). Raises ValueError for other arrays."""
+        channels = len(self.preprocess.mean)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != channels or 0 in pixels.shape[2:]:
+            raise ValueError(f"{pixels.dtype} {tuple(pixels.shape)}: this model takes an array (B, {channels}, H, W) of uint8")
+        if not len(pixels):
+            return np.empty((0, len(self.classes)), np.float32)
+        return self.engine(np.ascontiguousarray(pixels))
 
-    def _predict(self, images: "Sequence[Picture]", top: int) -> Iterator[Prediction]:
+    def _predict(self, images: "Sequence[Picture]", top: int) -> list[Prediction]:
         fed: dict[int, Pixels] = {}
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
@@ -146,29 +153,28 @@ class Predictor:
                 errors[i] = str(error)
         answers: dict[int, list[tuple[str, float]]] = {}
         if fed:
-            logits = self.engine(np.ascontiguousarray(np.stack(list(fed.values()))))
+            logits = self.logits(np.stack(list(fed.values())))
             decoded = decode_several(logits, self.classes) if self.several else decode_labels(logits, self.classes, top)
             answers = dict(zip(fed, decoded, strict=True))
-        for i, image in enumerate(images):
-            path = str(image) if isinstance(image, str | Path) else ""
-            yield Prediction(path, tuple(answers.get(i, ())), errors.get(i))
+        paths = [str(image) if isinstance(image, str | Path) else "" for image in images]
+        return [Prediction(path, tuple(answers.get(i, ())), errors.get(i)) for i, path in enumerate(paths)]
 
     def _pixels(self, image: "Picture") -> Pixels:
         """(H, W, C)."""
         channels = len(self.preprocess.mean)
         if isinstance(image, str | Path | bytes | Image.Image):
             return decode_array(image, channels)
-        wanted = f"this model takes pixels ({channels}, H, W) as uint8, 0 to 255"
         if _is_tensor(image):
             if image.ndim != 3 or len(image) != channels or str(image.dtype) != "torch.uint8" or not image.numel():
-                raise ValueError(f"{image.dtype} {tuple(image.shape)}: {wanted}")
+                shape = tuple(image.shape)
+                raise ValueError(f"{image.dtype} {shape}: this model takes tensors ({channels}, H, W) of uint8, 0 to 255")
             return image.permute(1, 2, 0).cpu().numpy()
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ValueError(f"{kind}: an image is a path, bytes, a PIL image, or pixels as uint8, 0 to 255")
         pixels = image[..., None] if image.ndim == 2 else image
         if pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:
-            raise ValueError(f"{image.dtype} {image.shape}: {wanted}")
+            raise ValueError(f"{image.dtype} {image.shape}: this model takes arrays (H, W, {channels}) of uint8, 0 to 255")
         return pixels
 
 

@@ -98,17 +98,19 @@ def _check(value: Any, key: str = "") -> None:
     """Raises ValueError for what could be more than a number or a name, anywhere in a description."""
     if key in EMPTY and value:
         raise ValueError(f"its {key} is not empty, and would be evaluated")
+    if key == "use_pickle" and value is not False:  # torch asks whether it is true, as 1 is, and 0.5
+        raise ValueError("it holds a pickled tensor")
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_text(name, "")
             _check(inner, name)
+            if name == "as_tensor" and inner == {"name": "self"}:
+                raise ValueError("its value 'self' would hide the program")
     elif isinstance(value, list):
         for inner in value:
             _check(inner, key)
     elif isinstance(value, str):
         _check_text(value, key)
-    elif value is True and key == "use_pickle":
-        raise ValueError("it holds a pickled tensor")
 
 
 def _check_text(text: str, key: str) -> None:

@@ -117,7 +117,8 @@ def quantize(
         draft, final = Path(folder, "draft.xml"), Path(folder, "final.xml")
         write_ir(made, draft, about)
         accuracy = _compared(named, _judged(before, known.val), _judged(Predictor(draft), known.val))
-        write_ir(made, final, about | {"accuracy": asdict(accuracy) | {"budget": budget, "kept": kept}})
+        search: dict[str, Any] = {} if weight_only else {"budget": budget, "kept": kept}
+        write_ir(made, final, about | {"accuracy": asdict(accuracy) | search})
         size = final.stat().st_size + final.with_suffix(".bin").stat().st_size
         final.with_suffix(".bin").replace(file.with_suffix(".bin"))
         final.replace(file)
@@ -126,7 +127,8 @@ def quantize(
 
 def _free(source: str | Path, out: str | Path | None, precision: str, *, force: bool) -> Path:
     """Where to write. Raises ValueError or FileExistsError where that is no place for it."""
-    name = f"{precision}.xml" if is_run(source) else f"{Path(source).stem}-{precision}.xml"
+    stem = Path(source).stem if Path(source).is_file() else Path(source).resolve().name  # caformer_s18.in1k_384 has no ending
+    name = f"{precision}.xml" if is_run(source) else f"{stem}-{precision}.xml"
     file = Path(out) if out is not None else (Path(source) / name if is_run(source) else Path(name))
     if file.suffix != ".xml":
         raise ValueError(f"{file}: what is written is OpenVINO's, so its name ends in .xml")

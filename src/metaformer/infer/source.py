@@ -1,5 +1,6 @@
 """Where a model comes from: a run, a folder, a .safetensors file, Hugging Face, or a published name."""
 
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from metaformer.zoo import ZOO
 
 
 def open_source(source: str | Path, model: Model | None = None, device: str = "auto") -> tuple[Model, dict[str, Any]]:
-    """The model on its device, in evaluation mode, and what is to know of it. Raises ValueError or OSError with a sentence."""
+    """The model on its device, in evaluation mode, and what is to know of it. A `model` that is given is copied and filled.
+
+    Raises ValueError or OSError with a sentence.
+    """
     where = choose_device(device)
     found = find_source(source)
-    made, about = read_pretrained(found, model) if isinstance(found, Path) else create_published(str(source))
+    made, about = read_pretrained(found, deepcopy(model)) if isinstance(found, Path) else create_published(str(source))
     return made.eval().to(where), about
 
 

@@ -1,5 +1,6 @@
 """What runs the files that need torch: .pt2 of torch.export, .pte of ExecuTorch."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from metaformer.config import ABOUT
-from metaformer.core.device import choose_device, keep_memory
+from metaformer.core.device import choose_device, keep_memory, with_threads
 from metaformer.data.preprocess import Pixels
 from metaformer.infer.convert import hushed
-from metaformer.infer.engines import Form, Logits, Options, compile_frozen, need, opened, said_of
+from metaformer.infer.engines import NO_FORM, Form, Logits, Options, compile_frozen, need, opened, said_of
 from metaformer.infer.pt2 import read_program
 
 MAGIC = b"ET12"
@@ -29,8 +30,7 @@ class ProgramEngine:
         if options.streams is not None:
             raise ValueError("torch has no streams: leave streams out")
         keep_memory()
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        self.with_threads = partial(with_threads, options.threads)
         self.takes = _form(program)
         self.device = choose_device(options.device)
         module = move_to_device_pass(program, self.device).module(check_guards=False)
@@ -45,7 +45,7 @@ class ProgramEngine:
         return self.takes
 
     def __call__(self, pixels: Pixels) -> Logits:
-        with torch.inference_mode():
+        with self.with_threads(), torch.inference_mode():
             return self.run(torch.from_numpy(pixels).to(self.device, non_blocking=True)).float().cpu().numpy()
 
 
@@ -94,6 +94,8 @@ def _form(program: ExportedProgram) -> Form:
     """What a program takes and gives."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     signature = program.graph_signature
-    given, found = (values[next(iter(names))] for names in (signature.user_inputs, signature.user_outputs))
+    given, found = (values.get(next(iter(names), None)) for names in (signature.user_inputs, signature.user_outputs))
+    if not isinstance(given, torch.Tensor) or not isinstance(found, torch.Tensor) or found.ndim != 2:
+        return NO_FORM
     sides = tuple(side if isinstance(side, int) else None for side in given.shape)
     return Form(given.dtype == torch.uint8, sides, found.shape[-1])
