@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -44,6 +46,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """The name in DTYPES."""
     return next(name for name, one in DTYPES.items() if one == dtype)
+
+
+@contextmanager
+def memory_told(device: torch.device, way: str) -> Iterator[None]:
+    """Makes too little memory of a GPU a ValueError that says which way there is."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"{device} has too little memory; {way}") from error
 
 
 def keep_memory() -> None:
