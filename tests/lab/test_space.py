@@ -61,7 +61,7 @@ def test_numbers_are_four_digits_long_and_stay_within() -> None:
         ("lr", "-1..1", "lr=-1.0 is not at least 0"),
         ("clip", "none..1", "clip=none..1 is not from number to number; choices have | between them, such as clip=none|1"),
         ("drop_path", "0..1", "drop_path=1.0 is not between 0 and 0.99"),
-        ("batch", "8.5..9", "batch=8.5 is not a whole number"),
+        ("batch", "8.5..9", "batch=8.5..9 is not from number to number"),
         ("mixup", "0|x", "mixup=x is not a number"),
         ("mixup", "0|", "mixup= is not a number"),
         ("mixup", "0|0.0", "mixup=0|0.0 names a value twice"),
@@ -70,6 +70,11 @@ def test_numbers_are_four_digits_long_and_stay_within() -> None:
         ("name", "a|b", "no setting 'name'"),
         ("epochs", "1..5", "epochs= cannot be searched: it must be the same in every trial, so give it one value"),
         ("seed", "0|1", "seed= cannot be searched"),
+        ("hours", "1..2", "hours= cannot be searched"),
+        ("patience", "1|none", "patience= cannot be searched"),
+        ("labels", "single|multi", "labels= cannot be searched"),
+        ("keep", "0..5", "keep= cannot be searched"),
+        ("start_size", "16|none", "start_size= cannot be searched"),
     ],
 )
 def test_mistakes(key: str, text: str, sentence: str) -> None:

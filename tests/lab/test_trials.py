@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_the_best_is_a_finished_one() -> None:
     told = json.loads(json.dumps(found.to_dict()))
     assert (told["best"], told["command"], told["space"]) == (1, found.command, {"lr": "1e-4..1e-2"})
     assert told["trials"][2] == {
-        "number": 2, "settings": {"lr": "0.002"}, "state": "pruned", "top1": 97.0, "epochs": 3,
+        "number": 2, "settings": {"lr": "0.002"}, "state": "pruned", "score": 97.0, "epochs": 3,
         "path": "runs/s/trials/002", "why": None,
     }  # fmt: skip
 
@@ -37,6 +38,12 @@ def test_without_a_finished_trial_there_is_no_best() -> None:
 
 def test_a_plan_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "tune.json").write_text(PLAN.to_json())
+    assert read_plan(tmp_path) == PLAN
+    whole = replace(PLAN, prune=False)
+    (tmp_path / "tune.json").write_text(whole.to_json())
+    assert read_plan(tmp_path) == whole
+    kept = {key: value for key, value in json.loads(PLAN.to_json()).items() if key != "prune"}  # as it was before
+    (tmp_path / "tune.json").write_text(json.dumps(kept))
     assert read_plan(tmp_path) == PLAN
 
 
