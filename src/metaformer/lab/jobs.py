@@ -92,14 +92,14 @@ def shrunk(recipe: Recipe, *, data: str) -> Recipe:
     Beside a teacher, which may be made for one size, images keep theirs.
     """
     small = TINY if recipe.model in ZOO else {}
-    epochs, sizes = min(recipe.epochs, 3), {}
+    epochs, size, start_size = min(recipe.epochs, 3), recipe.image_size, recipe.start_size
     if recipe.teacher is None:
-        sizes = {"image_size": 32, "start_size": None if recipe.start_size is None else 16}
+        size, start_size = 32, None if start_size is None else 16
     batch = min(recipe.batch, 8) if isinstance(recipe.batch, int) else 8
     return replace(
         recipe, data=data, changes={**recipe.changes, **small}, weights=None, workers=0, hours=None,
         epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=batch,
-        **sizes,
+        image_size=size, start_size=start_size,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class Search:
 
 def read_plan(path: Path) -> Plan:
     """What was searched in a folder. Raises ValueError where that cannot be read."""
-    kept = {"prune": True} | read_json(path / "tune.json")  # which the first searches did not write
+    kept: dict[str, Any] = {"prune": True} | read_json(path / "tune.json")  # which the first searches did not write
     if kept.pop("schema", None) != SCHEMA or kept.keys() != {"model", "settings", "space", "prune"}:
         raise ValueError(f"{path / 'tune.json'} is not of schema {SCHEMA}, the one this version reads and writes")
     return Plan(**kept)
