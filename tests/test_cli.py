@@ -187,12 +187,13 @@ def test_runs_are_listed_and_compared(run: Run, copy: Path, here: Path) -> None:
 
 def test_tune_finds_goes_on_and_says_what_to_type(fashion: str) -> None:
     fixed = [pair for pair in pairs(QUICK | {"epochs": 1}) if not pair.startswith("lr=")]
-    words = ["tune", "caformer_t6", f"data={fashion}", *fixed, "lr=1e-4..1e-2", "mixup=0|0.2", "name=found", "--trials"]
+    words = ["tune", "caformer_t6", f"data={fashion}", *fixed, "lr=1e-4..1e-2", "mixup=0|0.2", "name=found", "--no-prune"]
+    words += ["--trials"]
     code, out, err = command(*words, 1)
     assert (code, err) == (0, "")
     assert re.search(r"^trial 000  lr=\S+  mixup=\S+  top-1 \d+\.\d\d %, the best so far is", out, re.MULTILINE)
     assert "\nto train it again, or longer with more epochs=: metaformer train caformer_t6 data=" in out
-    code, out, err = command(*words, 2, "--json", "--no-prune", "--hours", "1")
+    code, out, err = command(*words, 2, "--json", "--hours", "1")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert [trial["number"] for trial in told["trials"]] == [0, 1]

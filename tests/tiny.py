@@ -68,6 +68,13 @@ def write_several(folder: Path, train: int = 96, val: int = 40) -> str:
     return str(folder / "sides.csv")
 
 
+def as_single(table: str) -> str:
+    """A copy of a table of several labels in which no image is without one: each text is then a class."""
+    made = Path(table).with_name("single.csv")
+    made.write_text(Path(table).read_text().replace(",,", ",none,"))
+    return str(made)
+
+
 def pairs(settings: dict[str, Any]) -> list[str]:
     """The settings as a command line writes them."""
     flat = {key: value for key, value in settings.items() if key != "changes"}

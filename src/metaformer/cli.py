@@ -292,7 +292,9 @@ def tune(
     settings: Pairs = None,
     trials: Annotated[int, typer.Option(min=1, help="How many, those of an earlier call included.")] = 20,
     hours: Annotated[float | None, typer.Option(help="After which it stops, at the end of an epoch.")] = None,
-    prune: Annotated[bool, typer.Option(help="End trials early that are worse than the median.")] = True,
+    prune: Annotated[
+        bool | None, typer.Option("--prune/--no-prune", help="End trials early that are worse than the median; so by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, and nothing else.")] = False,
 ) -> None:
     """Search for settings: metaformer tune caformer_t6 data=digits epochs=5 lr=1e-4..1e-2 'mixup=0|0.2|0.8'"""

@@ -66,7 +66,7 @@ class Recipe:
     """How many of the last epochs' weights stay in the run, in epochs/, for metaformer soup to average."""
     seed: int = 0
     smoke: bool = False
-    """Shrinks everything to a run of seconds that proves the settings work; nothing that it measures is a result."""
+    """Shrinks everything to a run of seconds that proves the settings work, without hours=; nothing in it is a result."""
 
     # optimizer and learning rate
     optimizer: str = "adamw"

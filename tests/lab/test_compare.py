@@ -61,6 +61,17 @@ def test_names_lie_under_root(three: tuple[Run, Run, Run]) -> None:
     assert compare("three", "four", root="elsewhere").figures["epochs"] == (0, 1)
 
 
+def test_scores_of_two_kinds_are_refused(three: tuple[Run, Run, Run]) -> None:
+    several = made(Path("runs"), "several", 80.0)
+    metrics = several.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("top1", "map"))
+    sentence = "runs/one is judged by top-1, runs/several is judged by mAP: they cannot be compared"
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        compare("one", "several")
+    assert not Path("compared.png").exists()
+    assert compare("several", three[2].path).figures["best_score"] == (80.0, None)  # which says nothing yet
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tests.tiny import QUICK, command, pairs
 
 from metaformer import Run
+from metaformer.lab import finder
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
 
@@ -36,6 +38,21 @@ def test_a_run_s_recipe_with_a_change(run: Run) -> None:
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == kept
 
 
+def test_what_is_to_be_known_of_the_weights_is_said(run: Run, fashion: str) -> None:
+    code, out, err = command("lr", "caformer_t6", f"data={fashion}", *pairs(QUICK), f"weights={run.path}", "learn=lora:2")
+    assert (code, err) == (0, "")
+    assert f"starts from {run.path}\n" in out
+
+
+def test_too_little_memory_is_a_sentence(fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(finder, "range_test", full)
+    code, _, err = command("lr", "caformer_t6", f"data={fashion}", *pairs(QUICK), "accumulate=2")
+    assert (code, err) == (2, "metaformer: cpu has too little memory; accumulate=4 learns the same in smaller parts\n")
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -43,6 +60,7 @@ def test_a_run_s_recipe_with_a_change(run: Run) -> None:
         ("lr caformer_t6 name=x", "no setting 'name'"),
         ("lr caformer_t6 epoch=3", "no setting 'epoch', did you mean epochs?"),
         ("lr runs/nothing", "no run 'runs/nothing'"),
+        ("lr caformer_t6 smoke=true", "smoke=true would find the rate of another, shrunk model: leave it out"),
     ],
 )
 def test_mistakes_are_sentences(line: str, sentence: str) -> None:

@@ -71,6 +71,17 @@ def judged(
     return Judged(run, data, Predictor(run.path, device="cpu"), evaluation, evaluation.summary())
 
 
+def test_epochs_are_those_that_the_hours_left_time_for(tmp_path: Path) -> None:
+    told = judged(tmp_path, epochs=3)
+    recipe = replace(told.run.recipe, epochs=1, hours=1.0)
+    (told.run.path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    (told.run.path / "last").mkdir()
+    (told.run.path / "last" / "model.json").write_text(json.dumps({"epoch": 3, "planned": 2.4}))
+    text = page(told)
+    assert "Judged are the weights of epoch 2 of 3." in text
+    assert "so the figures flatter the model a little" in text
+
+
 VOID = {"meta", "img", "br"}
 
 

@@ -79,6 +79,17 @@ def drawn_of_one(folder: Path) -> NDArray[np.uint8]:
     return drawn(folder / "none.png")
 
 
+def test_what_is_drawn_is_called_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(plots, "write", lambda made, _: titles.append(made.axes[0].get_title()))
+    several = [{("map" if key == "top1" else key): value for key, value in line.items()} for line in METRICS]
+    for metrics in (METRICS, several):
+        plots.overlaid({"a": metrics}, tmp_path / "a.png")
+    plots.search([], {}, {}, tmp_path / "b.png")
+    plots.search([], {}, {}, tmp_path / "b.png", called="mAP")
+    assert [title.partition(",")[0] for title in titles] == [f"{name} on held-out images" for name in ("top-1", "mAP") * 2]
+
+
 def test_confusion_is_dark_where_images_are(tmp_path: Path) -> None:
     plots.confusion(torch.tensor([[9, 0, 0], [0, 0, 9], [0, 9, 0]]), CLASSES, tmp_path / "a.png")
     plots.confusion(torch.tensor([[0, 9, 0], [9, 0, 0], [0, 0, 9]]), CLASSES, tmp_path / "b.png")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from tests.tiny import weights
+from tests.tiny import QUICK, as_single, command, weights, write_several
 from torch import Tensor
 
 import metaformer
@@ -162,6 +162,34 @@ def test_timms_published_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     done = metaformer.probe("timm:test_resnet", data=run.recipe.data)
     assert (asked, done.source) == (["test_resnet"], "timm:test_resnet")
     assert done.features == Peer(PeerConfig(name="test_resnet", num_classes=3, in_chans=3, image_size=32)).model.num_features
+
+
+def test_images_of_several_labels_are_refused(run: Run, tmp_path: Path) -> None:
+    data = write_several(tmp_path / "sides")
+    with pytest.raises(ValueError, match=f"^images of {data} have several labels, and a probe is for one: train with learn="):
+        metaformer.probe(run.path, data=data)
+    settings = QUICK | {"image_size": 12, "epochs": 1}
+    several = metaformer.train("convformer_t6", data=data, root=tmp_path, name="several", quiet=True, **settings)
+    with pytest.raises(ValueError, match="have several labels"):
+        metaformer.probe(several.path)
+    data = as_single(data)
+    single = metaformer.train("convformer_t6", data=data, labels="single", root=tmp_path, name="single", quiet=True, **settings)
+    assert metaformer.probe(single.path, k=3).judged == 40  # each text is one label, as it was to the run
+
+
+def test_auto_is_no_batch_of_a_probe(run: Run) -> None:
+    code, out, err = command("probe", run.path, "batch=auto")
+    assert (code, out) == (2, "")
+    assert err == "metaformer: batch=auto is for training: say how many images a probe looks at together, such as batch=64\n"
+
+
+def test_too_little_memory_is_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "features", full)
+    with pytest.raises(ValueError, match=r"^cpu has too little memory; batch=16 needs less$"):
+        metaformer.probe(run.path, batch=32)
 
 
 @pytest.mark.parametrize(

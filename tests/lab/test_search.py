@@ -147,7 +147,7 @@ def test_killed_at_any_touch_of_the_disk(
                 tune(fashion, root)
             break
         except Stopped:
-            if (root / "found" / "tune.json").exists():
+            if (root / "found").exists():
                 assert_equal(tune(fashion, root), whole)
             shutil.rmtree(root, ignore_errors=True)
         at += stride
@@ -168,6 +168,32 @@ def test_what_is_pruned_is_told_and_counted(fashion: str, tmp_path: Path, monkey
     assert re.search(r"trial 00\d  lr=\S+  drop_path=\S+  mixup=\S+  pruned after epoch \d with", said)
     all_whole = tune(fashion, tmp_path, trials=8, epochs=4, prune=False, name="whole")
     assert {trial.state for trial in all_whole.trials} == {"finished"}
+
+
+def test_a_search_goes_on_as_it_began(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    opened = search.opened_study
+
+    def spied(path: Path, epochs: int, *, prune: bool) -> Any:
+        asked.append(prune)
+        return opened(path, epochs, prune=prune)
+
+    monkeypatch.setattr(search, "opened_study", spied)
+    tune(fashion, tmp_path, trials=1, prune=False)
+    metaformer.tune(tmp_path / "found", trials=1, quiet=True)
+    assert asked == [False, False]
+    with pytest.raises(ValueError, match=r"^a search goes on as it is: .*found prunes no trials$"):
+        metaformer.tune(tmp_path / "found", trials=1, quiet=True, prune=True)
+    with pytest.raises(FileExistsError, match="is not this search"):
+        tune(fashion, tmp_path, trials=1)
+
+
+@pytest.mark.parametrize("left", [[], ["tune.json.tmp"]])
+def test_killed_before_it_said_what_it_is(fashion: str, tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "found").mkdir()
+    for name in left:
+        (tmp_path / "found" / name).write_text("{")
+    assert len(tune(fashion, tmp_path, trials=1).trials) == 1
 
 
 def test_hours_end_at_an_epoch_and_it_goes_on(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +256,7 @@ def test_without_a_name_the_same_search_goes_on_and_another_one_is_new(fashion: 
         ({"space": {"batch": "8|16"}}, ValueError, "batch= is given twice"),
         ({"space": {"model.dims": "(8,8,8,8)|(16,16,16,16)"}}, ValueError, "model.dims= is given twice"),
         ({"space": {"model.nrm": "MLN()|BatchNorm()"}}, ValueError, "a model has no 'nrm', did you mean norm?"),
+        ({"hours": 1.5}, ValueError, "hours=1.5 is for one run, and trials of unlike lengths cannot be compared: set epochs="),
         ({"trials": 0}, ValueError, "0 trials within None hours: at least one trial, and more than no time, are wanted"),
         ({"within_hours": 0.0}, ValueError, "3 trials within 0.0 hours"),
         ({"epoch": 3}, ValueError, "no setting 'epoch', did you mean epochs?"),

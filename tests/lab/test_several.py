@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, command, one_core, write_several
+from tests.tiny import QUICK, as_single, command, one_core, write_several
 
 import metaformer
 from metaformer import Predictor, Run, evaluate
@@ -71,6 +71,28 @@ def test_labels_as_single_make_another_model(sides: str, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="has no label"):
         metaformer.train("convformer_t6", data=sides, labels="single", root=tmp_path, quiet=True, **SETTINGS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def single(sides: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run to which a text with bars is one label."""
+    data, root = as_single(sides), tmp_path_factory.mktemp("single")
+    with one_core():
+        return metaformer.train("convformer_t6", data=data, labels="single", root=root, quiet=True, **SETTINGS | {"epochs": 1})
+
+
+def test_labels_as_single_are_learnt_as_such(single: Run) -> None:
+    model = metaformer.from_pretrained(single.path)
+    assert model.config.num_classes == len(open_data(single.recipe.data, labels="single").classes) > 3
+    assert not Predictor(single.path).several
+    assert [line.keys() & {"top1", "map"} for line in single.metrics] == [{"top1"}]
+    assert evaluate(single.path).top1 == pytest.approx(single.metrics[0]["top1"])
+
+
+@pytest.mark.skipif(find_spec("nncf") is None, reason="needs metaformer[fast]")
+def test_labels_as_single_are_quantized_as_such(single: Run, tmp_path: Path) -> None:
+    done = quantize(single.path, out=tmp_path / "q.xml", weight_only=True)
+    assert (done.accuracy.images, done.accuracy.fp32_top1) == (40, pytest.approx(single.metrics[0]["top1"]))
 
 
 def test_answers_are_all_labels_over_a_half_or_the_most_probable(run: Run, sides: str, judged: MultilabelEvaluation) -> None:

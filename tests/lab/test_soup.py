@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.tiny import QUICK, command, one_core, same, weights
+from tests.tiny import QUICK, as_single, command, one_core, same, weights, write_several
 from torch import Tensor
 
 import metaformer
 from metaformer import Run
+from metaformer.data.sources import open_data
 from metaformer.lab.soup import mean
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
@@ -72,13 +73,13 @@ def test_a_soup_that_is_better_is_written_and_every_verb_opens_it(pair: tuple[Pa
     assert made.folder == Path("runs/soup")
     assert [one.folder for one in made.ingredients] == [path / "best" for path in pair]
     assert [one.used for one in made.ingredients] == [True, True]
-    assert made.top1 == pytest.approx(top1(run, fashion)) == pytest.approx(top1(made.folder, fashion))
-    assert [one.top1 for one in made.ingredients] == pytest.approx([top1(path, fashion) for path in pair])
-    assert made.top1 > made.best.top1 + 20
+    assert made.score == pytest.approx(top1(run, fashion)) == pytest.approx(top1(made.folder, fashion))
+    assert [one.score for one in made.ingredients] == pytest.approx([top1(path, fashion) for path in pair])
+    assert (made.key, made.score > made.best.score + 20) == ("top1", True)
     assert (made.images, made.renewed) == (40, False)
     about = json.loads((made.folder / "model.json").read_text())
-    assert (about["top1"], about["images"]) == (made.top1, 40)
-    assert about["soup"] == {"of": ["runs/plus/best", "runs/minus/best"], "greedy": False}
+    assert (about["top1"], about["images"]) == (made.score, 40)
+    assert about["soup"] == {"of": ["plus/best", "minus/best"], "greedy": False}
     assert same(weights(made.folder), mean([path / "best" for path in pair]))
     assert command("eval", made.folder, "--data", fashion)[0] == 0
     assert command("predict", made.folder, run.path / "predictions.png")[0] == 0
@@ -106,11 +107,11 @@ def test_greedy_takes_in_what_does_not_harm(run: Run, pair: tuple[Path, Path]) -
     good, same_again = (variant(run, name, lambda _, value: value) for name in ("good", "same"))
     made = metaformer.soup(pair[0], good, same_again, pair[1], greedy=True)
     assert [one.used for one in made.ingredients] == [False, True, True, False]
-    assert made.top1 == made.best.top1
+    assert made.score == made.best.score
     assert made.folder is not None
     assert same(weights(made.folder), weights(run.best))
     assert json.loads((made.folder / "model.json").read_text())["soup"] == {
-        "of": ["runs/good/best", "runs/same/best"],
+        "of": ["good/best", "same/best"],
         "greedy": True,
     }
 
@@ -129,19 +130,87 @@ def test_a_single_run_s_epochs(kept: Run, fashion: str) -> None:
 def test_statistics_are_taken_anew(fashion: str) -> None:
     changes = {**QUICK["changes"], "norm": "BatchNorm()"}
     run = metaformer.train("caformer_t6", data=fashion, quiet=True, **QUICK | {"changes": changes})
-    spoilt = variant(run, "spoilt", lambda key, value: value + 50 if "running_mean" in key else value)
+    spoilt, other = (
+        variant(run, f"by{by}", lambda key, value, by=by: value + by if "running_mean" in key else value) for by in (50, 70)
+    )
     plain = variant(run, "plain", lambda _, value: value)
-    made, clean = (metaformer.soup(plain, other, out=f"of-{other.name}", force=True) for other in (spoilt, run.path))
+    made, clean = (metaformer.soup(plain, one, out=f"of-{one.name}", force=True) for one in (spoilt, other))
     assert made.renewed
     assert "BatchNorm's statistics were taken anew" in str(made)
-    assert same(weights(Path("of-spoilt")), weights(Path(f"of-{run.path.name}")))  # whatever they were
-    assert made.top1 == clean.top1
-    moved = [key for key, value in weights(Path("of-spoilt")).items() if not torch.equal(value, weights(run.best)[key])]
+    assert same(weights(Path("of-by50")), weights(Path("of-by70")))  # whatever they were
+    assert made.score == clean.score
+    moved = [key for key, value in weights(Path("of-by50")).items() if not torch.equal(value, weights(run.best)[key])]
     assert moved
     assert {key.rpartition(".")[2] for key in moved} <= {"running_mean", "running_var", "num_batches_tracked"}
-    alone = metaformer.soup(plain, spoilt, out="greedy", greedy=True, force=True)
-    if not alone.ingredients[1].used:
-        assert same(weights(Path("greedy")), weights(run.best))
+    hopeless = variant(run, "hopeless", numbered(1.0))
+    alone = metaformer.soup(plain, hopeless, out="greedy", greedy=True)
+    assert ([one.used for one in alone.ingredients], alone.renewed) == ([True, False], False)
+    assert same(weights(Path("greedy")), weights(run.best))  # one model's own statistics are its best
+
+
+def test_statistics_that_were_frozen_stay(fashion: str) -> None:
+    """learn=head leaves the body and what its norms keep as they were: nothing is wrong with them."""
+    changes = {**QUICK["changes"], "norm": "BatchNorm()"}
+    run = metaformer.train("caformer_t6", data=fashion, quiet=True, **QUICK | {"changes": changes})
+    settings = QUICK | {"changes": changes, "weights": str(run.path), "learn": "head", "freeze_norms": True, "epochs": 1}
+    heads = [metaformer.train("caformer_t6", data=fashion, name=f"head{i}", quiet=True, seed=i, **settings) for i in (0, 1)]
+    made = metaformer.soup(*(head.path for head in heads), force=True)
+    assert not made.renewed
+    cooked, before = weights(Path("runs/soup")), weights(run.best)
+    kept = [key for key in cooked if "running_" in key]
+    assert kept
+    assert all(torch.equal(cooked[key], before[key]) for key in kept)
+    assert same(cooked, mean([head.best for head in heads]))
+
+
+def test_low_rank_updates_are_averaged_as_weights(fashion: str, run: Run) -> None:
+    settings = QUICK | {"weights": str(run.path), "learn": "lora:2", "epochs": 1}
+    learnt = [metaformer.train("caformer_t6", data=fashion, name=f"lora{i}", quiet=True, seed=i, **settings) for i in (0, 1)]
+    states = [weights(one.best) for one in learnt]
+    assert not same(*states)
+    made = metaformer.soup(*(one.path for one in learnt), force=True)
+    cooked = weights(Path("runs/soup"))
+    assert cooked.keys() == weights(run.best).keys()
+    assert same(cooked, mean([one.best for one in learnt]))
+    assert made.score == pytest.approx(top1(Path("runs/soup"), fashion))
+
+
+# --- several labels ---------------------------------------------------------------------------------------------------
+
+SIDES = QUICK | {"image_size": 12, "keep": 2}
+
+
+def test_runs_of_several_labels_are_judged_by_map(tmp_path: Path) -> None:
+    data = write_several(tmp_path / "sides")
+    run = metaformer.train("convformer_t6", data=data, name="sides", quiet=True, **SIDES)
+    made = metaformer.soup(run.path, force=True)
+    assert made.folder is not None
+    assert (made.key, [one.score for one in made.ingredients]) == ("map", [line["map"] for line in run.metrics])
+    assert str(made).split()[:2] == ["weights", "mAP"]
+    told = json.loads((made.folder / "model.json").read_text())
+    assert (told["task"], told["map"]) == ("multilabel", made.score)
+    assert "top1" not in told
+    assert made.score == metaformer.evaluate(made.folder, data=data).map
+    single = edited(run, "single", "best/model.json", task="classification")
+    with pytest.raises(ValueError, match=r"^of runs/single/best and runs/sides/best only one gives images several labels"):
+        metaformer.soup(run.path, single)
+
+
+def test_texts_with_bars_that_were_one_label_still_are(tmp_path: Path) -> None:
+    data = as_single(write_several(tmp_path / "sides"))
+    run = metaformer.train("convformer_t6", data=data, labels="single", quiet=True, **SIDES)
+    assert len(open_data(data, labels="single").classes) > 3
+    made = metaformer.soup(run.path, force=True)
+    assert [one.score for one in made.ingredients] == [line["top1"] for line in run.metrics]
+
+
+def test_too_little_memory_is_a_sentence(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("metaformer.tasks.classification.Classification.evaluate", full)
+    code, _, err = command("soup", *pair)
+    assert (code, err) == (2, "metaformer: cpu has too little memory; --device cpu (device=) judges there\n")
 
 
 # --- what cannot be averaged ------------------------------------------------------------------------------------------

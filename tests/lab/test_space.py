@@ -70,6 +70,11 @@ def test_numbers_are_four_digits_long_and_stay_within() -> None:
         ("name", "a|b", "no setting 'name'"),
         ("epochs", "1..5", "epochs= cannot be searched: it must be the same in every trial, so give it one value"),
         ("seed", "0|1", "seed= cannot be searched"),
+        ("hours", "1..2", "hours= cannot be searched"),
+        ("patience", "1|none", "patience= cannot be searched"),
+        ("labels", "single|multi", "labels= cannot be searched"),
+        ("keep", "0..5", "keep= cannot be searched"),
+        ("start_size", "16|none", "start_size= cannot be searched"),
     ],
 )
 def test_mistakes(key: str, text: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_without_a_finished_trial_there_is_no_best() -> None:
 
 def test_a_plan_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "tune.json").write_text(PLAN.to_json())
+    assert read_plan(tmp_path) == PLAN
+    whole = replace(PLAN, prune=False)
+    (tmp_path / "tune.json").write_text(whole.to_json())
+    assert read_plan(tmp_path) == whole
+    kept = {key: value for key, value in json.loads(PLAN.to_json()).items() if key != "prune"}  # as it was before
+    (tmp_path / "tune.json").write_text(json.dumps(kept))
     assert read_plan(tmp_path) == PLAN
 
 

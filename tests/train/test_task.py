@@ -216,7 +216,14 @@ def test_what_images_have_decides_the_task(fashion: str, data: Data, sides: str)
     assert (fits[1].task.classes, fits[1].task.label_smoothing) == (("left", "right", "top"), 0.2)
 
 
-@pytest.mark.parametrize("settings", [{"teacher": "runs/x"}, {"class_weights": "balanced"}, {"sampling": "balanced"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"teacher": "runs/x"}, {"class_weights": "balanced"}, {"sampling": "balanced"},
+        {"distill": "hard"}, {"distill_weight": 0.9}, {"distill_temperature": 1.0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_what_needs_one_label_is_refused(sides: str, settings: dict[str, Any]) -> None:
     ((key, value),) = settings.items()
     with pytest.raises(ValueError, match=f"^{key}={value} is for images of one label"):
@@ -294,6 +301,50 @@ def test_a_teacher_that_cannot_see_such_small_images(fashion: str, data: Data, t
     metaformer.save_pretrained(network(stem_stride=4), tmp_path, about(data))
     with pytest.raises(ValueError, match=r"cannot be shown images of 2 pixels: .* H and W at least 3"):
         prepare(quick(fashion, teacher=str(tmp_path), image_size=2), data, None)
+
+
+def of_one_size(data: Data, folder: Path, size: int) -> str:
+    """A teacher that takes images of that many pixels and no others."""
+    peer = Peer(PeerConfig(name="deit_tiny_patch16_224", num_classes=10, in_chans=1, image_size=size))
+    fed = {"size": size, "mean": [0.25], "std": [0.5], "fit": "squash"}
+    metaformer.save_pretrained(peer, folder, about(data, preprocess=fed))
+    return str(folder)
+
+
+def test_a_teacher_of_one_size_and_images_that_grow(fashion: str, data: Data, tmp_path: Path) -> None:
+    source, growing = of_one_size(data, tmp_path / "deit", 32), {"image_size": 32, "start_size": 16, "epochs": 3}
+    with pytest.raises(ValueError, match=rf"^teacher={source} cannot be shown images of 16 pixels: "):
+        begin(quick(fashion, teacher=source, **growing), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["deit"]
+
+
+def test_a_teacher_sees_images_grow(fashion: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, ask = [], task_module.Teacher.__call__
+
+    def asked(self: task_module.Teacher, images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.shape[2])
+        return ask(self, images)
+
+    monkeypatch.setattr(task_module.Teacher, "__call__", asked)
+    growing = {"image_size": 64, "start_size": 32, "epochs": 3, "batch": 96}
+    run = begin(quick(fashion, teacher=teacher, **growing), tmp_path)
+    assert seen[:2] == [32, 64]  # tried before anything is made
+    assert seen[2:] == [line["image_size"] for line in run.metrics]
+    assert (seen[2], seen[-1]) == (32, 64)
+
+
+def test_a_smoke_test_with_a_teacher_of_one_size(fashion: str, data: Data, tmp_path: Path) -> None:
+    """Shrunk to the usual 32 pixels the teacher would not do."""
+    settings = {
+        "teacher": of_one_size(data, tmp_path / "deit", 48),
+        "image_size": 48,
+        "epochs": 1,
+        "batch": "auto",
+        "hours": 0.5,
+    }
+    run = metaformer.train("caformer_t6", data=fashion, smoke=True, root=tmp_path, quiet=True, **settings)
+    assert (run.recipe.image_size, run.recipe.teacher) == (48, settings["teacher"])
+    assert "on a few images; batch=8 and no hours= whatever was said; NO FIGURE" in (run.path / "log.txt").read_text()
 
 
 def test_the_same_classes_in_another_order_are_other_classes(fashion: str, data: Data, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.tiny import QUICK, Stopped, after_steps, same, weights
 import metaformer
 from metaformer.config import Recipe
 from metaformer.data.sources import open_data
+from metaformer.lab.study import Pruned, TimeIsUp
 from metaformer.runs import Run, create_run, open_run
 from metaformer.train import loop, trackers
 from metaformer.train.display import Display
@@ -238,6 +239,31 @@ def test_a_resumed_run_goes_on_with_its_record(
     assert [figures for _, figures in record["told"]] == run.metrics
     assert record["ends"] == [1, 0]
     assert len(record["opened"]) == 2
+
+
+class Content:
+    """A watcher that one epoch is enough for."""
+
+    def __init__(self, end: type[BaseException]) -> None:
+        self.end = end
+
+    def begin(self, done: int) -> None: ...
+    def step(self, done: int, figures: Any) -> None: ...
+    def epoch(self, done: int, line: Any) -> None:
+        raise self.end
+
+
+@pytest.mark.parametrize(("end", "status"), [(Pruned, 0), (TimeIsUp, 1)])
+def test_what_is_pruned_has_not_crashed(
+    service: tuple[str, Fake], fashion: str, tmp_path: Path, end: type[BaseException], status: int
+) -> None:
+    name, fake = service
+    made = recipe(fashion, log=name)
+    with pytest.raises(end):
+        start(made, open_data(made.data), None, name="run", root=tmp_path, quiet=True, watchers=[Content(end)])
+    (record,) = fake.records.values()
+    assert record["ends"] == [status]
+    assert [step for step, _ in record["told"]] == [3]
 
 
 @pytest.mark.parametrize("where", ["begin", "epoch", "end"])

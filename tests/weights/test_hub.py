@@ -108,6 +108,19 @@ def test_where_the_teacher_lies_is_nobodys_business(run: Run, tmp_path: Path, te
     assert "/home/me" not in card
 
 
+def test_no_path_of_this_machine_is_told(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    recipe = json.loads((run.path / "recipe.json").read_text())
+    here = {"weights": "/home/me/secret/base", "teacher": "/home/me/secret/large"}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe | here))
+    card = model_card(tmp_path / "run", "user/mine")
+    assert "| weights | base |" in card
+    assert "| teacher | large |" in card
+    assert "secret" not in card
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe | {"weights": "in21k"}))
+    assert "| weights | in21k |" in model_card(tmp_path / "run", "user/mine")
+
+
 def test_a_saved_folder_is_pushed_too(hub: Hub, tmp_path: Path) -> None:
     save_pretrained(tiny(), tmp_path)
     push_to_hub(tmp_path, "user/plain", message="First", private=True)

@@ -62,6 +62,15 @@ def with_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def memory_told(device: torch.device, way: str) -> Iterator[None]:
+    """Makes too little memory of a GPU a ValueError that says which way there is."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"{device} has too little memory; {way}") from error
+
+
 def keep_memory() -> None:
     """Lets this process keep large blocks of memory that it frees, instead of giving them back to the system.
 

@@ -40,12 +40,12 @@ def evaluate(
             Predictor(source, model=model)  # says first what is wrong with it
         own_data(source, data)  # says that there is none before anything is fetched
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
-    named, split = own_data(source, data)
+    named, split, _ = own_data(source, data)
     return judge(predictor, _open_judged(named, predictor, split).val, batch=batch)
 
 
-def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None]:
-    """`data`, or what a run learnt from, and which of its images did; a file that lies in a run is the run's.
+def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None, str]:
+    """`data`, or what a run learnt from, which of its images did, and its labels=; a file that lies in a run is the run's.
 
     Raises ValueError where neither says.
     """
@@ -54,10 +54,10 @@ def own_data(source: str | Path, data: str | None) -> tuple[str, Path | None]:
     if folder is None:
         if data is None:
             raise ValueError(f"{source} is no run, so say what to judge it on: data=NAME")
-        return data, None
+        return data, None, "auto"
     own = open_run(folder)
     named = own.recipe.data if data is None else data
-    return named, own.path / "split.csv" if _same(named, own.recipe.data) else None
+    return (named, own.path / "split.csv", own.recipe.labels) if _same(named, own.recipe.data) else (named, None, "auto")
 
 
 def judge(predictor: Predictor, split: Images | Encoded, *, batch: int = 64) -> Evaluation | MultilabelEvaluation:

@@ -96,7 +96,7 @@ def quantize(
     nncf_quietly()
     precision = "int8-weights" if weight_only else "int8"
     file = _free(source, out, precision, force=force)
-    named, recorded = own_data(source, data)
+    named, recorded, _ = own_data(source, data)
     before = Predictor(source, "openvino", device="cpu", precision="fp32", model=model)
     if before.several:
         raise ValueError(
@@ -105,7 +105,7 @@ def quantize(
     assert isinstance(before.engine, OpenVinoEngine)
     if "int8" in str(before.engine.about().get("precision")):
         raise ValueError(f"{source} is quantized already: quantize what it was made from")
-    known = _known(open_data(named, split=recorded), named, before)
+    known = _known(open_data(named, split=recorded, labels="single"), named, before)
     if weight_only:
         made, left = compressed(before.engine.model), ()
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.lab import plots
-from metaformer.runs import Run, open_run, score
+from metaformer.runs import SCORES, Run, open_run, score, score_of
 
 FIGURES = (
     "epochs", "best_epoch", "best_score", "last_score", "last_val_loss", "last_train_loss", "seconds", "images_per_second",
@@ -34,7 +34,8 @@ class Comparison:
 def compare(*runs: str | Path, root: str | Path = "runs", out: str | Path = "compared.png") -> Comparison:
     """Compares two runs or more, which are paths, or names under `root`; draws their curves as the PNG `out`.
 
-    Raises ValueError for fewer than two, or two that are one; FileNotFoundError with a sentence for what is no run.
+    Raises ValueError for fewer than two, two that are one, or scores of two kinds; FileNotFoundError with a sentence for what
+    is no run.
     """
     opened = [_opened(run, Path(root)) for run in runs]
     if len({run.path.resolve() for run in opened}) < max(2, len(opened)):
@@ -43,6 +44,10 @@ def compare(*runs: str | Path, root: str | Path = "runs", out: str | Path = "com
     keys = dict.fromkeys(key for settings in flat for key in settings)
     values = {key: tuple(settings.get(key) for settings in flat) for key in keys}
     metrics = [run.metrics for run in opened]
+    kinds = {score_of(lines[0]): run.path for run, lines in zip(opened, metrics, strict=True) if lines}
+    if len(kinds) > 1:
+        told = ", ".join(f"{path} is judged by {SCORES[key]}" for key, path in kinds.items())
+        raise ValueError(f"{told}: they cannot be compared")
     figures = [_figures(lines) for lines in metrics]
     curves = {str(run.path): lines for run, lines in zip(opened, metrics, strict=True) if lines}
     if curves:

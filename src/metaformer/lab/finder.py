@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from metaformer.core.device import keep_memory
+from metaformer.core.device import keep_memory, memory_told
 from metaformer.lab import plots
 from metaformer.lab.jobs import resolve
 from metaformer.runs import is_run, write_text
+from metaformer.train.display import say
 from metaformer.train.range_test import Trace, range_test
 from metaformer.train.train import prepare
 
@@ -19,9 +20,14 @@ def find_lr(model: str, settings: dict[str, Any], out: Path) -> Trace:
     with a sentence.
     """
     recipe, data = resolve(f"{model}/recipe.json" if is_run(model) else model, settings, quiet=False)
+    if recipe.smoke:
+        raise ValueError("smoke=true would find the rate of another, shrunk model: leave it out")
     fit = prepare(recipe, data, None)
+    for sentence in (*data.notes, *fit.notes):
+        say(sentence, quiet=False)
     keep_memory()
-    trace = range_test(fit)
+    with memory_told(fit.train.device, f"accumulate={2 * fit.recipe.accumulate} learns the same in smaller parts"):
+        trace = range_test(fit)
     found = {"steepest": trace.steepest, "tenth": trace.tenth, "lowest": trace.lowest}
     steps = [{"lr": lr, "loss": loss} for lr, loss in zip(trace.rates, trace.losses, strict=True)]
     out.mkdir(parents=True, exist_ok=True)

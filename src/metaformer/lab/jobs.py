@@ -87,14 +87,19 @@ def _row(settings: dict[str, Any], fitting: str) -> Recipe:
 
 
 def shrunk(recipe: Recipe, *, data: str) -> Recipe:
-    """The recipe as a smoke test of seconds: the same optimizer, augmentation and shape of the schedule, all else tiny."""
+    """The recipe as a smoke test of seconds: the same optimizer, augmentation and shape of the schedule, all else tiny.
+
+    Beside a teacher, which may be made for one size, images keep theirs.
+    """
     small = TINY if recipe.model in ZOO else {}
-    epochs, start_size = min(recipe.epochs, 3), None if recipe.start_size is None else 16
+    epochs, size, start_size = min(recipe.epochs, 3), recipe.image_size, recipe.start_size
+    if recipe.teacher is None:
+        size, start_size = 32, None if start_size is None else 16
     batch = min(recipe.batch, 8) if isinstance(recipe.batch, int) else 8
     return replace(
-        recipe, data=data, changes={**recipe.changes, **small}, image_size=32, weights=None, workers=0, hours=None,
+        recipe, data=data, changes={**recipe.changes, **small}, weights=None, workers=0, hours=None,
         epochs=epochs, warmup_epochs=recipe.warmup_epochs * (epochs / recipe.epochs), batch=batch,
-        start_size=start_size,
+        image_size=size, start_size=start_size,
     )  # fmt: skip
 
 

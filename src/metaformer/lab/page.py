@@ -91,6 +91,7 @@ def render(judged: Judged[Any], told: dict[str, Any]) -> str:
         python=_python(judged.run, recipe),
         shell=shlex.quote(str(judged.run.path)),
         place=str(judged.run.path),
+        epochs=judged.run.epochs,
         **told,
     )
 

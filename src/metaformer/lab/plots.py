@@ -118,28 +118,31 @@ def predictions(
 
 
 def overlaid(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
-    """Top-1, losses and learning rate by epoch of several runs, by name, a colour each."""
+    """Score, losses and learning rate by epoch of several runs of one kind, by name, a colour each."""
     made, axes = figure(11, 3.4, 1, 3)
-    top1, loss, lr = axes[0]
+    scores, loss, lr = axes[0]
+    called = SCORES[score_of(next(iter(runs.values()))[0])]
     for number, (name, metrics) in enumerate(runs.items()):
         epochs, colour, dot = [line["epoch"] for line in metrics], f"C{number % 10}", "." if len(metrics) == 1 else ""
-        top1.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=_plain(name))
+        scores.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=_plain(name))
         loss.plot(epochs, [line["val_loss"] for line in metrics], color=colour, marker=dot)
         loss.plot(epochs, [line["train_loss"] for line in metrics], color=colour, marker=dot, linestyle=":")
         lr.plot(epochs, [line["lr"] for line in metrics], color=colour, marker=dot)
-    titles = ("top-1 on held-out images, %", "loss: held out, dotted: training (augmented)", "learning rate")
+    titles = (f"{called} on held-out images, %", "loss: held out, dotted: training (augmented)", "learning rate")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch", fontsize=8)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    top1.legend(fontsize=8, frameon=False)
+    scores.legend(fontsize=8, frameon=False)
     write(made, path)
 
 
-def search(trials: Sequence[Any], importances: Mapping[str, float], logs: Mapping[str, bool], path: Path) -> None:
-    """Top-1 by trial with the best so far, what each setting explains, and top-1 by each setting; `logs`: on which scale.
+def search(
+    trials: Sequence[Any], importances: Mapping[str, float], logs: Mapping[str, bool], path: Path, *, called: str = "top-1"
+) -> None:
+    """Scores by trial with the best so far, what each setting explains, and scores by each setting; `logs`: on which scale.
 
-    A trial has its number, settings as texts, state, and top-1 or None.
+    A trial has its number, settings as texts, state, and score or None; `called` says what the score is.
     """
     shown = [trial for trial in trials if trial.score is not None]
     panels = 1 + bool(importances) + len(logs)
@@ -155,7 +158,7 @@ def search(trials: Sequence[Any], importances: Mapping[str, float], logs: Mappin
     best = list(accumulate((trial.score for trial in whole), max))
     history.step([trial.number for trial in whole], best, where="post", color=GREEN, label="best so far")
     history.xaxis.get_major_locator().set_params(integer=True)
-    history.set_title("top-1 on held-out images, %, by trial", fontsize=9)
+    history.set_title(f"{called} on held-out images, %, by trial", fontsize=9)
     history.legend(fontsize=7, frameon=False)
     if importances:
         bars = next(left)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaformer.config import parse
-from metaformer.core.device import choose_device
+from metaformer.core.device import choose_device, memory_told
 from metaformer.core.model import MetaFormer
 from metaformer.data.batch import generator
 from metaformer.data.dataset import with_channels
@@ -79,6 +79,8 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{key}= is no setting of a probe: allowed are {', '.join(ALLOWED)}")
     if "k" in settings and not settings["k"].isdecimal():
         raise ValueError(f"k={settings['k']} is not a whole number")
+    if settings.get("batch") == "auto":
+        raise ValueError("batch=auto is for training: say how many images a probe looks at together, such as batch=64")
     return settings | ({"k": int(settings["k"])} if "k" in settings else {})
 
 
@@ -103,17 +105,20 @@ def probe(
     """
     if batch < 1:
         raise ValueError(f"batch={batch} is not at least 1")
-    named, split = own_data(source, data)
+    named, split, labelled = own_data(source, data)
     where = choose_device(device)
     made, about = _open(source, model, device)
     preprocess = read_about(about, source, made.config.num_classes).preprocess
-    shown = with_channels(open_data(named, seed=seed, split=split), made.config.in_chans)
+    shown = with_channels(open_data(named, seed=seed, split=split, labels=labelled), made.config.in_chans)
+    if shown.multi:
+        raise ValueError(f"images of {named} have several labels, and a probe is for one: train with learn=head instead")
     if not 1 <= k <= len(shown.train):
         raise ValueError(f"k={k} is not between 1 and {len(shown.train):,}, the training images of {named}")
-    known, judged = (
-        features(made, Loader(part, batch, preprocess, where, workers=default_workers(part, None, where)))
-        for part in (shown.train, shown.val)
-    )
+    with memory_told(where, f"batch={max(1, batch // 2)} needs less"):
+        known, judged = (
+            features(made, Loader(part, batch, preprocess, where, workers=default_workers(part, None, where)))
+            for part in (shown.train, shown.val)
+        )
     classes, labels, right = len(shown.classes), shown.train.labels, shown.val.labels
     linear, penalty = linear_probe(known, labels, judged, classes, seed=seed)
     knn = neighbours(known, labels, judged, classes, k=k)

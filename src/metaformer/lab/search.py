@@ -47,7 +47,7 @@ def tune(
     *,
     trials: int = 20,
     within_hours: float | None = None,
-    prune: bool = True,
+    prune: bool | None = None,
     name: str | None = None,
     root: str | Path = "runs",
     quiet: bool = False,
@@ -58,8 +58,9 @@ def tune(
     `space` says what to choose from: {"lr": "1e-4..1e-2", "mixup": "0|0.2|0.8"}; a range whose ends are ten times apart
     or more is searched on a logarithmic scale. `settings` are the same in every trial, as `train` takes them. A trial
     ends early where it is worse than the median of those before it was at that epoch; `prune=False` trains all to the
-    end. The search lies in `root/name`; calling it again, or with that folder as `model`, goes on, and so does a trial
-    that was cut short, at the very step. After `within_hours` it stops at the end of an epoch. Needs Optuna.
+    end, and by default a search goes on as it began. The search lies in `root/name`; calling it again, or with that
+    folder as `model`, goes on, and so does a trial that was cut short, at the very step. After `within_hours` it stops at
+    the end of an epoch. Needs Optuna.
 
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, all work saved.
     """
@@ -71,17 +72,19 @@ def tune(
             raise ValueError(f"a search goes on as it is: tune {model} without settings, or start a new one")
         path = Path(model)
         plan = read_plan(path)
+        if prune not in (None, plan.prune):
+            raise ValueError(f"a search goes on as it is: {path} prunes {'' if plan.prune else 'no '}trials")
     else:
-        plan = Plan(str(model), settings, dict(space or {}))
+        plan = Plan(str(model), settings, dict(space or {}), prune is not False)
         path = _folder(plan, root, name)
     ranges = _checked(plan)
     until = math.inf if within_hours is None else time.monotonic() + 3600 * within_hours
     recipe, data = resolve(plan.model, plan.settings, quiet=quiet, split=_place(path, 0) / "split.csv")
-    if not path.exists():
+    if not (path / "tune.json").exists():
         _try_out(recipe, data, ranges)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         write_text(path / "tune.json", plan.to_json())
-    with opened_study(path, recipe.epochs, prune=prune) as study:
+    with opened_study(path, recipe.epochs, prune=plan.prune) as study:
         with Display(path / "log.txt", recipe.epochs * trials, recipe.epochs * ended(study), quiet=quiet) as display:
             for sentence in () if study.trials else data.notes:
                 display.say(sentence)
@@ -89,7 +92,8 @@ def tune(
         tried = tuple(_tried(trial, path, ranges) for trial in study.trials)
         found = Search(path, plan, tried, importances(study))
     logs = {key: isinstance(values, Range) and values.log for key, values in ranges.items()}
-    plots.search(found.trials, found.importances, logs, path / "search.png")
+    called = SCORES["map" if data.multi else "top1"]
+    plots.search(found.trials, found.importances, logs, path / "search.png", called=called)
     return found
 
 
@@ -174,6 +178,11 @@ def _checked(plan: Plan) -> Space:
 
 def _try_out(recipe: Recipe, data: Data, space: Space) -> None:
     """Builds what every trial builds. Raises ValueError for what no trial could do."""
+    if recipe.hours is not None:
+        raise ValueError(
+            f"hours={recipe.hours:g} is for one run, and trials of unlike lengths cannot be compared: set epochs=, and give "
+            "the whole search its time, --hours (within_hours=)"
+        )
     for key, values in space.items():
         for text in values.texts if isinstance(values, Choice) and key.startswith(CHANGED) else ():
             get_config(recipe.model, **_with(recipe, {key: text}).changes)
@@ -220,6 +229,8 @@ def _folder(plan: Plan, root: str | Path, name: str | None) -> Path:
     while path.exists():
         if (path / "tune.json").is_file() and read_plan(path) == plan:
             return path
+        if path.is_dir() and {file.name for file in path.iterdir()} <= {"tune.json.tmp"}:
+            return path  # a search that was killed before it said what it is
         if name is not None:
             raise FileExistsError(f"{path} exists and is not this search: choose another name=")
         number += 1

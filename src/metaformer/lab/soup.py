@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaformer.core.device import choose_device
+from metaformer.core.device import choose_device, memory_told
 from metaformer.data.augment import Augment
 from metaformer.data.dataset import Data
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
-from metaformer.infer.about import read_about
+from metaformer.infer.about import TASKS, read_about
 from metaformer.lab.tables import Rows, columns
-from metaformer.runs import Run, open_run, replace_folder
+from metaformer.runs import SCORES, Run, open_run, replace_folder
 from metaformer.tasks.classification import Classification, Evaluation
+from metaformer.tasks.multilabel import Multilabel, MultilabelEvaluation
 from metaformer.weights.files import read_file
 from metaformer.weights.pretrained import Model, read_pretrained, save_pretrained
 
@@ -32,8 +33,8 @@ class Ingredient:
     """Weights that may go into a soup."""
 
     folder: Path
-    top1: float
-    """Percent of the held-out images."""
+    score: float
+    """In percent, on the held-out images."""
     used: bool = False
 
 
@@ -42,7 +43,9 @@ class Soup:
     """What was averaged, and what that is worth."""
 
     ingredients: tuple[Ingredient, ...]
-    top1: float
+    score: float
+    key: str
+    """What the scores are, a key of SCORES: top-1, or mAP where images have several labels."""
     images: int
     """Held-out images on which all were judged."""
     renewed: bool
@@ -53,12 +56,12 @@ class Soup:
     @property
     def best(self) -> Ingredient:
         """The best of the ingredients, the first one where several are."""
-        return max(self.ingredients, key=lambda one: one.top1)
+        return max(self.ingredients, key=lambda one: one.score)
 
     def __str__(self) -> str:
-        rows: Rows = [("weights", "top-1", "in the soup")]
-        rows += [(str(one.folder), f"{one.top1:.2f} %", "yes" if one.used else "no") for one in self.ingredients]
-        rows.append((f"soup of {sum(one.used for one in self.ingredients)}", f"{self.top1:.2f} %", ""))
+        rows: Rows = [("weights", SCORES[self.key], "in the soup")]
+        rows += [(str(one.folder), f"{one.score:.2f} %", "yes" if one.used else "no") for one in self.ingredients]
+        rows.append((f"soup of {sum(one.used for one in self.ingredients)}", f"{self.score:.2f} %", ""))
         said = f"Judged on {self.images:,} held-out images, which also chose: on others expect a little less."
         if self.renewed:
             said += f" BatchNorm's statistics were taken anew from up to {BATCH * BATCHES:,} training images."
@@ -84,19 +87,21 @@ def soup(
     folders = _folders(opened)
     place = _place(out, opened, force=force)
     kitchen = _Kitchen.of(opened, folders, choose_device(device), model)
-    ingredients = [Ingredient(folder, kitchen.judge([folder]).top1) for folder in folders]
+    ingredients = [Ingredient(folder, kitchen.score([folder])[0]) for folder in folders]
     used = _chosen(ingredients, kitchen) if greedy else folders
-    judged = kitchen.judge(used)
+    score, key, images = kitchen.score(used)
     made = Soup(
         ingredients=tuple(replace(one, used=one.folder in used) for one in ingredients),
-        top1=judged.top1,
-        images=len(judged.labels),
+        score=score,
+        key=key,
+        images=images,
         renewed=bool(kitchen.norms) and len(used) > 1,
         folder=place,
     )
-    if made.top1 < made.best.top1 and not force:
+    if made.score < made.best.score and not force:
         return replace(made, folder=None)
-    facts = {"top1": made.top1, "images": made.images, "soup": {"of": [str(folder) for folder in used], "greedy": greedy}}
+    of = ["/".join(folder.resolve().parts[-2:]) for folder in used]  # where they lie is nobody's business
+    facts = {key: score, "images": images, "soup": {"of": of, "greedy": greedy}}
     place.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(place, lambda folder: save_pretrained(kitchen.model, folder, kitchen.about | facts))
     return made
@@ -134,12 +139,12 @@ def _place(out: str | Path | None, runs: Sequence[Run], *, force: bool) -> Path:
 
 def _chosen(ingredients: Sequence[Ingredient], kitchen: "_Kitchen") -> list[Path]:
     """Recipe 1 of the paper: from the best on, each that does not make the mean worse."""
-    best, *others = sorted(ingredients, key=lambda one: -one.top1)
-    used, top1 = [best.folder], best.top1
+    best, *others = sorted(ingredients, key=lambda one: -one.score)
+    used, score = [best.folder], best.score
     for one in others:
-        with_it = kitchen.judge([*used, one.folder]).top1
-        if with_it >= top1:
-            used, top1 = [*used, one.folder], with_it
+        with_it = kitchen.score([*used, one.folder])[0]
+        if with_it >= score:
+            used, score = [*used, one.folder], with_it
     return used
 
 
@@ -150,9 +155,11 @@ class _Kitchen:
     model: Model
     about: dict[str, Any]
     """What every ingredient says: task, classes, preprocessing."""
-    task: Classification
+    task: Classification | Multilabel
     val: Loader
     train: Loader
+    norms: tuple[nn.BatchNorm2d, ...]
+    """Those whose statistics differ between the weights: no mean can replace them. What was frozen is the same in all."""
 
     @classmethod
     def of(cls, runs: Sequence[Run], folders: Sequence[Path], device: torch.device, model: Model | None) -> "_Kitchen":
@@ -168,20 +175,19 @@ class _Kitchen:
             return Loader(split, BATCH, known.preprocess, device, workers=workers, augment=augment)
 
         kept = {key: about[key] for key in ("task", "classes", "preprocess") if key in about}
-        task = Classification(known.classes)
-        return cls(made.to(device).eval(), kept, task, loader(data.val, None), loader(data.train, STILL))
+        task = Multilabel(known.classes) if known.several else Classification(known.classes)
+        made = made.to(device).eval()
+        return cls(made, kept, task, loader(data.val, None), loader(data.train, STILL), _moved_norms(made, folders))
 
-    @property
-    def norms(self) -> list[nn.BatchNorm2d]:
-        """What has statistics of images, which no mean of others' statistics can replace."""
-        return [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def judge(self, folders: Sequence[Path]) -> Evaluation:
-        """Fills the model with the mean of these weights and looks at every held-out image."""
+    def score(self, folders: Sequence[Path]) -> tuple[float, str, int]:
+        """Puts the mean of these weights into the model: its score, of which key of SCORES, on how many held-out images."""
         self.model.load_state_dict(mean(folders))
-        if len(folders) > 1 and self.norms:
-            self._renew()
-        return self.task.evaluate(self.model, self.val.epoch())
+        with memory_told(self.val.device, "--device cpu (device=) judges there"):
+            if len(folders) > 1 and self.norms:
+                self._renew()
+            judged: Evaluation | MultilabelEvaluation = self.task.evaluate(self.model, self.val.epoch())
+        key, score = next(iter(judged.scores.items()))
+        return score, key, len(judged.labels)
 
     @torch.no_grad()
     def _renew(self) -> None:
@@ -210,6 +216,18 @@ def mean(folders: Sequence[Path]) -> dict[str, Tensor]:
     return first | {key: (value / len(folders)).to(first[key].dtype) for key, value in total.items()}
 
 
+def _moved_norms(model: Model, folders: Sequence[Path]) -> tuple[nn.BatchNorm2d, ...]:
+    """The BatchNorms of the model whose mean or variance is not the same in all these weights."""
+    first, *others = (read_file(folder / "model.safetensors") for folder in folders)
+    named = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def moved(name: str) -> bool:
+        keys = (f"{name}.running_mean", f"{name}.running_var")
+        return any(not torch.equal(other[key], first[key]) for other in others for key in keys)
+
+    return tuple(module for name, module in named if moved(name))
+
+
 def _check_alike(first: Path, one: Mapping[str, Any], second: Path, other: Mapping[str, Any]) -> None:
     """Raises ValueError where two models cannot be averaged. They may differ in what only training knows."""
     configs = [{**about.get("config", {}), **about.get("timm", {})} for about in (one, other)]
@@ -218,6 +236,8 @@ def _check_alike(first: Path, one: Mapping[str, Any], second: Path, other: Mappi
     if unlike:
         told = ", ".join(unlike)
         raise ValueError(f"{second} is of another architecture than {first} ({told}): only weights of one can be averaged")
+    if one.get("task", TASKS[0]) != other.get("task", TASKS[0]):
+        raise ValueError(f"of {second} and {first} only one gives images several labels: they cannot be averaged")
     for key, what in (("classes", "knows other classes"), ("preprocess", "is fed its images otherwise")):
         if one.get(key) != other.get(key):
             raise ValueError(f"{second} {what} than {first}: they cannot be averaged")
@@ -239,4 +259,4 @@ def _data(runs: Sequence[Run]) -> Data:
                 f"{run.path} and {first.path} hold out other images, as their seeds drew them: no image judges both; put "
                 "images into train/ and val/ for runs of several seeds"
             )
-    return open_data(recipe.data, seed=recipe.seed, split=split)
+    return open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels)

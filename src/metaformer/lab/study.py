@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from metaformer.lab.space import Choice, Range, Space
 from metaformer.runs import Run, score
+from metaformer.train.trackers import Enough
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -27,12 +28,12 @@ FEW = 5
 """Finished trials below which nothing is said of how much a setting matters."""
 
 
-class Pruned(BaseException):
-    """No error, as KeyboardInterrupt is none: a trial is worse than the median of those before it was at that epoch."""
+class Pruned(Enough):
+    """A trial is worse than the median of those before it was at that epoch."""
 
 
 class TimeIsUp(BaseException):
-    """No error either: the hours are over."""
+    """No error, as KeyboardInterrupt is none: the hours are over, and the trial can go on."""
 
 
 def check_optuna() -> None:

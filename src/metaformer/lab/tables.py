@@ -183,7 +183,7 @@ def tuned_text(found: "Search", most: int = 10) -> str:
     if found.best is None:
         return "\n".join([*lines, "no trial has come to its end yet"])
     lines.append(
-        f"the best is {found.best.path}: it was chosen by the very images that judge it, so its top-1 is optimistic; "
+        f"the best is {found.best.path}: it was chosen by the very images that judge it, so its score is optimistic; "
         "only images that no trial saw tell how good it is"
     )
     return "\n".join([*lines, f"to train it again, or longer with more epochs=: {found.command}"])

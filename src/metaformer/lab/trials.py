@@ -21,6 +21,8 @@ class Plan:
     """The same in every trial."""
     space: dict[str, str]
     """What each trial chooses from, as it was typed."""
+    prune: bool = True
+    """Whether trials end early that are worse than the median."""
 
     def to_json(self) -> str:
         """The text of `tune.json`."""
@@ -56,7 +58,7 @@ class Search:
 
     @property
     def best(self) -> Tried | None:
-        """The finished trial with the highest top-1. It was chosen on those very images: on others expect less."""
+        """The finished trial with the highest score. It was chosen on those very images: on others expect less."""
         whole = (trial for trial in self.trials if trial.state == "finished")
         return max(whole, key=lambda trial: trial.score or 0.0, default=None)
 
@@ -80,7 +82,7 @@ class Search:
 
 def read_plan(path: Path) -> Plan:
     """What was searched in a folder. Raises ValueError where that cannot be read."""
-    kept = read_json(path / "tune.json")
-    if kept.pop("schema", None) != SCHEMA or kept.keys() != {"model", "settings", "space"}:
+    kept: dict[str, Any] = {"prune": True} | read_json(path / "tune.json")  # which the first searches did not write
+    if kept.pop("schema", None) != SCHEMA or kept.keys() != {"model", "settings", "space", "prune"}:
         raise ValueError(f"{path / 'tune.json'} is not of schema {SCHEMA}, the one this version reads and writes")
     return Plan(**kept)

@@ -19,6 +19,9 @@ from metaformer.weights.peers import PREFIX, create_published_peer
 from metaformer.weights.pretrained import Model, read_pretrained
 from metaformer.zoo import ZOO
 
+DISTILLING = ("distill", "distill_weight", "distill_temperature")
+"""Settings that say how a teacher is learnt from."""
+
 
 def make_task(
     recipe: Recipe, data: Data, preprocess: Preprocess, device: torch.device
@@ -28,8 +31,8 @@ def make_task(
     Nothing is drawn from torch's generator. Raises ValueError or OSError with a sentence where a teacher cannot be had.
     """
     if data.multi:
-        for key, value in (("teacher", None), ("class_weights", "none"), ("sampling", "shuffle")):
-            if getattr(recipe, key) != value:
+        for key in ("teacher", *DISTILLING, "class_weights", "sampling"):
+            if getattr(recipe, key) != getattr(Recipe, key):
                 raise ValueError(
                     f"{key}={getattr(recipe, key)} is for images of one label, and these have several: leave it out"
                 )
@@ -38,12 +41,12 @@ def make_task(
     if recipe.class_weights == "balanced":
         weights = balanced_weights(data.train.labels, len(data.classes)).to(device)
     if recipe.teacher is None:
-        for key in ("distill", "distill_weight", "distill_temperature"):
+        for key in DISTILLING:
             if getattr(recipe, key) != getattr(Recipe, key):
                 raise ValueError(f"{key}={getattr(recipe, key)} has nobody to learn from: give teacher= too, or leave it out")
         return Classification(data.classes, recipe.label_smoothing, weights), ()
     with torch.random.fork_rng(devices=[]):
-        teacher, notes = open_teacher(recipe.teacher, data, preprocess, device)
+        teacher, notes = open_teacher(recipe.teacher, data, preprocess, device, start_size=recipe.start_size)
     temperature = recipe.distill_temperature if recipe.distill == "soft" else None
     task = Distillation(
         data.classes, recipe.label_smoothing, weights,
@@ -66,8 +69,12 @@ class Teacher:
             return self.model(images * self.scale + self.shift)
 
 
-def open_teacher(source: str, data: Data, preprocess: Preprocess, device: torch.device) -> tuple[Teacher, tuple[str, ...]]:
+def open_teacher(
+    source: str, data: Data, preprocess: Preprocess, device: torch.device, *, start_size: int | None = None
+) -> tuple[Teacher, tuple[str, ...]]:
     """The teacher that `teacher=` names, ready for pixels that `preprocess` normalised; what a person should know of it.
+
+    `start_size` where images are smaller at first.
 
     Raises ValueError or OSError with a sentence where it cannot be had or does not suit the data.
     """
@@ -85,7 +92,8 @@ def open_teacher(source: str, data: Data, preprocess: Preprocess, device: torch.
     scale, shift = std / own_std, (mean - own_mean) / own_std
     model = model.eval().requires_grad_(False).to(device)
     teacher = Teacher(model, scale.float().to(device), shift.float().to(device))
-    _try(teacher, source, data, preprocess.size, device)
+    for size in sorted({preprocess.size, start_size or preprocess.size}):
+        _try(teacher, source, data, size, device)
     notes = [f"learns from the labels and from {source}"]
     if own.size != preprocess.size:
         notes.append(f"the teacher learnt from images of {own.size} pixels and is shown {preprocess.size} here")

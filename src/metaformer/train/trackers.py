@@ -26,6 +26,10 @@ def check_installed(recipe: Recipe) -> None:
             raise ValueError(f"log={name} needs the package {name}: pip install 'metaformer[watch]'") from error
 
 
+class Enough(BaseException):
+    """No error, as KeyboardInterrupt is none: a watcher wants no more of a run, which has come to its end by that."""
+
+
 @contextmanager
 def tracked(run: Run, display: Display) -> Iterator[tuple["Trackers", ...]]:
     """What passes everything on to the trackers of a run's recipe, while it trains; nothing where it names none."""
@@ -37,6 +41,9 @@ def tracked(run: Run, display: Display) -> Iterator[tuple["Trackers", ...]]:
     try:
         yield (trackers,)
         finished = True
+    except Enough:
+        finished = True
+        raise
     finally:
         trackers.end(finished)
 

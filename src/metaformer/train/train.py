@@ -222,7 +222,7 @@ def report_finished(run: Run, *, quiet: bool) -> None:
 def _warnings(recipe: Recipe, batch: int) -> list[str]:
     """What a person should know before it starts, a sentence each."""
     if recipe.smoke:
-        what = "SMOKE TEST: a shrunk model, from no weights, on a few images"
+        what = f"SMOKE TEST: a shrunk model, from no weights, on a few images; batch={batch} and no hours= whatever was said"
         return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
     row = RECIPES.get(recipe.recipe)
     said: list[str] = []

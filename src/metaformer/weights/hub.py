@@ -233,10 +233,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _public(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without the folders of the machine that it ran on: of the data's and the teacher's path the last part stays."""
+    """A recipe without the folders of the machine that it ran on: of paths to data, teacher and weights the last part stays."""
     if "data" not in recipe:
         return recipe
     name, colon, path = str(recipe["data"]).rpartition(":")
-    teacher = recipe.get("teacher")
-    kept = {"teacher": Path(teacher).name} if isinstance(teacher, str) and ":" not in teacher else {}
+    told = {key: recipe.get(key) for key in ("teacher", "weights")}
+    kept = {key: Path(text).name for key, text in told.items() if isinstance(text, str) and ":" not in text}
     return recipe | {"data": name if colon else Path(path).name or path} | kept
