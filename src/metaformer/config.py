@@ -55,11 +55,11 @@ class Recipe:
     # how long
     epochs: int = 20
     patience: int | None = None
-    """Epochs without a better top-1 on held-out images after which the run ends; `none` for all epochs."""
+    """Epochs at image_size without a better top-1 on held-out images after which the run ends; `none` for all epochs."""
     hours: float | None = None
     """Time for training and judging: epochs= then follows from it, as measured in this run. `none` for no such plan."""
     batch: int | str = 64
-    """Images per optimizer step, whatever they are spread over; auto: as many as memory holds, a power of two, 1024 at most."""
+    """Images per optimizer step, whatever they are spread over; auto: as memory holds, a power of two times accumulate."""
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
     keep: int = 0
@@ -75,11 +75,11 @@ class Recipe:
     """cosine (every step, after a warm-up), epochwise (once an epoch, warm-up within the cosine: the papers') or constant."""
     lr: float = 2e-3
     warmup_epochs: float = 2.0
-    """Where it is not set: what the recipe's row says, but at most a quarter of the epochs."""
+    """Where it is not set: what the row says, but at most a quarter of the epochs. Of an epochwise one whole epochs count."""
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
     weight_decay: float = 0.05
-    """Not applied to biases, norms and other one-dimensional parameters."""
+    """Not applied to biases, norms and other one-dimensional parameters, nor to low-rank updates."""
     clip: float | None = 1.0
     """Greatest global norm of the gradient; `none` for no limit."""
     ema: float | None = None

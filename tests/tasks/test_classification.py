@@ -80,6 +80,15 @@ def test_an_image_counts_as_much_as_its_class(smoothing: float) -> None:
     assert task.count(batch(0, 1, 2, 3)) == 4
 
 
+def test_a_weighted_loss_is_computed_in_full() -> None:
+    task = Classification(CLASSES, 0.1, WEIGHTS)
+    expected = task.loss_sum(Table(), batch(0, 1, 2, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = task.loss_sum(Table(), batch(0, 1, 2, 3))
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_a_mixed_image_counts_by_both_its_classes() -> None:
     task, own, other = Classification(CLASSES, 0.1, WEIGHTS), batch(0, 1, 2), LABELS[[2, 3, 1]]
     expected = 0.3 * task.loss_sum(Table(), own) + 0.7 * task.loss_sum(Table(), Batch(own.images, other))

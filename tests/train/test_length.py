@@ -101,6 +101,12 @@ def test_patience_outlives_a_stop(fashion: str, tmp_path: Path, monkeypatch: pyt
     assert_equal(run, begin(recipe, tmp_path))
 
 
+def test_patience_waits_until_images_have_grown(fashion: str, tmp_path: Path) -> None:
+    run = begin(quick(fashion, epochs=12, patience=2, image_size=32, start_size=8, **STILL), tmp_path)
+    assert [line["image_size"] for line in run.metrics] == [8] * 3 + [16] * 5 + [32] * 2
+    assert progress(run)["stale"] == 2
+
+
 # --- growing images ---------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +174,7 @@ def test_growth_outlives_a_stop(fashion: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"start_size": 4, "epochs": 1}, "start_size= takes two epochs or more, .*: with epochs=1 leave it out"),
         ({"start_size": 9}, "start_size=9 is larger than image_size=8, to which images grow"),
         ({"start_size": 4, "model": "randformer_t6"}, r"any size: randformer_t6 has Random\(grid=4\), made for one size"),
         ({"start_size": 4, "changes": {**QUICK["changes"], "mixers": "SpatialFC(grid=2)"}}, r"has SpatialFC\(grid=2\), made"),
@@ -348,3 +355,93 @@ def test_time_lost_in_what_is_gone_back_from_counts(
     assert progress(run)["rewinds"] == 1
     assert clock.now - 1000 == pytest.approx(progress(run)["spent"], abs=1.0)
     assert clock.now - 1000 <= 150 + clock.judging
+
+
+def test_a_device_s_queue_is_no_judging(clock: Clock, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: a step returns at once, and what it takes is taken where the device is waited for."""
+    queued, step, look = [0], Fit.step, Fit._look
+
+    def stepped(self: Fit, *arguments: Any) -> Any:
+        queued[0] += 1
+        return step(self, *arguments)
+
+    def looked(self: Fit, *arguments: Any) -> None:
+        clock.now += queued[0]
+        queued[0] = 0
+        look(self, *arguments)
+
+    clock.pace = lambda step: 0.0
+    monkeypatch.setattr(train_module, "notice_after", lambda device: 50)
+    monkeypatch.setattr(Fit, "step", stepped)
+    monkeypatch.setattr(Fit, "_look", looked)
+    run = begin(timed(fashion, 150.0), tmp_path)
+    found = progress(run)
+    assert found["judging"] == 6 * len(run.metrics)
+    assert found["stepping"] == found["work"] == found["spent"] - found["judging"] - 5
+    assert run.metrics[1]["planned"] == pytest.approx((24 * 4 + 21) / 24)
+
+
+@pytest.mark.parametrize("steps", [30, 75])
+def test_patience_ends_a_run_with_hours(
+    clock: Clock, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    recipe = timed(fashion, 150.0, patience=3, **STILL)
+    whole = begin(recipe, tmp_path)
+    assert (whole.finished, len(whole.metrics), whole.epochs) == (True, 4, 5)
+    assert "ends here: no better top-1 in 3 epochs (patience=3)" in (whole.path / "log.txt").read_text()
+    clock.now, clock.steps = 77_000.0, 0
+    assert_equal(stopped(recipe, tmp_path, monkeypatch, steps), whole)
+    assert command("train", whole.path)[1].startswith(f"{whole.path} is finished: 4 of 5 epochs, as patience=3 asked\n")
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "slow"), [(32.0, 1, 20), (150.0, 5, 24)])
+def test_an_epochwise_schedule_learns_in_the_hours_there_are(
+    clock: Clock, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, epochs: int, slow: int
+) -> None:
+    """A paper's row: 20 epochs of warm-up of 300. Before there is a plan, the first steps are at warmup_lr."""
+    rates: list[float] = []
+    step = Fit.step
+
+    def noted(self: Fit, batch: Any, lr: float) -> Any:
+        rates.append(lr)
+        return step(self, batch, lr)
+
+    monkeypatch.setattr(Fit, "step", noted)
+    recipe = timed(fashion, seconds, schedule="epochwise", epochs=300, warmup_epochs=20.0, warmup_lr=1e-6)
+    run = begin(recipe, tmp_path)
+    assert (run.finished, len(run.metrics)) == (True, epochs)
+    assert rates[:slow] == [1e-6] * slow
+    assert len(rates) > slow
+    assert min(rates[slow:]) >= recipe.min_lr
+    assert rates[slow] > 0.85 * recipe.lr
+
+
+GREW = "images were to grow to 32 pixels, but hours="
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "steps"), [(9.0, 20, 10), (9.0, 1, 10), (9.0, 20, 20), (60.0, 20, 30)])
+def test_an_epoch_stays_at_its_size_whatever_is_planned_in_it(
+    clock: Clock, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, epochs: int, steps: int
+) -> None:
+    fed: list[tuple[int, int]] = []
+    epoch = Loader.epoch
+
+    def noted(self: Loader, number: int = 0, *arguments: Any) -> Any:
+        for batch in epoch(self, number, *arguments):
+            if self.augment is not None:
+                fed.append((number, batch.images.shape[2]))
+            yield batch
+
+    monkeypatch.setattr(Loader, "epoch", noted)
+    clock.pace = lambda step: (fed[-1][1] / 32) ** 2
+    recipe = timed(fashion, seconds, image_size=32, start_size=16, epochs=epochs)
+    whole = begin(recipe, tmp_path)
+    sides = dict(fed)
+    assert set(fed) == set(sides.items())  # one in each epoch
+    assert sides[0] == 16
+    assert [line["image_size"] for line in whole.metrics] == list(sides.values())
+    assert (GREW in (whole.path / "log.txt").read_text()) is (sides[max(sides)] == 16)
+    assert (sides[max(sides)] == 16) is (len(sides) == 1) is (seconds < 10)
+    fed.clear()
+    assert_equal(stopped(recipe, tmp_path, monkeypatch, steps), whole)
+    assert set(fed) == set(sides.items())

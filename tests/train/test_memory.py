@@ -126,8 +126,8 @@ def test_a_real_gpu_holds_what_it_says() -> None:
 
 
 def test_a_container_may_use_less_than_the_system_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit, used = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(memory, "CONTAINER", ((limit, used),))
+    limit, used, facts = tmp_path / "max", tmp_path / "current", tmp_path / "stat"
+    monkeypatch.setattr(memory, "CONTAINER", ((limit, used, facts),))
     free = spare_memory()
     assert free > 2**20
     limit.write_text("max\n")
@@ -137,6 +137,19 @@ def test_a_container_may_use_less_than_the_system_has(tmp_path: Path, monkeypatc
     assert spare_memory() == 1000
     used.write_text("2000\n")
     assert spare_memory() == 0
+    facts.write_text("anon 900\nactive_file 50\ninactive_file 1095\n")  # files that were read are no reason for a small batch
+    assert spare_memory() == 100
+    facts.write_text("inactive_file 5\ntotal_inactive_file 1195\n")  # the older way: with what is in it
+    assert spare_memory() == 200
+
+
+def test_frozen_norms_take_a_single_image() -> None:
+    """Of one place, whose variance would be none: as in training, they use what they have."""
+    probe = replace(trial(learn="head"), shape=(1, 2, 2))
+    model = create_model("identityformer_t6", num_classes=10, in_chans=1, dims=(8, 8, 16, 16), norm="BatchNorm()")
+    replace(probe, model=model)._step(1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        replace(probe, model=model, recipe=Recipe(model="x"))._step(1)
 
 
 def test_a_run_with_batch_auto_is_the_run_with_that_batch(fashion: str, tmp_path: Path) -> None:

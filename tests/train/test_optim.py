@@ -8,11 +8,14 @@ import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_weight_decay
 from torch import nn
 
 from metaformer import Random, create_model
 from metaformer.config import Recipe
+from metaformer.core.lora import LowRank
 from metaformer.train.optim import Average, clips_itself, layer_of, learning_rate, make_optimizer, set_learning_rate
+from metaformer.train.parts import choose_parts
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.timm_models import TimmMetaFormer
 from metaformer.zoo import ZOO
@@ -60,6 +63,26 @@ def test_learning_rate_at_the_edges(warmup_epochs: float, epochs: int, steps: in
 @pytest.mark.parametrize(("step", "lr"), [(0, 0.1), (9, 0.91), (10, 1.0), (49, 1.0)])
 def test_a_constant_rate_stays_after_its_warm_up(step: int, lr: float) -> None:
     assert learning_rate(replace(RECIPE, schedule="constant"), step, 5) == pytest.approx(lr, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("planned", "rates"),
+    [
+        (0.33, [1.0]),
+        (1.0, [1.0]),
+        (2.0, [1.0, 0.505]),
+        (3.0, [1.0, 0.7525, 0.2575]),
+        (4.0, [0.1, 0.01 + 0.99 * (1 + math.cos(math.pi / 4)) / 2, 0.505]),
+        (6.0, [0.1, 0.01 + 0.99 * (1 + math.cos(math.pi / 6)) / 2, 0.7525]),
+    ],
+)
+def test_an_epochwise_warm_up_is_of_whole_epochs(planned: float, rates: list[float]) -> None:
+    """A part of one would take the whole epoch at warmup_lr."""
+    recipe = replace(RECIPE, schedule="epochwise", epochs=300, warmup_epochs=20.0)
+    assert [learning_rate(recipe, 5 * epoch + 3, 5, planned) for epoch in range(len(rates))] == pytest.approx(rates, rel=1e-12)
+    if planned >= 1:
+        recipe = replace(recipe, epochs=int(planned), warmup_epochs=planned / 4)  # as a row is cut to epochs=
+        assert [learning_rate(recipe, 5 * epoch, 5) for epoch in range(len(rates))] == pytest.approx(rates, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +177,43 @@ def test_a_peers_layers_are_timms() -> None:
     own = scales(make_optimizer(peer, replace(RECIPE, layer_decay=0.5)).param_groups)
     assert own == scales(param_groups_layer_decay(peer.model, layer_decay=0.5))
     assert own[id(peer.model.head.weight)] == 1 > own[id(peer.model.patch_embed.proj.weight)]
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_what_timm_exempts_of_a_peer_is_not_decayed(layer_decay: float) -> None:
+    peer = Peer(PeerConfig(name="test_vit", num_classes=3, in_chans=3, image_size=160))
+    groups = make_optimizer(peer, replace(RECIPE, weight_decay=0.3, layer_decay=layer_decay)).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    model = peer.model
+    expected = param_groups_weight_decay(model, 0.3, no_weight_decay_list=model.no_weight_decay())
+    assert decay == {id(p): group["weight_decay"] for group in expected for p in group["params"]}
+    assert decay[id(model.pos_embed)] == decay[id(model.cls_token)] == 0 < decay[id(model.head.weight)]
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "sgd"])
+def test_low_rank_updates_grow(optimizer: str, layer_decay: float) -> None:
+    """B starts at 0, and a trust ratio would make each step as long as B is."""
+    models = [
+        create_model("caformer_t6", num_classes=3, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)),
+        Peer(PeerConfig(name="test_vit", num_classes=3, in_chans=3, image_size=32)),
+    ]
+    for model in models:
+        recipe = replace(RECIPE, optimizer=optimizer, learn="lora:2", layer_decay=layer_decay, weight_decay=0.3)
+        choose_parts(model, recipe)
+        made = make_optimizer(model, recipe)
+        updates = [module for module in model.modules() if isinstance(module, LowRank)]
+        decay = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+        assert {decay[id(p)] for update in updates for p in (update.up, update.down)} == {0.0}
+        assert {decay[id(p)] for p in model.parameters() if p.requires_grad and p.ndim > 1} == {0.0, 0.3}
+        set_learning_rate(made, 1e-5)
+        sizes: list[float] = []
+        for _ in range(5):
+            made.zero_grad()
+            model(torch.ones(2, 3, 32, 32)).sum().backward()
+            made.step()
+            sizes.append(sum(update.up.norm().item() for update in updates))
+        assert sizes[-1] > 3 * sizes[0] > 0
 
 
 def test_set_learning_rate_reaches_every_group() -> None:

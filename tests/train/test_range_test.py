@@ -101,3 +101,12 @@ def test_epochs_go_round_and_empty_batches_are_left_out(fashion: str, monkeypatc
     monkeypatch.setattr(Fit, "step", lambda self, batch, lr: (batch.labels.sum() + next(losses), torch.tensor(0.0), 2))
     assert len(range_test(replace(made)).rates) == STEPS
     assert asked == list(range(STEPS // 2))
+
+
+@pytest.mark.parametrize("settings", [{"learn": "head"}, {"freeze_norms": True}], ids=str)
+def test_frozen_norms_stay_as_they_are(fashion: str, settings: dict[str, Any]) -> None:
+    made = fit(fashion, lr=0.0, changes={**QUICK["changes"], "norm": "BatchNorm()"}, **settings)
+    before = {name: value.clone() for name, value in made.state.model.named_buffers()}
+    range_test(made)
+    assert len(before) > 3
+    assert {name for name, value in made.state.model.named_buffers() if not torch.equal(value, before[name])} == set()

@@ -41,7 +41,7 @@ class Classification:
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
-        return each @ self.class_weights[labels]
+        return (each * self.class_weights[labels]).sum()  # not a product of vectors, which autocast makes half precision
 
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""

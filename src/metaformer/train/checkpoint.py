@@ -25,10 +25,12 @@ class Progress:
     """Of the gradient's norm in each step times the images that it learnt from."""
     count: int = 0
     seconds: float = 0.0
+    side: int = 0
+    """Side in pixels of the images that this epoch learns from; 0 before its first step."""
     best: float = -1.0
     """Highest score so far, in percent: top-1, say."""
     stale: int = 0
-    """Epochs since the one of the highest score."""
+    """Epochs since the one of the highest score, but those of images that are still to grow."""
     stopped: bool = False
     """Whether patience= has ended the run."""
     planned: float = 0.0
@@ -46,7 +48,7 @@ class Progress:
 
     def next_epoch(self) -> None:
         """Moves on to the start of the next epoch."""
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.epoch, self.step, self.seconds, self.side = self.epoch + 1, 0, 0.0, 0
         self.loss_sum, self.norm_sum, self.count = 0.0, 0.0, 0
 
     def become(self, other: "Progress") -> None:

@@ -79,6 +79,12 @@ class Budget:
             self.progress.stepping += passed
             self.progress.work += self._work(self.progress.epoch, self.progress.planned or self.recipe.epochs)
 
+    def waited(self, done: int) -> None:
+        """Counts the time that the device took to catch up with steps that were counted before they were done."""
+        passed = self._passed()
+        if done > WARM:
+            self.progress.stepping += passed
+
     def closed(self) -> None:
         """Counts the time since the last step: of judging, keeping and saving."""
         self.progress.judging += self._passed()
@@ -103,9 +109,10 @@ class Budget:
         return passed
 
     def _work(self, epoch: int, epochs: float) -> float:
-        """A step's part of the pixels of image_size."""
+        """A step's part of the pixels of image_size; an epoch that has begun stays at the size with which it did."""
         assert self.recipe.image_size is not None
-        return (image_side(self.recipe, epoch, epochs, self.stride) / self.recipe.image_size) ** 2
+        begun = self.progress.side if epoch == self.progress.epoch else 0
+        return ((begun or image_side(self.recipe, epoch, epochs, self.stride)) / self.recipe.image_size) ** 2
 
     def _step(self) -> float:
         """Seconds of a step at image_size."""

@@ -127,7 +127,8 @@ class Fit:
         training_mode(self.state.model, self.recipe)
         if budget is not None:
             budget.closed()
-        for batch in self.train.epoch(progress.epoch, progress.step, self.side(progress)):
+        progress.side = self.side(progress)
+        for batch in self.train.epoch(progress.epoch, progress.step, progress.side):
             lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
             if not len(batch.labels):  # nothing in it can be read
@@ -157,11 +158,17 @@ class Fit:
             if interrupted.is_set() or self.ended(progress):
                 break
         self._look(run, recent, display)
+        if budget is not None:
+            budget.waited(self.done(progress))
         progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
         progress.seconds = time.perf_counter() - started
 
     def side(self, progress: Progress) -> int:
-        """Side in pixels of the images that are learnt from now."""
+        """Side in pixels of the images that are learnt from in this epoch, whatever is planned in the middle of it."""
+        if progress.side:
+            return progress.side
+        if self.recipe.start_size is not None and self.recipe.hours is not None and not progress.planned:
+            return self.recipe.start_size  # epochs= is not how many there will be
         return image_side(self.recipe, progress.epoch, progress.planned or self.recipe.epochs, self.stride)
 
     def _counted(self, progress: Progress) -> str:
@@ -237,11 +244,12 @@ class Fit:
             "seconds": progress.seconds,
             "images_per_second": progress.count / progress.seconds,
         }
-        line |= {"image_size": self.side(progress)} if self.recipe.start_size is not None else {}
+        line |= {"image_size": progress.side} if self.recipe.start_size is not None else {}
         line |= {"planned": progress.planned} if progress.planned else {}
         key, score = next(iter(judged.scores.items()))
         about = self.about | {"epoch": epoch, **judged.scores}
-        progress.stale += 1
+        grown = progress.side == self.recipe.image_size
+        progress.stale += grown  # an epoch of smaller images than it is judged on says little of those to come
         if score > progress.best:
             progress.best, progress.stale = score, 0
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
@@ -262,6 +270,8 @@ class Fit:
         if progress.stale == self.recipe.patience and not self.ended(progress):
             progress.stopped = True
             display.say(f"ends here: no better {SCORES[key]} in {progress.stale} epochs (patience={self.recipe.patience})")
+        if self.ended(progress) and not grown:
+            display.say(f"images were to grow to {self.recipe.image_size} pixels, but hours={self.recipe.hours:g} ended before")
         save(run, self.state, progress, self.about)
         for watcher in self.watchers:
             watcher.epoch(self.done(progress), line)

@@ -1,4 +1,7 @@
-"""batch=auto: the largest power of two that the device's memory holds, by real training steps on a copy of the model."""
+"""batch=auto: the most images that the device's memory holds, by real training steps on a copy of the model.
+
+The images that are learnt from at once are a power of two; with accumulate= a batch is so many times more.
+"""
 
 import gc
 import os
@@ -12,6 +15,7 @@ import torch
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.train.optim import make_optimizer
+from metaformer.train.parts import training_mode
 from metaformer.train.step import Task, accumulate
 from metaformer.weights.pretrained import Model
 
@@ -86,7 +90,7 @@ class Trial:
 
     def _step(self, count: int) -> None:
         """Forward, backward and the optimizer's step, on a copy."""
-        model = deepcopy(self.model).train()
+        model = training_mode(deepcopy(self.model), self.recipe)
         images = torch.zeros(count, *self.shape, device=self.device)
         labels = self.label.expand(count, *self.label.shape[1:]).to(self.device)
         accumulate(model, self.task, [Batch(images, labels)], self.precision)
@@ -108,24 +112,33 @@ def _held(step: Callable[[], None]) -> int:
 
 
 def spare_memory() -> int:
-    """Bytes that can be had without swapping: of the system, or of the container if that has less."""
+    """Bytes that can be had without swapping: of the system, or of the container if that has less.
+
+    Files that were read a while ago count as free, in both: the system takes their place when it needs it.
+    """
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     spare = 1024 * int(lines["MemAvailable"].split()[0])
-    for limit, used in CONTAINER:
+    for limit, used, facts in CONTAINER:
         if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-            spare = min(spare, max(0, int(limit.read_text()) - int(used.read_text())))
+            spare = min(spare, max(0, int(limit.read_text()) - int(used.read_text()) + _old_files(facts)))
     return spare
+
+
+def _old_files(facts: Path) -> int:
+    """Bytes of a container's files in memory that nobody has read lately; with all that is in it, where Linux says that."""
+    lines = dict(line.split() for line in facts.read_text().splitlines()) if facts.is_file() else {}
+    return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))
 
 
 _GROUPS = Path("/sys/fs/cgroup")
 CONTAINER = (
-    (_GROUPS / "memory.max", _GROUPS / "memory.current"),
-    (_GROUPS / "memory/memory.limit_in_bytes", _GROUPS / "memory/memory.usage_in_bytes"),
+    (_GROUPS / "memory.max", _GROUPS / "memory.current", _GROUPS / "memory.stat"),
+    (_GROUPS / "memory/memory.limit_in_bytes", _GROUPS / "memory/memory.usage_in_bytes", _GROUPS / "memory/memory.stat"),
 )
-"""Where Linux says what a container may use and what it uses, in both its ways."""
+"""Where Linux says what a container may use, what it uses and for what, in both its ways."""
 
 
 def _power(count: int) -> int:

@@ -3,18 +3,23 @@
 import copy
 import math
 import re
+from fnmatch import fnmatch
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from metaformer.config import Recipe
+from metaformer.core.lora import LowRank
 from metaformer.core.model import MetaFormer
 from metaformer.weights.peers import Peer
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, LAMB or SGD; weight decay is for parameters of two or more dimensions, so not for biases, norms and scales."""
+    """AdamW, LAMB or SGD; weight decay is for parameters of two or more dimensions, so not for biases, norms and scales.
+
+    Nor is it for low-rank updates, and for what timm exempts of its models.
+    """
     groups = _groups(model, recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
@@ -28,22 +33,40 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """What learns, by weight decay; with layer_decay also by layer, the last one first: its rate is the recipe's own."""
+    whole = model.model if isinstance(model, Peer) else model
+    free = _free(whole)
     if recipe.layer_decay == 1.0:
-        learning = [p for p in model.parameters() if p.requires_grad]
+        learning = [(p, p.ndim > 1 and name not in free) for name, p in whole.named_parameters() if p.requires_grad]
         return [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p, decays in learning if decays], "weight_decay": recipe.weight_decay},
+            {"params": [p for p, decays in learning if not decays], "weight_decay": 0.0},
         ]
     if isinstance(model, Peer):
         from timm.optim import param_groups_layer_decay
 
-        groups = param_groups_layer_decay(model.model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+        decay, scale = recipe.weight_decay, recipe.layer_decay
+        groups = param_groups_layer_decay(whole, weight_decay=decay, layer_decay=scale, no_weight_decay_list=free)
     else:
-        groups = _layer_groups(model, recipe)
+        groups = _layer_groups(model, recipe, free)
     return sorted(groups, key=lambda group: group["lr_scale"], reverse=True)
 
 
-def _layer_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _free(model: nn.Module) -> set[str]:
+    """Names of parameters without weight decay, whatever their dimensions.
+
+    Low-rank updates: they start at 0, where LAMB's trust ratio, which comes with weight decay, would keep them. Of timm's
+    models those that timm names, such as position embeddings and class tokens.
+    """
+    updates = {name for name, module in model.named_modules() if isinstance(module, LowRank)}
+    told = getattr(model, "no_weight_decay", set)()
+    return {
+        name
+        for name, _ in model.named_parameters()
+        if name.rpartition(".")[0] in updates or any(fnmatch(name, pattern) for pattern in told)
+    }
+
+
+def _layer_groups(model: nn.Module, recipe: Recipe, free: set[str]) -> list[dict[str, Any]]:
     """timm's param_groups_layer_decay, after BEiT's (arXiv 2106.08254), for our models: layer i learns at decay^(last − i)."""
     assert isinstance(model, MetaFormer)
     depths = model.config.depths
@@ -51,7 +74,7 @@ def _layer_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = recipe.layer_decay ** (sum(depths) + 1 - layer_of(name, depths))
-            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+            decay = recipe.weight_decay if parameter.ndim > 1 and name not in free else 0.0
             group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
             group["params"].append(parameter)
     return list(groups.values())
@@ -79,13 +102,13 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, planned: floa
 
     `cosine` falls from lr to min_lr over the steps that are left and ends with the last one. `epochwise` changes once an
     epoch and its cosine counts from epoch 0, so that after 20 epochs of 300 it goes on at 0.989 of the way: timm's, and
-    both papers'. `constant` stays. Where other epochs than the recipe's are `planned`, the schedule is as long as they are, and
-    the warm-up a quarter of them at most.
+    both papers'; of its warm-up only whole epochs count. `constant` stays. Where other epochs than the recipe's are `planned`,
+    the schedule is as long as they are, and the warm-up a quarter of them at most.
     """
     epochs = planned or recipe.epochs
     warm = min(recipe.warmup_epochs, planned / 4) if planned else recipe.warmup_epochs
     if recipe.schedule == "epochwise":
-        warmup, now, end = warm, step // steps_per_epoch, epochs
+        warmup, now, end = math.floor(warm), step // steps_per_epoch, epochs
         done = now / end
     else:
         warmup, now, end = round(warm * steps_per_epoch), step, round(epochs * steps_per_epoch) - 1

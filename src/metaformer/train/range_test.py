@@ -8,6 +8,7 @@ from itertools import count, islice
 from metaformer.data.batch import Batch
 from metaformer.train.loop import Fit
 from metaformer.train.numerics import exactness
+from metaformer.train.parts import training_mode
 
 STEPS, LOW, HIGH = 100, 1e-6, 10.0
 """Steps, over which the rate rises from LOW to HIGH by the same factor each."""
@@ -60,7 +61,7 @@ def range_test(fit: Fit) -> Trace:
     rates: list[float] = []
     losses: list[float] = []
     mean, best = 0.0, math.inf
-    fit.state.model.train()
+    training_mode(fit.state.model, fit.recipe)
     with exactness(fit.recipe):
         for i, batch in enumerate(islice(_batches(fit), STEPS)):
             rate = LOW * (HIGH / LOW) ** (i / (STEPS - 1))

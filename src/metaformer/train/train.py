@@ -279,6 +279,8 @@ def _check_growth(recipe: Recipe, model: Model, size: int) -> None:
     assert recipe.start_size is not None
     if recipe.start_size > size:
         raise ValueError(f"start_size={recipe.start_size} is larger than image_size={size}, to which images grow")
+    if recipe.epochs == 1 and recipe.hours is None:
+        raise ValueError("start_size= takes two epochs or more, as images grow from epoch to epoch: with epochs=1 leave it out")
     fixed = None
     if isinstance(model, Peer):
         fixed = "is made for one size of images" if has_one_size(model.config.name) else None
