@@ -145,6 +145,7 @@ def search(
     A trial has its number, settings as texts, state, and score or None; `called` says what the score is.
     """
     shown = [trial for trial in trials if trial.score is not None]
+    importances = importances if len(importances) > 1 else {}  # of one alone there is nothing to say
     panels = 1 + bool(importances) + len(logs)
     columns = min(3, panels)
     rows = -(-panels // columns)
