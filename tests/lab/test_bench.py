@@ -215,7 +215,8 @@ def test_scaling(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(script), *options], check=True, capture_output=True)
     found = json.loads((tmp_path / "scaling.json").read_text())
     assert set(found["exponents"]["seconds by resolution"]) == {
-        "Identity", "Identity, MLN", "Pooling", "SepConv", "Attention", "Random",
+        "Identity", "Identity, MLN", "Pooling", "MaxPooling", "DepthwiseConv", "SepConv", "Attention", "Random", "SpatialFC",
+        "Fourier",
     }  # fmt: skip
     assert [(point["batch"], point["size"]) for point in found["points"]["resolution"]["Pooling"]] == [(4, 32), (1, 64)]
     assert all(point["error"] is None for kind in found["points"].values() for points in kind.values() for point in points)
