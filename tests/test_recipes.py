@@ -311,7 +311,10 @@ def test_a_smoke_test_is_loud_short_and_stays_one(here: Path) -> None:
     with one_core():
         code, out, err = command("train", "caformer_b36", "recipe=caformer_b36.in1k", "smoke=true")
         assert (code, err) == (0, "")
-        assert "SMOKE TEST: a shrunk model, from no weights, on a few images; NO FIGURE OF THIS RUN IS A RESULT" in out
+        assert (
+            "SMOKE TEST: a shrunk model, from no weights, on a few images; batch=8 and no hours= whatever was said; NO FIGURE"
+            in out
+        )
         assert "16 images to learn, 16 to judge" in out
         path = "runs/smoke-caformer_b36-digits"
         code, _, err = command("train", f"{path}/recipe.json", "smoke=false")

@@ -14,7 +14,7 @@ from metaformer.runs import Run, is_run, no_run, open_run
 from metaformer.train.display import Watch, say
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
-from metaformer.weights.pretrained import Model
+from metaformer.weights.pretrained import Model, fill
 from metaformer.zoo import ZOO, get_config
 
 
@@ -30,9 +30,9 @@ def train(
     """Trains a classifier and returns its run directory `root/name`, pictures included.
 
     `model` is a published name, a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
-    run, which then goes on (where the model is your own, give it, and the directory as `resume`). `settings` are the
-    keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError, FileNotFoundError or FileExistsError with a sentence;
-    KeyboardInterrupt after Ctrl-C, with all work saved.
+    run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
+    has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
+    FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, with all work saved.
     """
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
@@ -54,6 +54,8 @@ def train(
     except KeyboardInterrupt:
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise
+    if own is not None:
+        fill(own, run.best)
     return run
 
 
