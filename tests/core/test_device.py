@@ -50,7 +50,7 @@ def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch: pytest.Monk
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), with_threads(before + 1):  # noqa: PT012
+    with pytest.raises(KeyError), with_threads(before + 1):  # noqa: PT012  what is asked inside must be asked before the error
         assert torch.get_num_threads() == before + 1
         raise KeyError
     assert torch.get_num_threads() == before

@@ -211,8 +211,8 @@ def test_the_surest_mistakes_come_first() -> None:
 def test_an_exported_file_answers_alike(
     run: Run, sides: str, judged: MultilabelEvaluation, tmp_path: Path, format: str
 ) -> None:
-    if format == "onnx" and find_spec("onnxruntime") is None:
-        pytest.skip("needs metaformer[fast]")
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="needs metaformer[fast], which need not be installed")
     done = metaformer.export(run.path, format, tmp_path)
     found = evaluate(done.file, data=sides)
     assert isinstance(found, MultilabelEvaluation)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn import metrics
 from sklearn.utils.class_weight import compute_class_weight
+from tests.tiny import Table
 from torch import Tensor, nn
 
 from metaformer.data.batch import Batch
@@ -16,19 +17,6 @@ from metaformer.tasks.classification import Classification, Distillation, Evalua
 CLASSES = ("cat", "dog", "owl")
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.5], [0.0, 0.0, 4.0]])
 LABELS = torch.tensor([0, 1, 2, 2])
-
-
-class Table(nn.Module):
-    """Answers with its logits, by the number in each image's only pixel; notes how it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Parameter(LOGITS.clone())
-        self.asked: list[tuple[int, bool, bool]] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.asked.append((len(x), self.training, torch.is_grad_enabled()))
-        return self.table[x[:, 0, 0, 0].long()]
 
 
 def batch(*samples: int) -> Batch:
@@ -46,20 +34,20 @@ def cross_entropy(row: list[float], label: int, smoothing: float) -> float:
 def test_loss_sum_by_hand(smoothing: float) -> None:
     task = Classification(CLASSES, smoothing)
     expected = [cross_entropy(row, label, smoothing) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
-    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(sum(expected), rel=1e-6)
-    assert task.loss_sum(Table(), batch(2)).item() == pytest.approx(expected[2], rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3)).item() == pytest.approx(sum(expected), rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(2)).item() == pytest.approx(expected[2], rel=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_loss_of_mixed_images_is_shared(share: float) -> None:
     task, own, other = Classification(CLASSES, 0.1), batch(0, 1, 2), LABELS[[2, 3, 1]]
-    expected = share * task.loss_sum(Table(), own) + (1 - share) * task.loss_sum(Table(), Batch(own.images, other))
-    found = task.loss_sum(Table(), replace(own, partners=other, share=share))
+    expected = share * task.loss_sum(Table(LOGITS), own) + (1 - share) * task.loss_sum(Table(LOGITS), Batch(own.images, other))
+    found = task.loss_sum(Table(LOGITS), replace(own, partners=other, share=share))
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_loss_of_half_precision_is_computed_in_full() -> None:
-    assert Classification(CLASSES).loss_sum(Table().half(), batch(0, 1)).dtype == torch.float32
+    assert Classification(CLASSES).loss_sum(Table(LOGITS).half(), batch(0, 1)).dtype == torch.float32
 
 
 def test_count_is_images() -> None:
@@ -76,23 +64,23 @@ def test_an_image_counts_as_much_as_its_class(smoothing: float) -> None:
     task = Classification(CLASSES, smoothing, WEIGHTS)
     losses = [cross_entropy(row, label, smoothing) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
     expected = sum(loss * WEIGHTS[label].item() for loss, label in zip(losses, LABELS.tolist(), strict=True))
-    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
     assert task.count(batch(0, 1, 2, 3)) == 4
 
 
 def test_a_weighted_loss_is_computed_in_full() -> None:
     task = Classification(CLASSES, 0.1, WEIGHTS)
-    expected = task.loss_sum(Table(), batch(0, 1, 2, 3))
+    expected = task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3))
     with torch.autocast("cpu", torch.bfloat16):
-        found = task.loss_sum(Table(), batch(0, 1, 2, 3))
+        found = task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3))
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_a_mixed_image_counts_by_both_its_classes() -> None:
     task, own, other = Classification(CLASSES, 0.1, WEIGHTS), batch(0, 1, 2), LABELS[[2, 3, 1]]
-    expected = 0.3 * task.loss_sum(Table(), own) + 0.7 * task.loss_sum(Table(), Batch(own.images, other))
-    found = task.loss_sum(Table(), replace(own, partners=other, share=0.3))
+    expected = 0.3 * task.loss_sum(Table(LOGITS), own) + 0.7 * task.loss_sum(Table(LOGITS), Batch(own.images, other))
+    found = task.loss_sum(Table(LOGITS), replace(own, partners=other, share=0.3))
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -107,7 +95,7 @@ def test_balanced_weights_are_scikit_learns_and_1_on_average_over_the_images() -
 
 
 def test_class_weights_are_for_learning_not_for_judging() -> None:
-    plain, weighted = (Classification(CLASSES, 0.0, w).evaluate(Table(), [batch(0, 1, 2, 3)]) for w in (None, WEIGHTS))
+    plain, weighted = (Classification(CLASSES, 0.0, w).evaluate(Table(LOGITS), [batch(0, 1, 2, 3)]) for w in (None, WEIGHTS))
     assert plain.loss == weighted.loss
 
 
@@ -139,7 +127,7 @@ def test_soft_distillation_by_hand(weight: float, temperature: float) -> None:
     labels = sum(cross_entropy(row, label, 0.1) for row, _, label in rows)
     told = sum(divergence(row, other, temperature) for row, other, _ in rows)
     expected = (1 - weight) * labels + weight * told
-    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-5)
+    assert task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-5)
     assert task.count(batch(0, 1, 2)) == 3
 
 
@@ -150,11 +138,11 @@ def test_hard_distillation_by_hand(weight: float) -> None:
     expected = sum(
         (1 - weight) * cross_entropy(row, own, 0.1) + weight * cross_entropy(row, other, 0.0) for row, other, own in rows
     )
-    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3)).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_who_answers_as_the_teacher_has_nothing_to_learn_from_it() -> None:
-    student = Table()
+    student = Table(LOGITS)
     loss = Distillation(CLASSES, teacher=lambda images: LOGITS[images[:, 0, 0, 0].long()], weight=1.0, temperature=2.0)
     value = loss.loss_sum(student, batch(0, 1, 2, 3))
     value.backward()
@@ -166,14 +154,14 @@ def test_who_answers_as_the_teacher_has_nothing_to_learn_from_it() -> None:
 def test_the_teacher_is_asked_about_mixed_images_as_they_are() -> None:
     mixed = replace(batch(0, 1, 2), partners=LABELS[[2, 3, 1]], share=0.3)
     task = Distillation(CLASSES, 0.1, WEIGHTS, teacher=teacher, weight=0.4, temperature=2.0)
-    labels = Classification(CLASSES, 0.1, WEIGHTS).loss_sum(Table(), mixed).item()
+    labels = Classification(CLASSES, 0.1, WEIGHTS).loss_sum(Table(LOGITS), mixed).item()
     told = sum(divergence(row, other, 2.0) for row, other in list(zip(LOGITS.tolist(), TOLD.tolist(), strict=True))[:3])
-    assert task.loss_sum(Table(), mixed).item() == pytest.approx(0.6 * labels + 0.4 * told, rel=1e-5)
+    assert task.loss_sum(Table(LOGITS), mixed).item() == pytest.approx(0.6 * labels + 0.4 * told, rel=1e-5)
 
 
 def test_a_student_is_judged_by_the_labels_alone() -> None:
     task = Distillation(CLASSES, teacher=teacher, weight=1.0, temperature=1.0)
-    judged = [made.evaluate(Table(), [batch(0, 1, 2, 3)]) for made in (task, Classification(CLASSES))]
+    judged = [made.evaluate(Table(LOGITS), [batch(0, 1, 2, 3)]) for made in (task, Classification(CLASSES))]
     assert (judged[0].top1, judged[0].loss) == (judged[1].top1, judged[1].loss)
 
 
@@ -199,7 +187,7 @@ def test_decode_gives_no_more_than_there_is(most: int, given: int) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluate_asks_in_order_and_leaves_the_mode(training: bool) -> None:
-    model = Table().train(training)
+    model = Table(LOGITS).train(training)
     judged = Classification(CLASSES, 0.1).evaluate(model, [batch(3, 1), batch(0, 2), batch(2)])
     assert torch.equal(judged.logits, LOGITS[[3, 1, 0, 2, 2]])
     assert judged.labels.tolist() == [2, 1, 0, 2, 2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
-from torch import Tensor, nn
+from tests.tiny import Table
 
 from metaformer.data.batch import Batch
 from metaformer.tasks.labels import decode_several
@@ -18,19 +18,6 @@ from metaformer.tasks.multilabel import Multilabel, MultilabelEvaluation
 CLASSES = ("cat", "dog", "owl")
 LOGITS = torch.tensor([[2.0, 1.0, -1.0], [0.5, -3.0, 0.0], [-1.0, -2.0, -0.5], [0.0, 0.0, 4.0]])
 LABELS = torch.tensor([[1, 1, 0], [1, 0, 1], [0, 0, 0], [0, 0, 1]], dtype=torch.uint8)
-
-
-class Table(nn.Module):
-    """Answers with its logits, by the number in each image's only pixel; notes how it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Parameter(LOGITS.clone())
-        self.asked: list[tuple[int, bool, bool]] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.asked.append((len(x), self.training, torch.is_grad_enabled()))
-        return self.table[x[:, 0, 0, 0].long()]
 
 
 def batch(*samples: int) -> Batch:
@@ -53,8 +40,8 @@ def test_loss_sum_by_hand(smoothing: float) -> None:
     task = Multilabel(CLASSES, smoothing)
     rows = zip(LOGITS.tolist(), LABELS.tolist(), strict=True)
     expected = [cross_entropy(row, smooth(targets, smoothing)) for row, targets in rows]
-    assert task.loss_sum(Table(), batch(0, 1, 2, 3)).item() == pytest.approx(sum(expected), rel=1e-6)
-    assert task.loss_sum(Table(), batch(2)).item() == pytest.approx(expected[2], rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(0, 1, 2, 3)).item() == pytest.approx(sum(expected), rel=1e-6)
+    assert task.loss_sum(Table(LOGITS), batch(2)).item() == pytest.approx(expected[2], rel=1e-6)
     assert task.count(batch(0, 3, 3)) == 3
 
 
@@ -66,11 +53,11 @@ def test_targets_of_mixed_images_are_mixed(share: float) -> None:
         cross_entropy(row, smooth([share * a + (1 - share) * b for a, b in zip(one, two, strict=True)], 0.1))
         for row, one, two in zip(LOGITS[[0, 1, 3]].tolist(), own.labels.tolist(), other.tolist(), strict=True)
     )
-    assert task.loss_sum(Table(), replace(own, partners=other, share=share)).item() == pytest.approx(expected, rel=1e-5)
+    assert task.loss_sum(Table(LOGITS), replace(own, partners=other, share=share)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_loss_of_half_precision_is_computed_in_full() -> None:
-    assert Multilabel(CLASSES).loss_sum(Table().half(), batch(0, 1)).dtype == torch.float32
+    assert Multilabel(CLASSES).loss_sum(Table(LOGITS).half(), batch(0, 1)).dtype == torch.float32
 
 
 def test_decode_gives_all_over_a_half_or_the_most_probable() -> None:
@@ -89,7 +76,7 @@ def test_decoding_bears_any_logit() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluate_asks_in_order_and_leaves_the_mode(training: bool) -> None:
-    model = Table().train(training)
+    model = Table(LOGITS).train(training)
     judged = Multilabel(CLASSES, 0.1).evaluate(model, [batch(3, 1), batch(0, 2), batch(2)])
     assert torch.equal(judged.logits, LOGITS[[3, 1, 0, 2, 2]])
     assert torch.equal(judged.labels, LABELS[[3, 1, 0, 2, 2]])

@@ -19,7 +19,7 @@ from metaformer.runs import Run, open_run
 from metaformer.tasks.classification import Classification, Distillation
 from metaformer.tasks.multilabel import Multilabel
 from metaformer.train import task as task_module
-from metaformer.train.task import open_teacher
+from metaformer.train.task import Teacher, open_teacher
 from metaformer.train.train import go_on, prepare, start
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_file
@@ -154,7 +154,8 @@ def test_settings_of_the_loss_reach_the_task(fashion: str, data: Data, teacher: 
 def test_the_teacher_stays_as_it_is(fashion: str, data: Data, teacher: str) -> None:
     fit = prepare(quick(fashion, teacher=teacher), data, None)
     assert isinstance(fit.task, Distillation)
-    model = fit.task.teacher.model  # type: ignore[attr-defined]
+    assert isinstance(fit.task.teacher, Teacher)
+    model = fit.task.teacher.model
     before = {key: value.clone() for key, value in model.state_dict().items()}  # statistics of BatchNorm too
     for batch in fit.train.epoch():
         fit.step(batch, 1e-2)
@@ -167,7 +168,8 @@ def test_the_teacher_computes_in_the_runs_precision(fashion: str, data: Data, te
     fit = prepare(quick(fashion, teacher=teacher, precision="bf16", image_size=16), data, None)
     assert isinstance(fit.task, Distillation)
     kinds: set[torch.dtype] = set()
-    convolution = next(m for m in fit.task.teacher.model.modules() if isinstance(m, torch.nn.Conv2d))  # type: ignore[attr-defined]
+    assert isinstance(fit.task.teacher, Teacher)
+    convolution = next(m for m in fit.task.teacher.model.modules() if isinstance(m, torch.nn.Conv2d))
     convolution.register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
     fit.step(next(iter(fit.train.epoch())), 1e-3)
     assert kinds == {torch.bfloat16}
