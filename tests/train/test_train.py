@@ -155,7 +155,9 @@ def test_training_starts_from_a_runs_best_weights(base: Run, fashion: str, tmp_p
     still = {"lr": 0.0, "warmup_lr": 0.0, "min_lr": 0.0, "epochs": 1, "ema": 0.9}
     run = begin(quick(fashion, weights=str(base.path), **still), tmp_path)
     assert same(weights(run.best), weights(base.best))
-    assert run.metrics[0]["top1"] == max(line["top1"] for line in base.metrics)
+    top1 = max(line["top1"] for line in base.metrics)
+    assert run.metrics[0]["top1"] == top1
+    assert f"before training: top-1 {top1:.2f} %\n" in (run.path / "log.txt").read_text()
     assert f"starts from {base.path}" in (run.path / "log.txt").read_text()
     assert run.recipe.weights == str(base.path)
 
@@ -167,6 +169,8 @@ def test_weights_of_other_classes_are_made_to_fit_and_it_is_said(tmp_path: Path,
     log = (run.path / "log.txt").read_text()
     assert "classifier" in log
     assert "7" in log
+    assert "before training" not in log  # a new classifier knows nothing
+    assert "10 classes: chance is 10 % top-1, always the most frequent one 10 %\n" in log
 
 
 def test_normalising_is_that_of_the_weights_unless_said_otherwise(base: Run, fashion: str, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Freezes what is not to learn, in place, and adds low-rank updates; how much learns, as a sentence, unless all does.
 
-    What did not learn before, such as RandFormer's matrices, does not learn now. Raises ValueError where the model has no
-    such part.
+    With learn=lora what has one dimension learns too: norms, biases, scales, activations. It is a small part of a model, and
+    brings low-rank updates closer to training all (LongLoRA, arXiv 2309.12307, section 3.3). What did not learn
+    before, such as RandFormer's matrices, does not learn now. Raises ValueError where the model has no such part.
     """
     if learns_whole(recipe):
         return ()
@@ -26,7 +27,7 @@ def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
     parts = learning_parts(model, recipe.learn)
     whole = {id(p) for part in parts for p in part.parameters()}
     for parameter in model.parameters():
-        if id(parameter) not in whole:
+        if id(parameter) not in whole and not (kind == "lora" and parameter.ndim < 2):
             parameter.requires_grad_(False)
     if recipe.freeze_norms:
         for norm in model.modules():
