@@ -74,8 +74,8 @@ def test_updates_and_head() -> None:
     head = {name for name in own if name.startswith("head.")}
     maps = {name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
     assert len(maps) == 4 * 5  # two of the mixer and two of the MLP in each block
-    vectors = {name for name, p in model.named_parameters() if p.ndim < 2}
-    assert {name.rpartition(".")[2] for name in vectors - head} == {"weight", "scale", "bias", "gamma"}
+    vectors = {name for name, p in model.named_parameters() if p.ndim < 2 and p.requires_grad}
+    assert {"stages.0.embed.norm.weight", "stages.0.embed.conv.bias", "stages.3.blocks.0.mlp.branch.act.scale"} < vectors - head
     (said,) = choose_parts(model, Recipe(model="x", learn="lora:3"))
     updates = {f"{name}.parametrizations.weight.0.{part}" for name in maps for part in ("up", "down")}
     assert learning(model) == updates | head | vectors
@@ -135,7 +135,7 @@ def test_a_peers_head_is_what_timm_calls_its_classifier() -> None:
 
 def test_a_peer_takes_updates() -> None:
     model = peer("test_vit")
-    vectors = {name for name, p in model.named_parameters() if p.ndim < 2}
+    vectors = {name for name, p in model.named_parameters() if p.ndim < 2 and p.requires_grad}
     assert {"model.norm.weight", "model.blocks.0.attn.qkv.bias"} < vectors
     choose_parts(model, Recipe(model="x", learn="lora:1"))
     assert {name for name in learning(model) if "parametrizations" not in name} == {"model.head.weight", *vectors}
