@@ -256,7 +256,8 @@ def test_weights_that_cannot_be_had(fashion: str, tmp_path: Path, settings: dict
 def test_what_a_large_batch_means_is_said(fashion: str, tmp_path: Path, settings: dict[str, Any], sentences: list[str]) -> None:
     run = begin(quick(fashion, epochs=1, **settings), tmp_path)
     log = [line[20:] for line in (run.path / "log.txt").read_text().splitlines()]
-    assert log[1:-2] == sentences
+    assert log[1:-3] == sentences
+    assert "chance is" in log[-3]
 
 
 # --- what is built ----------------------------------------------------------------------------------------------------
@@ -381,8 +382,9 @@ def test_what_is_said_is_logged(fashion: str, tmp_path: Path, capsys: pytest.Cap
     loud = start(recipe, open_data(fashion), None, name="loud", root=tmp_path, quiet=False)
     said = capsys.readouterr().out.splitlines()
     assert "96 images to learn, 40 to judge, 10 classes, 8 pixels" in said[0]
-    assert [line.split()[1] for line in said[1:3]] == ["1/2", "2/2"]
-    assert f"best top-1 {max(line['top1'] for line in loud.metrics):.2f} % on 40 held-out images" in said[3]
+    assert "chance is" in said[1]
+    assert [line.split()[1] for line in said[2:4]] == ["1/2", "2/2"]
+    assert f"best top-1 {max(line['top1'] for line in loud.metrics):.2f} % on 40 held-out images" in said[4]
     logged = (loud.path / "log.txt").read_text().splitlines()
     assert [line[20:] for line in logged] == said
     quiet = start(recipe, open_data(fashion), None, name="quiet", root=tmp_path, quiet=True)
