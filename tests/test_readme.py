@@ -120,10 +120,10 @@ def test_which_lines_are_ours_alone(line: str, words: list[str] | None) -> None:
     assert words_of_ours(line) == words
 
 
-def run_shell(lines: list[str], where: str, *, process: bool) -> None:
-    """Runs lines of a shell; those that are commands of ours here, where importing is done, unless in a `process` each."""
+def run_shell(lines: list[str], where: str) -> None:
+    """Runs lines of a shell; where all are commands of ours, in this process, in which importing is done."""
     ours = [words_of_ours(line) for line in lines]
-    if not process and None not in ours:
+    if None not in ours:
         for words in ours:
             code, _, err = command(*words or ())
             assert code == 0, f"{where}: {err}"
@@ -142,7 +142,7 @@ def test_every_block_runs(page: Path) -> None:
         code = re.sub(r"\bepochs=\d+", f"epochs=1{separator}image_size=16", block.code)
         if block.language in SHELL:
             lines = [line for line in code.splitlines() if line.strip() and not is_checked_otherwise(line)]
-            run_shell(lines, where, process=page == README)
+            run_shell(lines, where)
         elif block.language in PYTHON:
             exec(compile(code, where, "exec"), {"__name__": "__main__"})
 

@@ -215,10 +215,13 @@ def test_a_record_holds_the_run(service: tuple[str, Fake], fashion: str, tmp_pat
 
 def test_a_record_of_a_trial_is_called_by_its_search(service: tuple[str, Fake], fashion: str, tmp_path: Path) -> None:
     name, fake = service
-    space = {"lr": "1e-3|2e-3"}
-    settings = {key: value for key, value in QUICK.items() if key != "lr"} | {"epochs": 1, "log": name}
-    metaformer.tune("caformer_t6", space, trials=2, name="found", root=tmp_path, quiet=True, data=fashion, **settings)
-    assert [record["opened"][0]["name"] for record in fake.records.values()] == ["found-000", "found-001"]
+    trials = tmp_path / "found" / "trials"
+    trials.mkdir(parents=True)
+    (trials.parent / "tune.json").write_text("{}")
+    made = recipe(fashion, log=name, epochs=1)
+    start(made, open_data(made.data), None, name="003", root=trials, quiet=True)
+    (record,) = fake.records.values()
+    assert record["opened"][0]["name"] == "found-003"
 
 
 def test_wandb_lies_in_the_run_and_is_quiet(wandb: Fake, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
