@@ -41,7 +41,7 @@ TUNED = replace(SMALL, changes=CHANGES, epochs=20, batch=32, warmup_epochs=1.0, 
 ARMS: dict[str, dict[str, Any]] = {
     "from scratch": {"lr": 5e-4, "learn": "all"},
     "full": {"lr": 1e-3, "learn": "all"},
-    "LoRA": {"lr": 5e-3, "learn": "lora:4"},
+    "LoRA": {"lr": 3e-3, "learn": "lora:4"},
     "head only": {"lr": 3e-3, "learn": "head"},
 }
 """What trains: settings beside those of TUNED; the better of two rates each, on training images of another seed."""

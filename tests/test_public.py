@@ -83,7 +83,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
     ),
     "train": ({"model": REQUIRED}, {"settings": KEYWORDS}),
     "soup": ({}, {"runs": REQUIRED, "out": None, "greedy": False, "force": False, "device": "auto", "model": None}),
-    "tune": ({"model": REQUIRED, "space": None}, {"trials": 20, "within_hours": None, "prune": None, "settings": KEYWORDS}),
+    "tune": ({"model": REQUIRED, "space": None}, {"trials": None, "within_hours": None, "prune": None, "settings": KEYWORDS}),
     "evaluate": ({"source": REQUIRED}, {"data": None, "device": "auto"}),
     "probe": ({"source": REQUIRED}, {"data": None, "k": 20, "batch": 64, "seed": 0, "device": "auto", "model": None}),
     "MetaFormer": ({"config": REQUIRED}, {}),

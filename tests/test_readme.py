@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.published import PUBLISHED
+from tests.tiny import command
 
+from metaformer import count
+from metaformer.lab import tables
 from metaformer.lab.tables import markdown, model_table
+from metaformer.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -93,25 +99,58 @@ def shell(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
+def words_of_ours(line: str) -> list[str] | None:
+    """What follows `metaformer` in a line that is this one command and asks nothing else of the shell."""
+    quoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line).partition("#")[0]
+    words = shlex.split(line, comments=True)
+    return words[1:] if words[:1] == ["metaformer"] and not re.search(r"[|&;<>$`*?~{\[\\]", quoted) else None
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("metaformer eval runs/x  # why", ["eval", "runs/x"]),
+        ("metaformer models 'a*' \"b?\"", ["models", "a*", "b?"]),
+        ("metaformer eval x | head", None),
+        ("metaformer eval runs/*", None),
+        ("python x.py", None),
+    ],
+)
+def test_which_lines_are_ours_alone(line: str, words: list[str] | None) -> None:
+    assert words_of_ours(line) == words
+
+
+def run_shell(lines: list[str], where: str) -> None:
+    """Runs lines of a shell; where all are commands of ours, in this process, in which importing is done."""
+    ours = [words_of_ours(line) for line in lines]
+    if None not in ours:
+        for words in ours:
+            code, _, err = command(*words or ())
+            assert code == 0, f"{where}: {err}"
+        return
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{where}: {done.stderr}"
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize("page", CODED, ids=name)
-@pytest.mark.usefixtures("shell")
+@pytest.mark.usefixtures("shell", "thread")
 def test_every_block_runs(page: Path) -> None:
     for block in blocks(page):
         where = f"{name(page)}, line {block.line}"
         separator = " " if block.language in SHELL else ", "
         code = re.sub(r"\bepochs=\d+", f"epochs=1{separator}image_size=16", block.code)
         if block.language in SHELL:
-            lines = [line for line in code.splitlines() if not is_checked_otherwise(line)]
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", "\n".join(lines)], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{where}: {done.stderr}"
+            lines = [line for line in code.splitlines() if line.strip() and not is_checked_otherwise(line)]
+            run_shell(lines, where)
         elif block.language in PYTHON:
             exec(compile(code, where, "exec"), {"__name__": "__main__"})
 
 
-def test_the_model_table_is_the_zoo() -> None:
+def test_the_model_table_is_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the published figures, which tests/core/test_count.py counts, of all but the small models."""
+    known = {ZOO[name]: row for name, row in PUBLISHED.items()}
+    monkeypatch.setattr(tables, "count", lambda model, size: known.get(model.config) or count(model, size))
     written = re.findall(r"<!-- models -->\n(.*?)\n<!-- /models -->", README.read_text(), re.DOTALL)
     assert written == [markdown(model_table())]
 

@@ -1,8 +1,6 @@
 """The command line: each verb parses, imports what it needs, makes one call. No torch for --help."""
 
 import json
-import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +8,7 @@ from typing import Annotated
 import typer
 
 from metaformer import __version__
+from metaformer.slips import corrected, sentence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
@@ -24,21 +23,12 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the process
 def main() -> None:
     """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is typer's 130."""
     try:
-        app()
-    except (ValueError, OSError, FloatingPointError) as error:
-        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"metaformer: {said}{_corrected(said, sys.argv[1:])}", file=sys.stderr)
+        sys.exit(app(standalone_mode=False))
+    except (ValueError, OSError, FloatingPointError, typer.TyperException) as error:
+        said = sentence(error)
+        if said:
+            print(f"metaformer: {said}{corrected(said, sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
-
-
-def _corrected(said: str, words: list[str]) -> str:
-    """The command as it was meant, where the sentence says what was mistyped (`'a'`) and for what (did you mean b?)."""
-    wrong, right = re.search(r"'([^']+)'", said), re.search(r"did you mean (\S+)\?$", said)
-    if not (wrong and right):
-        return ""
-    part = re.compile(rf"(?<![\w-]){re.escape(wrong[1])}(?![\w-])")
-    meant = [part.sub(lambda _: right[1], word) for word in words]
-    return f"\n  metaformer {shlex.join(meant)}" if meant != words else ""
 
 
 def _version(wanted: bool) -> None:
@@ -290,7 +280,9 @@ def runs(
 def tune(
     model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, a recipe.json, or a search to go on with.")],
     settings: Pairs = None,
-    trials: Annotated[int, typer.Option(min=1, help="How many, those of an earlier call included.")] = 20,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many, earlier ones included; as many as were wanted last, at first 20.")
+    ] = None,
     hours: Annotated[float | None, typer.Option(help="After which it stops, at the end of an epoch.")] = None,
     prune: Annotated[
         bool | None, typer.Option("--prune/--no-prune", help="End trials early that are worse than the median; so by default.")

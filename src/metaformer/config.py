@@ -46,7 +46,7 @@ class Recipe:
 
     # what learns
     learn: str = "all"
-    """all, head, last:N (the last N stages and the head), or lora[:RANK]: low-rank updates of the body, and the head."""
+    """all, head, last:N (the last N stages and the head), lora[:RANK]: low-rank updates and norms of the body, and the head."""
     freeze_norms: bool = False
     """Whether norms stay as they are, with the means and variances that some of them keep."""
     layer_decay: float = 1.0

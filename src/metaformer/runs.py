@@ -31,6 +31,7 @@ FILES = {
     "samples": "the digits predicted above",
     "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
     "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",
+    "teacher.json": "the sum of its teacher's weights: it goes on with no other",
     "split.csv": "which image learns and which judges",
     "bad_images.csv": "images that cannot be read, and why",
     "log.txt": "what was said",
@@ -53,6 +54,12 @@ class Run:
     """A folder: recipe.json, metrics.jsonl, best/ and last/ (weights and what they are), pictures, log.txt."""
 
     path: Path
+
+    @property
+    def title(self) -> str:
+        """Its folder's name, after that of the search whose trial it is: `found-003`."""
+        search = self.path.parent.parent
+        return f"{search.name}-{self.path.name}" if (search / "tune.json").is_file() else self.path.name
 
     @property
     def recipe(self) -> Recipe:

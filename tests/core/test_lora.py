@@ -27,7 +27,7 @@ def images() -> Tensor:
     return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(6, 10), nn.Conv2d(6, 10, 1), nn.Conv2d(6, 10, 1, groups=2)])
+@pytest.mark.parametrize("layer", [nn.Linear(6, 10), nn.Conv2d(6, 10, 1), nn.Conv2d(6, 10, 3), nn.Conv2d(6, 10, 1, groups=2)])
 @pytest.mark.parametrize(("rank", "used"), [(2, 2), (100, None)])
 def test_the_weight_by_value(layer: nn.Linear | nn.Conv2d, rank: int, used: int | None) -> None:
     layer = copy.deepcopy(layer)
@@ -49,7 +49,9 @@ def test_the_weight_by_value(layer: nn.Linear | nn.Conv2d, rank: int, used: int 
 def test_who_takes_one() -> None:
     assert takes_update(nn.Linear(2, 3))
     assert takes_update(nn.Conv2d(2, 3, 1))
-    assert not takes_update(nn.Conv2d(2, 3, 3))
+    assert takes_update(nn.Conv2d(2, 3, 3))
+    assert takes_update(nn.Conv2d(4, 4, 3, groups=2))
+    assert not takes_update(nn.Conv2d(4, 4, 3, groups=4))
     assert not takes_update(nn.Conv1d(2, 3, 1))
     assert not takes_update(nn.LayerNorm(3))
     taken = nn.Linear(2, 3)

@@ -201,6 +201,17 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
 
 
+def test_nothing_but_errors_is_heard_of_nncf(digits: Run, tmp_path: Path) -> None:
+    code = f"""
+from metaformer.infer.quantize import quantize
+quantize({str(digits.path)!r}, images=4, tuning=16, budget=100.0, out={str(tmp_path / "x.xml")!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 

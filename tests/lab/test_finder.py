@@ -10,6 +10,7 @@ from tests.tiny import QUICK, command, pairs
 
 from metaformer import Run
 from metaformer.lab import finder
+from metaformer.train.range_test import Trace
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
 
@@ -26,6 +27,8 @@ def test_a_rate_is_found_and_nothing_else_left(fashion: str) -> None:
     )
     assert written["tenth"] == pytest.approx(written["lowest"] / 10)
     assert written["recipe"]["batch"] == 32
+    assert written["clear"] is True
+    assert "NOT CLEAR" not in out
     assert len(written["steps"]) <= 100
     assert Path("found/lr.png").stat().st_size > 5000
 
@@ -42,6 +45,16 @@ def test_what_is_to_be_known_of_the_weights_is_said(run: Run, fashion: str) -> N
     code, out, err = command("lr", "caformer_t6", f"data={fashion}", *pairs(QUICK), f"weights={run.path}", "learn=lora:2")
     assert (code, err) == (0, "")
     assert f"starts from {run.path}\n" in out
+
+
+def test_what_falls_by_no_more_than_its_noise_is_said_to(fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = [2.3 + (0.1 if i % 3 else -0.1) - (0.02 if 40 < i < 60 else 0) for i in range(100)]
+    trace = Trace(tuple(1e-6 * 1.17**i for i in range(100)), tuple(losses))
+    monkeypatch.setattr(finder, "range_test", lambda _: trace)
+    code, out, err = command("lr", "caformer_t6", f"data={fashion}", *pairs(QUICK))
+    assert (code, err) == (0, "")
+    assert re.search(r"^NOT CLEAR: the loss falls by 0\.\d+, but varies by 0\.\d+ from step to step", out, re.MULTILINE)
+    assert json.loads(Path("lr/lr.json").read_text())["clear"] is False
 
 
 def test_too_little_memory_is_a_sentence(fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,22 @@ def test_fields_of_the_model_can_be_searched(fashion: str, tmp_path: Path) -> No
     assert "model.norm=" in found.command
 
 
+def test_a_search_has_as_many_trials_as_were_wanted_last(fashion: str, tmp_path: Path) -> None:
+    def said() -> str:
+        lines = (tmp_path / "found" / "log.txt").read_text().splitlines()
+        return next(line[20:] for line in reversed(lines) if "trials are done" in line)
+
+    tune(fashion, tmp_path, trials=2, epochs=1)
+    assert said() == "0 trials are done, 2 to come"
+    assert len(metaformer.tune(tmp_path / "found", quiet=True).trials) == 2
+    path = tmp_path / "found"
+    assert said() == f"2 trials are done and no more are wanted; to go on: metaformer tune {path} --trials 12"
+    assert len(metaformer.tune(tmp_path / "found", trials=3, quiet=True).trials) == 3
+    assert said() == "2 trials are done, 1 to come"
+    again = tune(fashion, tmp_path, trials=None, epochs=1)
+    assert (len(again.trials), again.plan.trials) == (3, 3)
+
+
 def test_another_seed_chooses_otherwise(fashion: str, whole: Search, tmp_path: Path) -> None:
     found = tune(fashion, tmp_path, trials=1, seed=1)
     assert found.trials[0].settings not in [trial.settings for trial in whole.trials]

@@ -42,9 +42,14 @@ def test_a_plan_there_and_back(tmp_path: Path) -> None:
     whole = replace(PLAN, prune=False)
     (tmp_path / "tune.json").write_text(whole.to_json())
     assert read_plan(tmp_path) == whole
-    kept = {key: value for key, value in json.loads(PLAN.to_json()).items() if key != "prune"}  # as it was before
+    kept = json.loads(PLAN.to_json())
+    del kept["prune"], kept["trials"]  # as the first ones were
     (tmp_path / "tune.json").write_text(json.dumps(kept))
     assert read_plan(tmp_path) == PLAN
+    assert read_plan(tmp_path).trials == 20
+    (tmp_path / "tune.json").write_text(replace(PLAN, trials=3).to_json())
+    assert read_plan(tmp_path).trials == 3
+    assert read_plan(tmp_path) == PLAN  # a search with more trials is the same search
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"schema": 2, "model": "x", "settings": {}, "space": {}}', '{"schema": 1}'])

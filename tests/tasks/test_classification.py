@@ -54,6 +54,13 @@ def test_count_is_images() -> None:
     assert Classification(CLASSES).count(batch(0, 3, 3)) == 3
 
 
+def test_chance_by_hand() -> None:
+    said = Classification(CLASSES).chance(LABELS)
+    assert said == "3 classes: chance is 33.3 % top-1, always the most frequent one 50 %"
+    many = Classification(tuple(map(str, range(1000)))).chance(torch.arange(50_000) % 1000)
+    assert many == "1,000 classes: chance is 0.1 % top-1, always the most frequent one 0.1 %"
+
+
 # --- class weights ----------------------------------------------------------------------------------------------------
 
 WEIGHTS = torch.tensor([0.5, 2.0, 3.0])

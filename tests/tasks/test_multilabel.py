@@ -45,6 +45,13 @@ def test_loss_sum_by_hand(smoothing: float) -> None:
     assert task.count(batch(0, 3, 3)) == 3
 
 
+def test_chance_by_hand() -> None:
+    assert Multilabel(CLASSES).chance(LABELS) == "3 labels: chance is 41.7 % mAP"
+    nobody = LABELS.clone()
+    nobody[:, 1] = 0  # a label that no image has counts in no mean
+    assert Multilabel(CLASSES).chance(nobody) == "3 labels: chance is 50 % mAP"
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_targets_of_mixed_images_are_mixed(share: float) -> None:
     task, own = Multilabel(CLASSES, 0.1), batch(0, 1, 3)

@@ -226,6 +226,26 @@ def test_updates_are_within_the_weights_and_kept_beside_them(recipe: Recipe, who
     assert torch.load(whole.last / "training.pt", weights_only=True)["apart"] is None
 
 
+@pytest.mark.parametrize("of_before", ["one parameter less", "no updates apart"])
+def test_a_run_in_which_others_learnt_cannot_go_on(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_before: str
+) -> None:
+    with monkeypatch.context() as patch:
+        after_steps(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(replace(recipe, learn="lora:2"), tmp_path)
+    file = tmp_path / "run" / "last" / "training.pt"
+    kept = torch.load(file, weights_only=True)
+    if of_before == "no updates apart":
+        kept["apart"] = None
+    else:
+        kept["optimizer"]["param_groups"][1]["params"].pop()
+    torch.save(kept, file)
+    path = tmp_path / "run"
+    with pytest.raises(ValueError, match=rf"^{path} was begun by another version, in which learn=lora:2 let other parameters"):
+        finish(path)
+
+
 def test_a_rewind_brings_updates_back(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned = replace(recipe, weights=str(whole.path), learn="lora:2", nonfinite="rewind")
     loss_sum, calls = Classification.loss_sum, [0]

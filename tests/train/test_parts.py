@@ -71,16 +71,28 @@ def test_stages_and_head(learn: str, parts: tuple[str, ...]) -> None:
 def test_updates_and_head() -> None:
     model = small()
     own = {name: p.numel() for name, p in model.named_parameters()}
-    maps = {name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
-    assert len(maps) == 4 * 5  # two of the mixer and two of the MLP in each block
+    head = {name for name in own if name.startswith("head.")}
+    maps = {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1}
+    assert len(maps) == 4 * 5 + 4  # two of the mixer and two of the MLP in each block; the stem and what makes maps smaller
+    vectors = {name for name, p in model.named_parameters() if p.ndim < 2 and p.requires_grad}
+    assert {"stages.0.embed.norm.weight", "stages.0.embed.conv.bias", "stages.3.blocks.0.mlp.branch.act.scale"} < vectors - head
+    kernels = {f"stages.{i}.blocks.0.mixer.branch.dw.weight" for i in (0, 1)}
+    wholly = head | vectors | kernels
     (said,) = choose_parts(model, Recipe(model="x", learn="lora:3"))
     updates = {f"{name}.parametrizations.weight.0.{part}" for name in maps for part in ("up", "down")}
-    assert learning(model) == updates | {name for name in own if name.startswith("head.")}
-    count = sum(3 * (rows + columns) for rows, columns, *_ in maps.values())
-    count += sum(number for name, number in own.items() if name.startswith("head."))
+    assert learning(model) == updates | wholly
+    sizes = sum(min(3, len(weight)) * (len(weight) + weight[0].numel()) for weight in maps.values())
+    count = sizes + sum(own[name] for name in wholly)
     total = sum(own.values())  # the updates are no part of the model
     assert said == f"learn=lora:3: {count:,} parameters learn, {count / total:.2%} of the model's {total:,}"
     assert not is_updated(model.head)
+
+
+def test_updates_and_frozen_norms() -> None:
+    model = small(norm="MLN(bias=True)")
+    choose_parts(model, Recipe(model="x", learn="lora:3", freeze_norms=True))
+    still = {name for name, p in model.named_parameters() if p.ndim < 2} - learning(model)
+    assert still == {name for name, _ in model.named_parameters() if ".norm." in name}
 
 
 def test_what_never_learns_does_not_begin_to() -> None:
@@ -126,8 +138,10 @@ def test_a_peers_head_is_what_timm_calls_its_classifier() -> None:
 
 def test_a_peer_takes_updates() -> None:
     model = peer("test_vit")
+    vectors = {name for name, p in model.named_parameters() if p.ndim < 2 and p.requires_grad}
+    assert {"model.norm.weight", "model.blocks.0.attn.qkv.bias"} < vectors
     choose_parts(model, Recipe(model="x", learn="lora:1"))
-    assert {name for name in learning(model) if "parametrizations" not in name} == {"model.head.weight", "model.head.bias"}
+    assert {name for name in learning(model) if "parametrizations" not in name} == {"model.head.weight", *vectors}
     assert any("attn.qkv.parametrizations" in name for name in learning(model))
     assert model(torch.zeros(1, 3, 160, 160)).shape == (1, 3)
 
@@ -180,7 +194,7 @@ def base(request: pytest.FixtureRequest, fashion: str, tmp_path_factory: pytest.
     [
         ({"learn": "head"}, lambda key: key.startswith("stages.")),
         ({"learn": "last:2"}, lambda key: key.startswith(("stages.0.", "stages.1."))),
-        ({"learn": "lora:2"}, lambda key: key.startswith("stages.") and not key.endswith(LINEAR)),
+        ({"learn": "lora:2"}, lambda key: key.endswith((".running_mean", ".running_var", ".num_batches_tracked"))),
         ({"freeze_norms": True}, lambda key: ".norm." in key),
     ],
 )
@@ -195,9 +209,6 @@ def test_what_does_not_learn_stays_to_the_bit(base: Run, tmp_path: Path, setting
     log = (run.path / "log.txt").read_text()
     assert f"learn={run.recipe.learn}" in log
     assert "drawn at random" not in log
-
-
-LINEAR = tuple(f".{name}.weight" for name in ("pw1", "pw2", "qkv", "proj", "fc1", "fc2"))
 
 
 def test_a_body_of_no_weights_is_said(fashion: str, tmp_path: Path) -> None:

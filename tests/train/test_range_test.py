@@ -1,6 +1,7 @@
 """The range test: what it chooses from curves that are known, and when it ends."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -47,6 +48,24 @@ def test_what_comes_after_the_lowest_is_not_looked_at() -> None:
 @pytest.mark.parametrize("losses", [(), (1.0,), (1.0, 2.0, 3.0, 4.0, 5.0)])
 def test_no_fall_is_none(losses: tuple[float, ...]) -> None:
     assert not Trace(tuple(10.0**i for i in range(len(losses))), losses).falls
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_fall_stands_out_from_noise_or_does_not(seed: int) -> None:
+    draw = random.Random(seed)
+
+    def noisy(x: float, fall: float) -> float:
+        return 2.3 - fall * (1 + math.tanh(2 * (x + 3))) / 2 + math.exp(4 * x) + draw.gauss(0, 0.1)
+
+    flat, steep = (traced(lambda x, fall=fall: noisy(x, fall)) for fall in (0.0, 1.0))
+    assert not flat.clear
+    assert steep.clear
+    assert steep.fall == pytest.approx(1.0, abs=0.2)
+    assert steep.noise == pytest.approx(0.1, rel=0.5)
+
+
+def test_what_no_noise_is_in_is_clear() -> None:
+    assert traced(lambda x: 2 - 0.01 * math.tanh(2 * (x + 3)) + math.exp(4 * x)).clear
 
 
 def fit(fashion: str, **settings: Any) -> Fit:

@@ -1,5 +1,6 @@
 """A teacher has its part of what is learnt: opened from anywhere, shown the very same pixels, and no hindrance to going on."""
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,40 @@ def test_a_distilled_run_goes_on_to_the_same_bits(
     assert timeless(part.metrics) == timeless(whole.metrics)
     for one, other in ((part.last, whole.last), (part.best, whole.best)):
         assert same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_run_goes_on_with_its_own_teacher_alone(
+    fashion: str, data: Data, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    source = shutil.copytree(teacher, tmp_path / "teacher")
+    with monkeypatch.context() as patch:
+        after_steps(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(quick(fashion, teacher=str(source)), tmp_path)
+    if not other:
+        assert go_on(open_run(tmp_path / "run"), data, None, quiet=True).finished
+        return
+    changed = network()
+    with torch.no_grad():
+        next(changed.parameters())[0] += 1
+    metaformer.save_pretrained(changed, source, about(data))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=rf"^teacher={source} is not the one that {tmp_path / 'run'} began with: its weights"):
+        go_on(open_run(tmp_path / "run"), data, None, quiet=True)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_run_of_before_goes_on_with_the_teacher_that_is_there(
+    fashion: str, data: Data, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        after_steps(patch, 1, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(quick(fashion, teacher=teacher), tmp_path)
+    (tmp_path / "run" / "teacher.json").unlink()
+    assert go_on(open_run(tmp_path / "run"), data, None, quiet=True).finished
+    assert (tmp_path / "run" / "teacher.json").is_file()
 
 
 # --- several labels ---------------------------------------------------------------------------------------------------

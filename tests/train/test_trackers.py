@@ -213,6 +213,17 @@ def test_a_record_holds_the_run(service: tuple[str, Fake], fashion: str, tmp_pat
     assert any(line.startswith("to watch: ") for line in said(run))
 
 
+def test_a_record_of_a_trial_is_called_by_its_search(service: tuple[str, Fake], fashion: str, tmp_path: Path) -> None:
+    name, fake = service
+    trials = tmp_path / "found" / "trials"
+    trials.mkdir(parents=True)
+    (trials.parent / "tune.json").write_text("{}")
+    made = recipe(fashion, log=name, epochs=1)
+    start(made, open_data(made.data), None, name="003", root=trials, quiet=True)
+    (record,) = fake.records.values()
+    assert record["opened"][0]["name"] == "found-003"
+
+
 def test_wandb_lies_in_the_run_and_is_quiet(wandb: Fake, fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     run = begin(recipe(fashion, log="wandb"), tmp_path)

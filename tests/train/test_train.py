@@ -155,7 +155,9 @@ def test_training_starts_from_a_runs_best_weights(base: Run, fashion: str, tmp_p
     still = {"lr": 0.0, "warmup_lr": 0.0, "min_lr": 0.0, "epochs": 1, "ema": 0.9}
     run = begin(quick(fashion, weights=str(base.path), **still), tmp_path)
     assert same(weights(run.best), weights(base.best))
-    assert run.metrics[0]["top1"] == max(line["top1"] for line in base.metrics)
+    top1 = max(line["top1"] for line in base.metrics)
+    assert run.metrics[0]["top1"] == top1
+    assert f"before training: top-1 {top1:.2f} %\n" in (run.path / "log.txt").read_text()
     assert f"starts from {base.path}" in (run.path / "log.txt").read_text()
     assert run.recipe.weights == str(base.path)
 
@@ -167,6 +169,8 @@ def test_weights_of_other_classes_are_made_to_fit_and_it_is_said(tmp_path: Path,
     log = (run.path / "log.txt").read_text()
     assert "classifier" in log
     assert "7" in log
+    assert "before training" not in log  # a new classifier knows nothing
+    assert "10 classes: chance is 10 % top-1, always the most frequent one 10 %\n" in log
 
 
 def test_normalising_is_that_of_the_weights_unless_said_otherwise(base: Run, fashion: str, tmp_path: Path) -> None:
@@ -252,7 +256,8 @@ def test_weights_that_cannot_be_had(fashion: str, tmp_path: Path, settings: dict
 def test_what_a_large_batch_means_is_said(fashion: str, tmp_path: Path, settings: dict[str, Any], sentences: list[str]) -> None:
     run = begin(quick(fashion, epochs=1, **settings), tmp_path)
     log = [line[20:] for line in (run.path / "log.txt").read_text().splitlines()]
-    assert log[1:-2] == sentences
+    assert log[1:-3] == sentences
+    assert "chance is" in log[-3]
 
 
 # --- what is built ----------------------------------------------------------------------------------------------------
@@ -377,8 +382,9 @@ def test_what_is_said_is_logged(fashion: str, tmp_path: Path, capsys: pytest.Cap
     loud = start(recipe, open_data(fashion), None, name="loud", root=tmp_path, quiet=False)
     said = capsys.readouterr().out.splitlines()
     assert "96 images to learn, 40 to judge, 10 classes, 8 pixels" in said[0]
-    assert [line.split()[1] for line in said[1:3]] == ["1/2", "2/2"]
-    assert f"best top-1 {max(line['top1'] for line in loud.metrics):.2f} % on 40 held-out images" in said[3]
+    assert "chance is" in said[1]
+    assert [line.split()[1] for line in said[2:4]] == ["1/2", "2/2"]
+    assert f"best top-1 {max(line['top1'] for line in loud.metrics):.2f} % on 40 held-out images" in said[4]
     logged = (loud.path / "log.txt").read_text().splitlines()
     assert [line[20:] for line in logged] == said
     quiet = start(recipe, open_data(fashion), None, name="quiet", root=tmp_path, quiet=True)

@@ -14,7 +14,7 @@ ALPHA = 16.0
 
 
 class LowRank(nn.Module):
-    """W → W + s·B·A, W being (O, I) or (O, I, 1, 1), A (rank, I), B (O, rank). B starts at 0, and the weight as it was."""
+    """W → W + s·B·A, W being (O, ...), taken as a matrix (O, I), A (rank, I), B (O, rank). B starts at 0, W as it was."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -30,9 +30,9 @@ class LowRank(nn.Module):
 
 
 def takes_update(module: nn.Module) -> bool:
-    """Whether it is a linear map of channels whose weight is its own: a linear layer or a 1×1 convolution."""
-    linear = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-    return linear and not parametrize.is_parametrized(module)
+    """Whether it maps several channels with a weight of its own: a linear layer, or a convolution that is not depthwise."""
+    mixing = isinstance(module, nn.Conv2d) and module.in_channels > module.groups
+    return (mixing or isinstance(module, nn.Linear)) and not parametrize.is_parametrized(module)
 
 
 def add_update(module: nn.Module, rank: int) -> None:

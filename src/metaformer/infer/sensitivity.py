@@ -7,13 +7,16 @@ the rest in fp32; bf16 would add a thousandth of the integers' own error (docs/L
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from metaformer.data.preprocess import Pixels
 from metaformer.infer.engines import Logits, elsewhere, need
@@ -44,9 +47,10 @@ def quantized(
     nncf = nncf_quietly()
     how = _how(nncf) | {"advanced_accuracy_restorer_parameters": nncf.AdvancedAccuracyRestorerParameters(num_ranking_workers=1)}
     search = partial(nncf.quantize_with_accuracy_control, max_drop=budget, drop_type=nncf.DropType.ABSOLUTE, **how)
-    known, judged = nncf.Dataset(calibration), nncf.Dataset(tuning, _pixels)
-    with _hushed("nncf"):
-        made = elsewhere(lambda: search(model, known, judged, _judged, subset_size=len(calibration)))
+    judged = nncf.Dataset(tuning, _pixels)
+    with _told() as tell, _hushed("nncf"):
+        known = nncf.Dataset(calibration, partial(_learnt, tell))
+        made = elsewhere(lambda: search(model, known, judged, partial(_judged, tell), subset_size=len(calibration)))
     done = int8_layers(made)
     return made, tuple(name for name in linear_layers(model) if name not in done)
 
@@ -54,8 +58,8 @@ def quantized(
 def all_quantized(model: Any, calibration: Sequence[Pixels]) -> Any:
     """An ov.Model all of whose linear layers multiply 8-bit integers, whatever that costs."""
     nncf = nncf_quietly()
-    with _hushed("nncf"):
-        known = nncf.Dataset(calibration)
+    with _told() as tell, _hushed("nncf"):
+        known = nncf.Dataset(calibration, partial(_learnt, tell))
         return elsewhere(lambda: nncf.quantize(model, known, subset_size=len(calibration), **_how(nncf)))
 
 
@@ -109,8 +113,14 @@ def _pixels(batch: Labelled) -> Pixels:
     return batch[0]
 
 
-def _judged(run: Any, batches: Iterable[Labelled]) -> tuple[float, list[list[Logits]]]:
+def _learnt(tell: Callable[[str], None], pixels: Pixels) -> Pixels:
+    tell("learning ranges, image")
+    return pixels
+
+
+def _judged(tell: Callable[[str], None], run: Any, batches: Iterable[Labelled]) -> tuple[float, list[list[Logits]]]:
     """Top-1 in percent of a compiled model, and its logits, by which the layers are ranked."""
+    tell("trying what bears integers, judging model")
     right, count = 0, 0
     logits: list[list[Logits]] = []
     for pixels, labels in batches:
@@ -124,17 +134,34 @@ def nncf_quietly() -> Any:
     """NNCF, which on import decides whether each use of it is reported to its makers: it is not."""
     os.environ.setdefault("NNCF_CI", "1")
     with _hushed("torch.utils.cpp_extension"):  # it loads more of torch than is needed
-        return need("nncf")
+        nncf = need("nncf")
+    for handler in logging.getLogger("nncf").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setStream(sys.stderr)  # it took the standard output of the moment
+    return nncf
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[str], None]]:
+    """Shows in a terminal what is done and for which time; on standard error, for it is no part of an answer."""
+    counts: Counter[str] = Counter()
+    with Console(stderr=True).status("quantizing") as status:
+
+        def tell(what: str) -> None:
+            counts[what] += 1
+            status.update(f"quantizing: {what} {counts[what]:,}")
+
+        yield tell
 
 
 @contextmanager
 def _hushed(name: str) -> Iterator[None]:
-    """Without what a logger of that name says but errors; progress bars go where they are no part of an answer."""
+    """Without what a logger of that name says but errors, and without standard output, on which NNCF draws bars."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(StringIO()):
             yield
     finally:
         logger.setLevel(before)

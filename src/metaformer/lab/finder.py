@@ -29,16 +29,22 @@ def find_lr(model: str, settings: dict[str, Any], out: Path) -> Trace:
     with memory_told(fit.train.device, f"accumulate={2 * fit.recipe.accumulate} learns the same in smaller parts"):
         trace = range_test(fit)
     found = {"steepest": trace.steepest, "tenth": trace.tenth, "lowest": trace.lowest}
+    clear = {"clear": trace.clear, "fall": trace.fall, "noise": trace.noise}
     steps = [{"lr": lr, "loss": loss} for lr, loss in zip(trace.rates, trace.losses, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "lr.json", json.dumps({**found, "recipe": fit.recipe.to_dict(), "steps": steps}, indent=2) + "\n")
+    write_text(out / "lr.json", json.dumps({**found, **clear, "recipe": fit.recipe.to_dict(), "steps": steps}, indent=2) + "\n")
     plots.learning_rates(trace.rates, trace.losses, trace.smooth, found, out / "lr.png")
     return trace
 
 
 def found_text(trace: Trace, out: Path) -> str:
     """What was found, for a screen."""
+    doubt = (
+        f"NOT CLEAR: the loss falls by {trace.fall:.2g}, but varies by {trace.noise:.2g} from step to step, so these rates say "
+        "little. Try a larger batch= or less augmentation, or keep the recipe's lr\n"
+    )
     return "\n".join([
+        *([] if trace.clear else [doubt]),
         f"lr={trace.steepest:.2g}  where the loss falls fastest: the rate to begin with",
         f"lr={trace.tenth:.2g}  a tenth of {trace.lowest:.2g}, where the loss is lowest: the careful choice",
         f"\nOver {len(trace.rates)} steps from lr={trace.rates[0]:.2g} to {trace.rates[-1]:.2g}; look at {out / 'lr.png'}",

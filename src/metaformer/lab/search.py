@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def tune(
     model: str | Path,
     space: Mapping[str, str] | None = None,
     *,
-    trials: int = 20,
+    trials: int | None = None,
     within_hours: float | None = None,
     prune: bool | None = None,
     name: str | None = None,
@@ -55,6 +55,7 @@ def tune(
 ) -> Search:
     """Searches for the settings with the highest top-1 on held-out images, until `trials` of them have come to an end.
 
+    20 of them unless `trials` says otherwise, and a search that goes on has as many as were wanted last.
     `space` says what to choose from: {"lr": "1e-4..1e-2", "mixup": "0|0.2|0.8"}; a range whose ends are ten times apart
     or more is searched on a logarithmic scale. `settings` are the same in every trial, as `train` takes them. A trial
     ends early where it is worse than the median of those before it was at that epoch; `prune=False` trains all to the
@@ -65,7 +66,7 @@ def tune(
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, all work saved.
     """
     check_optuna()
-    if trials < 1 or (within_hours is not None and not 0 < within_hours < math.inf):
+    if (trials is not None and trials < 1) or (within_hours is not None and not 0 < within_hours < math.inf):
         raise ValueError(f"{trials} trials within {within_hours} hours: at least one trial, and more than no time, are wanted")
     if (Path(model) / "tune.json").is_file():
         if space or settings or name is not None or Path(root) != Path("runs"):
@@ -77,24 +78,35 @@ def tune(
     else:
         plan = Plan(str(model), settings, dict(space or {}), prune is not False)
         path = _folder(plan, root, name)
+        plan = read_plan(path) if (path / "tune.json").is_file() else plan
+    plan = plan if trials is None else replace(plan, trials=trials)
     ranges = _checked(plan)
     until = math.inf if within_hours is None else time.monotonic() + 3600 * within_hours
     recipe, data = resolve(plan.model, plan.settings, quiet=quiet, split=_place(path, 0) / "split.csv")
     if not (path / "tune.json").exists():
         _try_out(recipe, data, ranges)
         path.mkdir(parents=True, exist_ok=True)
+    if not (path / "tune.json").exists() or read_plan(path).trials != plan.trials:
         write_text(path / "tune.json", plan.to_json())
     with opened_study(path, recipe.epochs, prune=plan.prune) as study:
-        with Display(path / "log.txt", recipe.epochs * trials, recipe.epochs * ended(study), quiet=quiet) as display:
+        with Display(path / "log.txt", recipe.epochs * plan.trials, recipe.epochs * ended(study), quiet=quiet) as display:
             for sentence in () if study.trials else data.notes:
                 display.say(sentence)
-            Searching(path, recipe, data, ranges, study, display, trials, until)()
+            display.say(_to_come(path, ended(study), plan.trials))
+            Searching(path, recipe, data, ranges, study, display, plan.trials, until)()
         tried = tuple(_tried(trial, path, ranges) for trial in study.trials)
         found = Search(path, plan, tried, importances(study))
     logs = {key: isinstance(values, Range) and values.log for key, values in ranges.items()}
     called = SCORES["map" if data.multi else "top1"]
     plots.search(found.trials, found.importances, logs, path / "search.png", called=called)
     return found
+
+
+def _to_come(path: Path, done: int, wanted: int) -> str:
+    """How many trials are done, and how many are to come."""
+    if done < wanted:
+        return f"{done} trials are done, {wanted - done} to come"
+    return f"{done} trials are done and no more are wanted; to go on: metaformer tune {path} --trials {done + 10}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from metaformer.config import read_json
 
 SCHEMA = 1
 """Version of `tune.json`."""
+TRIALS = 20
+"""How many there are to be where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Plan:
     """What each trial chooses from, as it was typed."""
     prune: bool = True
     """Whether trials end early that are worse than the median."""
+    trials: int = field(default=TRIALS, compare=False)
+    """How many are wanted, as was said last: a search with more is the same search."""
 
     def to_json(self) -> str:
         """The text of `tune.json`."""
@@ -82,7 +86,7 @@ class Search:
 
 def read_plan(path: Path) -> Plan:
     """What was searched in a folder. Raises ValueError where that cannot be read."""
-    kept: dict[str, Any] = {"prune": True} | read_json(path / "tune.json")  # which the first searches did not write
-    if kept.pop("schema", None) != SCHEMA or kept.keys() != {"model", "settings", "space", "prune"}:
+    kept: dict[str, Any] = {"prune": True, "trials": TRIALS} | read_json(path / "tune.json")  # the first had none of these
+    if kept.pop("schema", None) != SCHEMA or kept.keys() != {key.name for key in fields(Plan)}:
         raise ValueError(f"{path / 'tune.json'} is not of schema {SCHEMA}, the one this version reads and writes")
     return Plan(**kept)

@@ -43,6 +43,12 @@ class Classification:
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return (each * self.class_weights[labels]).sum()  # not a product of vectors, which autocast makes half precision
 
+    def chance(self, labels: Tensor) -> str:
+        """What top-1 on images (N,) is worth that knows nothing of them, as a sentence."""
+        often = 100 * labels.bincount().max().item() / len(labels)
+        guessed = 100 / len(self.classes)
+        return f"{len(self.classes):,} classes: chance is {guessed:.3g} % top-1, always the most frequent one {often:.3g} %"
+
     def decode(self, logits: Tensor, most: int = 5) -> list[list[tuple[str, float]]]:
         """For each image the most probable classes with their probabilities, best first."""
         return decode_labels(logits.detach().float().cpu().numpy(), self.classes, most)

@@ -35,6 +35,15 @@ class Multilabel:
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(self.classes)
 
+    def chance(self, labels: Tensor) -> str:
+        """What mean average precision on images (N, classes) is worth that knows nothing of them, as a sentence.
+
+        Images in any order have an average precision of about the part of them that has the label.
+        """
+        shares = labels.double().mean(0)
+        guessed = 100 * shares.sum().item() / max(1, int((shares > 0).sum()))
+        return f"{len(self.classes):,} labels: chance is {guessed:.3g} % mAP"
+
     def decode(self, logits: Tensor) -> list[list[tuple[str, float]]]:
         """For each image all labels over 0.5 with their probabilities, best first; the most probable one if none is."""
         return decode_several(logits.detach().float().cpu().numpy(), self.classes)

@@ -93,6 +93,7 @@ def restore(run: Run, state: State) -> Progress:
     if not run.last.is_dir():
         return Progress()
     kept = read_file(run.last / "training.pt")
+    _check_same_learns(run, kept, state)
     if kept.get("apart") is None:
         fill(state.model, run.last)
     else:
@@ -109,6 +110,20 @@ def restore(run: Run, state: State) -> Progress:
     if device.type == "mps" and "mps" in kept["random"]:
         torch.mps.set_rng_state(kept["random"]["mps"])
     return Progress(**kept["progress"])
+
+
+def _check_same_learns(run: Run, kept: dict[str, Any], state: State) -> None:
+    """Raises ValueError where other parameters learnt than do now, as with learn=lora in earlier versions."""
+    then, now = ([len(group["params"]) for group in groups] for groups in (
+        kept["optimizer"]["param_groups"], state.optimizer.param_groups
+    ))  # fmt: skip
+    apart = kept.get("apart")
+    names = state.model.state_dict().keys() if is_updated(state.model) else None
+    if then != now or (None if apart is None else apart.keys()) != names:
+        raise ValueError(
+            f"{run.path} was begun by another version, in which learn={run.recipe.learn} let other parameters learn: it cannot "
+            f"go on; to begin again: metaformer train {run.path}/recipe.json"
+        )
 
 
 def _random(state: State) -> dict[str, Tensor]:

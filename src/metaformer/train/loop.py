@@ -75,6 +75,8 @@ class Fit:
     clock: Callable[[], float] = time.perf_counter
     """Seconds, as hours= counts them."""
     watchers: tuple[Watcher, ...] = ()
+    knows: bool = False
+    """Whether the weights that it starts from answer already, so that their score is worth knowing."""
 
     @property
     def steps(self) -> int:
@@ -104,6 +106,9 @@ class Fit:
             budget = Budget(self.recipe, progress, self.steps, len(self.val), self.stride, self.clock)
         for watcher in self.watchers:
             watcher.begin(self.done(progress))
+        if self.knows and not self.done(progress):
+            key, score = next(iter(self.task.evaluate(self.state.model, self.val.epoch()).scores.items()))
+            display.say(f"before training: {SCORES[key]} {score:.2f} %")
         with _interrupts() as interrupted:
             while not self.ended(progress):
                 try:

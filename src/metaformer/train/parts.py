@@ -16,8 +16,9 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
     """Freezes what is not to learn, in place, and adds low-rank updates; how much learns, as a sentence, unless all does.
 
-    What did not learn before, such as RandFormer's matrices, does not learn now. Raises ValueError where the model has no
-    such part.
+    With learn=lora norms, biases, scales, activations and depthwise kernels learn whole: they are a small part of a model, and
+    bring low-rank updates closer to training all (LongLoRA, arXiv 2309.12307, section 3.3). What did not learn
+    before, such as RandFormer's matrices, does not learn now. Raises ValueError where the model has no such part.
     """
     if learns_whole(recipe):
         return ()
@@ -26,7 +27,7 @@ def choose_parts(model: Model, recipe: Recipe) -> tuple[str, ...]:
     parts = learning_parts(model, recipe.learn)
     whole = {id(p) for part in parts for p in part.parameters()}
     for parameter in model.parameters():
-        if id(parameter) not in whole:
+        if id(parameter) not in whole and not (kind == "lora" and _is_small(parameter)):
             parameter.requires_grad_(False)
     if recipe.freeze_norms:
         for norm in model.modules():
@@ -78,11 +79,16 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, NORMS) or type(module).__name__.rstrip("123d").endswith("Norm")
 
 
+def _is_small(parameter: nn.Parameter) -> bool:
+    """Whether it has one dimension, or is a kernel over single channels."""
+    return parameter.ndim < 2 or (parameter.ndim == 4 and parameter.shape[1] == 1)
+
+
 def _add_updates(model: Model, parts: list[nn.Module], rank: int) -> None:
-    """Gives every linear map outside `parts` an update. Raises ValueError where there is none."""
+    """Gives every linear layer and convolution outside `parts` an update. Raises ValueError where there is none."""
     whole = {id(module) for part in parts for module in part.modules()}
     body = [module for module in model.modules() if id(module) not in whole and takes_update(module)]
     if not body:
-        raise ValueError("learn=lora is for linear layers and 1×1 convolutions: this model has none before its head")
+        raise ValueError("learn=lora is for linear layers and convolutions: this model has none before its head")
     for module in body:
         add_update(module, rank)

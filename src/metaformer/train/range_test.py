@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, pairwise
+from statistics import median
 
 from metaformer.data.batch import Batch
 from metaformer.train.loop import Fit
@@ -16,6 +17,9 @@ DIVERGED = 4.0
 """How many times its lowest value the loss may reach before the test ends; it is looked at as a running mean of ten steps."""
 WIDTH = 4.0
 """Standard deviation, in steps, of the bell curve by which the losses are smoothed for what follows from them."""
+CLEAR = 2.0
+"""How many times the losses' own variation a fall must be for rates to be read off it: without any fall, the smoothed losses
+of a hundred steps spread over three quarters of it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ class Trace:
     def falls(self) -> bool:
         """Whether there is a fall to choose by."""
         return len(self.rates) > 2 and _least(self.smooth) > 1
+
+    @property
+    def fall(self) -> float:
+        """From the highest smoothed loss before the lowest, to that."""
+        smooth = self.smooth
+        return max(smooth[: _least(smooth) + 1]) - min(smooth)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the losses, from step to step, up to the lowest: by medians, which no trend or leap moves."""
+        losses = self.losses[: max(STEPS // 4, _least(self.smooth) + 1)]
+        steps = [after - before for before, after in pairwise(losses)]
+        middle = median(steps)
+        return 1.4826 * median(abs(step - middle) for step in steps) / math.sqrt(2)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the fall stands out from the losses' own variation."""
+        return self.fall > CLEAR * self.noise
 
 
 def range_test(fit: Fit) -> Trace:

@@ -28,6 +28,9 @@ class Task(Protocol):
     def count(self, batch: Batch) -> int: ...
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor: ...
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged: ...
+    def chance(self, labels: Tensor) -> str:
+        """What a score on these labels is worth that knows nothing, as a sentence."""
+        ...
 
 
 def accumulate(
@@ -60,6 +63,9 @@ class Scaled:
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged:
         return self.task.evaluate(model, batches)
+
+    def chance(self, labels: Tensor) -> str:
+        return self.task.chance(labels)
 
 
 def take_step(

@@ -1,5 +1,7 @@
 """What a run learns: its task, by its data and settings; class weights; a teacher that is opened, checked and asked."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaformer.config import Recipe
+from metaformer.config import Recipe, read_json
 from metaformer.data.dataset import Data
 from metaformer.data.preprocess import Preprocess
-from metaformer.runs import no_run, weights_of
+from metaformer.runs import Run, no_run, weights_of, write_text
 from metaformer.tasks.classification import Classification, Distillation, balanced_weights
 from metaformer.tasks.multilabel import Multilabel
 from metaformer.weights.create import create_published
@@ -68,6 +70,15 @@ class Teacher:
         with torch.no_grad():
             return self.model(images * self.scale + self.shift)
 
+    @property
+    def sha256(self) -> str:
+        """The sum of its weights and of what they are called."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return found.hexdigest()
+
 
 def open_teacher(
     source: str, data: Data, preprocess: Preprocess, device: torch.device, *, start_size: int | None = None
@@ -98,6 +109,23 @@ def open_teacher(
     if own.size != preprocess.size:
         notes.append(f"the teacher learnt from images of {own.size} pixels and is shown {preprocess.size} here")
     return teacher, tuple(notes)
+
+
+def keep_teacher(run: Run, task: Classification | Multilabel) -> None:
+    """Writes the sum of the teacher's weights into the run, where it has one.
+
+    Raises ValueError where it is another than the one that the run began with.
+    """
+    if not isinstance(task, Distillation) or not isinstance(task.teacher, Teacher):
+        return
+    file, found = run.path / "teacher.json", task.teacher.sha256
+    if not file.exists():
+        write_text(file, json.dumps({"sha256": found}) + "\n")
+    elif read_json(file).get("sha256") != found:
+        raise ValueError(
+            f"teacher={run.recipe.teacher} is not the one that {run.path} began with: its weights are others. Put those back, "
+            f"or begin again: metaformer train {run.path}/recipe.json"
+        )
 
 
 def _open(source: str) -> tuple[Model, dict[str, Any]]:

@@ -157,7 +157,7 @@ class WeightsAndBiases:
             return None
         self.record = self.client.init(
             project=os.environ.get("WANDB_PROJECT", "metaformer"),
-            name=self.run.path.name,
+            name=self.run.title,
             id=_known(self.run).get("wandb"),
             resume="allow",
             reinit="create_new",
@@ -198,7 +198,7 @@ class MLflow:
         if self.record is not None:
             return None
         known = _known(self.run).get("mlflow")
-        name = None if known else self.run.path.name
+        name = None if known else self.run.title
         self.record = self.client.start_run(run_id=known, run_name=name, nested=True).info.run_id
         if known is None:
             self.client.log_params(self.run.recipe.flat(), run_id=self.record)

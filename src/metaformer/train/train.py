@@ -28,7 +28,7 @@ from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
-from metaformer.train.task import make_task
+from metaformer.train.task import keep_teacher, make_task
 from metaformer.train.trackers import check_installed, tracked
 from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
@@ -95,7 +95,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
-    model, notes = _learner(recipe, data, model, size, fresh=saved is None)
+    model, notes, knows = _learner(recipe, data, model, size, fresh=saved is None)
     model = model.to(device)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
@@ -119,18 +119,22 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         every=notice_after(device),
         notes=(*notes, *told, *why),
         stride=_stride(model),
+        knows=knows,
     )
     _try(fit)
     return fit
 
 
-def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...]]:
-    """The model, with the weights that a fresh run starts from and with what is not to learn frozen; a sentence on each."""
+def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...], bool]:
+    """The model, with the weights that a fresh run starts from and with what is not to learn frozen; a sentence on each.
+
+    And whether its classifier is of those weights too.
+    """
     model = _build(recipe, data, size) if model is None else _fitting(model, data, recipe)
-    notes = _fill(model, recipe) if recipe.weights is not None and fresh else ()
+    notes, knows = _fill(model, recipe) if recipe.weights is not None and fresh else ((), False)
     if recipe.start_size is not None:
         _check_growth(recipe, model, size)
-    return model, (*notes, *choose_parts(model, recipe))
+    return model, (*notes, *choose_parts(model, recipe)), knows
 
 
 def _batch(recipe: Recipe, data: Data, trial: Trial) -> tuple[int, tuple[str, ...]]:
@@ -179,6 +183,7 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
 
 def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     keep_memory()
+    keep_teacher(run, fit.task)
     progress = restore(run, fit.state)
     done = fit.done(progress)
     train, val = len(fit.train.split), len(fit.val.split)
@@ -191,7 +196,9 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         )
         for sentence in (*_warnings(fit.recipe, fit.train.batch), *fit.notes):
             display.say(sentence)
-        if done:
+        if not done:
+            display.say(fit.task.chance(fit.val.split.labels))
+        else:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
         try:
             with tracked(run, display) as trackers:
@@ -262,16 +269,20 @@ def _spread(recipe: Recipe, data: Data, saved: Path | None) -> tuple[tuple[float
     return (sum(mean) / len(mean),) * data.channels, (sum(std) / len(std),) * data.channels
 
 
-def _fill(model: Model, recipe: Recipe) -> tuple[str, ...]:
-    """Puts the weights that a recipe starts from into the model; what was changed to make them fit, a sentence each."""
+def _fill(model: Model, recipe: Recipe) -> tuple[tuple[str, ...], bool]:
+    """Puts the weights that a recipe starts from into the model; what was changed to make them fit, a sentence each.
+
+    And whether the classifier is of those weights, not a new one.
+    """
     assert recipe.weights is not None
     if isinstance(model, Peer):
         if recipe.weights in TAGS:
             raise ValueError(f"weights={recipe.weights} are for our models: {recipe.model} takes a run or a folder of its own")
-        return (f"starts from {recipe.weights}", *fill_peer(model, Path(weights_of(recipe.weights))))
+        notes = fill_peer(model, Path(weights_of(recipe.weights)))
+        return (f"starts from {recipe.weights}", *notes), not notes
     file = find_weights(recipe.model, weights_of(recipe.weights))
-    notes = fit_weights(model, file, adapt=True).notes
-    return (f"starts from {recipe.weights}", *notes)
+    read = fit_weights(model, file, adapt=True)
+    return (f"starts from {recipe.weights}", *read.notes), read.answers
 
 
 def _check_growth(recipe: Recipe, model: Model, size: int) -> None:

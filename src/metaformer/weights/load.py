@@ -34,6 +34,8 @@ class Report:
     """Which part of a checkpoint they were, such as `model_ema`; empty where the file holds nothing else."""
     notes: tuple[str, ...]
     """What was changed to make them fit, a sentence each."""
+    answers: bool = True
+    """Whether the classifier is theirs too."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def fit_weights(
         for key, tensor in read_planned(given, plan, finite=finite):
             shared = tensor.untyped_storage().data_ptr() == own[key].untyped_storage().data_ptr()
             own[key].copy_((tensor.clone() if shared else tensor).view(own[key].shape))
-    return Report(plan.format, given.part, notes)
+    answers = all(change.apply is not None for change in plan.changes.values())
+    return Report(plan.format, given.part, notes, answers)
 
 
 def read_planned(given: Source, plan: Plan, *, finite: bool = True) -> Iterator[tuple[str, Tensor]]:
