@@ -19,14 +19,14 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print what check.json holds.")] = False,
 ) -> None:
     """Look at every image: damage, copies, leaks between train and test, sizes, classes. With errors the exit code is 1."""
-    from metaformer.data.audit import audit
-    from metaformer.lab.audit_page import audit_text, write_audit
+    from metaformer.data.checked import check_data
+    from metaformer.lab.check_page import check_text, write_check
     from metaformer.train.display import Watch
 
-    found = audit(source, workers=workers, progress=Watch(quiet=as_json))
-    write_audit(found, out, allow_leaks=allow_leaks)
+    found = check_data(source, workers=workers, progress=Watch(quiet=as_json))
+    write_check(found, out, allow_leaks=allow_leaks)
     errors = found.errors(leaks=not allow_leaks)
-    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else f"{audit_text(found)}\n\nThe page: {out / 'check.html'}")
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else f"{check_text(found)}\n\nThe page: {out / 'check.html'}")
     for said in errors:
         typer.echo(f"metaformer: {said}", err=True)
     if errors:
@@ -42,7 +42,7 @@ def shard(
     shuffle: Annotated[int | None, typer.Option(min=0, metavar="SEED", help="Put images in a random order.")] = None,
 ) -> None:
     """Write a data set as shards, bytes unchanged, each read again and compared; a call that was cut short goes on."""
-    from metaformer.data.shard import shard as write
+    from metaformer.data.shard import shard_data as write
     from metaformer.train.display import Watch
 
     done = write(source, out, format=format, size=size, shuffle=shuffle, progress=Watch())

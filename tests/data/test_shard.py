@@ -12,7 +12,7 @@ from tests.photos import photos
 from tests.tiny import Killer, Stopped, command
 
 from metaformer.data import shard_files
-from metaformer.data.shard import bytes_of, shard
+from metaformer.data.shard import bytes_of, shard_data
 from metaformer.data.sources import open_data
 
 
@@ -39,7 +39,7 @@ def members(folder: Path) -> dict[str, bytes]:
 
 def test_a_tar_shard_is_webdatasets_layout_with_the_same_bytes(source: Path, tmp_path: Path) -> None:
     size = sum(file.stat().st_size for file in (source / "train").rglob("*.png"))
-    done = shard(str(source), tmp_path / "out", size=f"{size // 3 + 500}")
+    done = shard_data(str(source), tmp_path / "out", size=f"{size // 3 + 500}")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == [
         "classes.json", "manifest.json", "train-000000.tar", "train-000001.tar", "train-000002.tar", "val-000000.tar"
@@ -66,7 +66,7 @@ def test_a_tar_shard_is_webdatasets_layout_with_the_same_bytes(source: Path, tmp
 
 
 def test_parquet_shards_are_the_same_data_set(source: Path, tmp_path: Path) -> None:
-    done = shard(str(source), tmp_path / "out", format="parquet", size="2KB")
+    done = shard_data(str(source), tmp_path / "out", format="parquet", size="2KB")
     assert done.shards == len(list((tmp_path / "out").glob("*.parquet"))) > 3
     assert (tmp_path / f"out/train-00000-of-{len(list((tmp_path / 'out').glob('train*'))):05d}.parquet").is_file()
     ours, theirs = open_data(str(tmp_path / "out")), open_data(str(source))
@@ -78,7 +78,7 @@ def test_parquet_shards_are_the_same_data_set(source: Path, tmp_path: Path) -> N
     assert str(schema.field("image").type) == "struct<bytes: binary, path: string>"
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert features == {"image": {"_type": "Image"}, "label": {"names": ["ants", "bees"], "_type": "ClassLabel"}}
-    again = shard(str(tmp_path / "out"), tmp_path / "back", size="1GB")  # and from Parquet to tar
+    again = shard_data(str(tmp_path / "out"), tmp_path / "back", size="1GB")  # and from Parquet to tar
     assert (again.shards, again.images) == (2, 16)
     assert {*members(tmp_path / "back").values()} >= {file.read_bytes() for file in source.rglob("*.png")}
 
@@ -86,11 +86,11 @@ def test_parquet_shards_are_the_same_data_set(source: Path, tmp_path: Path) -> N
 def test_several_labels_are_kept(tmp_path: Path) -> None:
     photos(tmp_path / "pics", 3)
     (tmp_path / "t.csv").write_text("path,label\npics/0.png,cat|dog\npics/1.png,\npics/2.png,owl\n")
-    shard(str(tmp_path / "t.csv"), tmp_path / "tar")
+    shard_data(str(tmp_path / "t.csv"), tmp_path / "tar")
     told = [json.loads(text)["labels"] for name, text in members(tmp_path / "tar").items() if name.endswith(".json")]
     assert told == [[0, 1], [], [2]]
     assert not any(name.endswith(".cls") for name in members(tmp_path / "tar"))
-    shard(str(tmp_path / "t.csv"), tmp_path / "rows", format="parquet")
+    shard_data(str(tmp_path / "t.csv"), tmp_path / "rows", format="parquet")
     (file,) = (tmp_path / "rows").glob("*.parquet")
     assert pq.read_table(file)["label"].to_pylist() == told
     again = open_data(str(tmp_path / "rows"))
@@ -100,7 +100,7 @@ def test_several_labels_are_kept(tmp_path: Path) -> None:
 def test_shuffling_follows_from_the_seed(source: Path, tmp_path: Path) -> None:
     orders = {}
     for name, seed in (("a", None), ("b", 1), ("c", 1), ("d", 2)):
-        shard(str(source), tmp_path / name, size="1MB", shuffle=seed)
+        shard_data(str(source), tmp_path / name, size="1MB", shuffle=seed)
         found = members(tmp_path / name)
         orders[name] = [json.loads(text)["path"] for key, text in found.items() if key.endswith(".json")]
     assert orders["a"] == sorted(orders["a"])
@@ -112,24 +112,24 @@ def test_shuffling_follows_from_the_seed(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", range(0, 60, 4))
 def test_cut_short_anywhere_it_goes_on(source: Path, tmp_path: Path, at: int) -> None:
-    shard(str(source), tmp_path / "whole", size="2KB")
+    shard_data(str(source), tmp_path / "whole", size="2KB")
     with pytest.MonkeyPatch.context() as patch, suppress(Stopped):
         Killer(patch, at)
-        shard(str(source), tmp_path / "out", size="2KB")
+        shard_data(str(source), tmp_path / "out", size="2KB")
     there = sum(1 for _ in (tmp_path / "out").glob("*.tar"))
-    done = shard(str(source), tmp_path / "out", size="2KB")
+    done = shard_data(str(source), tmp_path / "out", size="2KB")
     assert done.kept in (there, there - 1)  # one may lack its line in the manifest
     assert members(tmp_path / "out") == members(tmp_path / "whole")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 def test_a_shard_that_was_changed_or_lost_is_written_again(source: Path, tmp_path: Path) -> None:
-    done = shard(str(source), tmp_path / "out", size="2KB")
+    done = shard_data(str(source), tmp_path / "out", size="2KB")
     first, second = sorted((tmp_path / "out").glob("*.tar"))[:2]
     raw = first.read_bytes()
     first.write_bytes(raw[:600] + b"x" + raw[601:])
     second.unlink()
-    again = shard(str(source), tmp_path / "out", size="2KB")
+    again = shard_data(str(source), tmp_path / "out", size="2KB")
     assert again.kept == done.shards - 2
     assert first.read_bytes() == raw
     assert second.is_file()
@@ -143,12 +143,12 @@ def test_what_is_read_again_must_be_what_was_written(source: Path, tmp_path: Pat
 
     monkeypatch.setattr(shard_files, "_add", damaged)
     with pytest.raises(ValueError, match=r"train-000000\.tar does not hold what was written to it"):
-        shard(str(source), tmp_path / "out")
+        shard_data(str(source), tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tar"))
 
 
 def test_pixels_become_files(fashion: str, tmp_path: Path) -> None:
-    shard(fashion, tmp_path / "out", format="parquet")
+    shard_data(fashion, tmp_path / "out", format="parquet")
     ours, theirs = open_data(str(tmp_path / "out")), open_data(fashion)
     assert ours.classes == theirs.classes
     assert all(ours.val.image(i).equal(theirs.val.image(i)) for i in range(40))
@@ -156,7 +156,7 @@ def test_pixels_become_files(fashion: str, tmp_path: Path) -> None:
 
 def test_an_image_without_a_label_is_left_out_and_told(source: Path, tmp_path: Path) -> None:
     photos(source / "train", 1, start=99)
-    done = shard(str(source), tmp_path / "out")
+    done = shard_data(str(source), tmp_path / "out")
     assert (done.images, done.notes) == (16, ("images without a label, left out: 1",))
 
 

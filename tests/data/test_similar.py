@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from tests.scenes import resaved, scene
 
-from metaformer.data.similar import ALIKE, BITS, CROWD, RADIUS, SIDE, aligned, codes_of, distance, judged, likeness, near
+from metaformer.data.alike import ALIKE, MANY, SIDE, STRICT, aligned, bar_of, judged, likeness
+from metaformer.data.similar import BITS, CROWD, LEAST, RADIUS, codes_of, distance, near, radius_of
 
 
 def small(image: Image.Image) -> np.ndarray:
@@ -83,7 +84,7 @@ def test_what_was_changed_is_alike_and_what_is_another_picture_is_not(name: str)
     changed = np.stack([small(CHANGES[name](image)) for image in images])
     both = np.concatenate([own, changed])
     colour = np.zeros((len(both), 1, 2), np.uint8)
-    pairs, alike = judged(near(*codes_of(both)), lambda numbers: (both[numbers], colour[numbers]))
+    pairs, alike = judged(near(*codes_of(both)), lambda numbers: (both[numbers], colour[numbers]), ALIKE)
     assert {tuple(pair) for pair in pairs.tolist()} == {(i, 40 + i) for i in range(40)}
     assert (alike >= ALIKE).all()
     assert aligned(own.astype(np.float32), np.roll(changed, 1, 0).astype(np.float32)).max() < ALIKE - 0.2
@@ -102,12 +103,35 @@ def test_another_colour_is_another_picture() -> None:
     grey = np.stack([small(scene(3))] * 3)
     colour = np.full((3, 64, 2), 128, np.uint8)
     colour[2] += 40
-    pairs, _ = judged(np.array([[0, 1], [0, 2]]), lambda numbers: (grey[numbers], colour[numbers]))
+    pairs, _ = judged(np.array([[0, 1], [0, 2]]), lambda numbers: (grey[numbers], colour[numbers]), ALIKE)
     assert pairs.tolist() == [[0, 1]]
 
 
 def test_pictures_without_anything_to_see_are_not_compared() -> None:
     grey = np.full((2, SIDE, SIDE), 200, np.uint8)
     grey[0, 3, 3] += 1
-    pairs, _ = judged(np.array([[0, 1]]), lambda numbers: (grey[numbers], np.zeros((2, 64, 2), np.uint8)))
+    pairs, _ = judged(np.array([[0, 1]]), lambda numbers: (grey[numbers], np.zeros((2, 64, 2), np.uint8)), ALIKE)
     assert len(pairs) == 0
+
+
+def test_pictures_that_are_alike_by_what_they_show_need_to_be_more_alike() -> None:
+    colour = np.zeros((MANY, 1, 2), np.uint8)
+    photos = np.stack([small(scene(seed)) for seed in range(MANY)])
+    assert bar_of(MANY, lambda numbers: (photos[numbers], colour[numbers])) == ALIKE
+    shape = np.zeros((SIDE, SIDE))
+    shape[6:26, 10:22] = 150
+    garments = (shape * (np.arange(MANY) % 3)[:, None, None] / 2 + photos * 0.3).astype(np.uint8)
+    bar = bar_of(MANY, lambda numbers: (garments[numbers], colour[numbers]))
+    assert bar == STRICT
+    every = np.stack(np.triu_indices(MANY, 1), 1)[::40]
+    assert len(judged(every, lambda numbers: (garments[numbers], colour[numbers]), ALIKE)[0]) > 50
+    assert len(judged(every, lambda numbers: (garments[numbers], colour[numbers]), bar)[0]) == 0
+    assert bar_of(MANY - 1, lambda numbers: (garments[numbers], colour[numbers])) == ALIKE
+
+
+def test_codes_that_are_near_by_chance_are_not_near() -> None:
+    random = np.random.RandomState(2)
+    codes = random.randint(0, 2**63, 3000, np.uint64)
+    assert radius_of(codes) == RADIUS
+    alike = flipped(np.full(3000, codes[0]), 6, random)  # twelve bits apart, most of them
+    assert LEAST <= radius_of(alike) < 10

@@ -62,14 +62,13 @@ def _of_folder(source: str, root: Path) -> Inventory:
     places = [(tops[name], WORDS[name]) for name in known if name in tops] if divided else [(root, None)]
     rows, passed = Gathering(), Counter[str]()
     for place, part in places:
-        before = len(str(root)) + 1
+        above = place.relative_to(root).parts
         for file in files_in(place):
             if not is_image(file):
                 passed[file.suffix.lower() or "without suffix"] += 1
                 continue
-            name = str(file)[before:]
-            folders = str(file)[len(str(place)) + 1 :].split("/")[:-1]
-            rows.add(name, folders[0] if folders else None, part)
+            inside = file.relative_to(place).parts
+            rows.add("/".join((*above, *inside)), inside[0] if len(inside) > 1 else None, part)
     if not rows.names:
         raise ValueError(f"{root} has no image in it ({', '.join(SUFFIXES)})")
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in passed.most_common(4))

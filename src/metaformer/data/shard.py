@@ -37,7 +37,7 @@ class Sharded:
     notes: tuple[str, ...]
 
 
-def shard(
+def shard_data(
     source: str,
     out: str | Path,
     *,

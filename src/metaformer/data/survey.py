@@ -138,7 +138,8 @@ def _looked(inventory: Inventory, shown: frozenset[int], workers: int) -> Iterat
                 yield first, future.result()
         except BrokenProcessPool:
             raise ValueError(
-                f"a worker was ended from outside, perhaps for want of memory, near {inventory.name(first)}"
+                "a worker ended before its work did: for want of memory, or because a script calls this outside of "
+                'if __name__ == "__main__"; workers=0 does without them'
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -13,7 +13,7 @@ from tests.data.test_similar import cut
 from tests.scenes import saved, scene
 from tests.tiny import command
 
-from metaformer.data.audit import NEAR, SAME_FILE, SAME_PICTURE, Audit, audit
+from metaformer.data.checked import NEAR, SAME_FILE, SAME_PICTURE, Checked, check_data
 from metaformer.data.everything import take_stock
 from metaformer.data.inventory import Names
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
@@ -56,15 +56,15 @@ def planted(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(planted: Path) -> Audit:
-    return audit(str(planted))
+def found(planted: Path) -> Checked:
+    return check_data(str(planted))
 
 
-def names(found: Audit, kind: str) -> list[tuple[str, ...]]:
+def names(found: Checked, kind: str) -> list[tuple[str, ...]]:
     return sorted(tuple(found.inventory.name(i) for i in group.members) for group in found.groups if group.kind == kind)
 
 
-def test_planted_copies_are_found_and_no_others(found: Audit) -> None:
+def test_planted_copies_are_found_and_no_others(found: Checked) -> None:
     assert names(found, SAME_FILE) == [
         ("train/ants/again.jpg", "train/bees/002.jpg"),
         ("train/bees/001.jpg", "test/bees/leak.jpg"),
@@ -78,7 +78,7 @@ def test_planted_copies_are_found_and_no_others(found: Audit) -> None:
     ]
 
 
-def test_planted_damage_is_found_and_no_other(found: Audit) -> None:
+def test_planted_damage_is_found_and_no_other(found: Checked) -> None:
     assert [Path(name).name for name, _ in found.problems(UNREADABLE)] == ["junk.jpg"]
     assert [Path(name).name for name, _ in found.problems(TRUNCATED)] == ["014.jpg", "017.jpg"]
     assert found.problems(MISNAMED) == [("train/bees/really.jpg", "PNG, though it is named .jpg")]
@@ -88,7 +88,7 @@ def test_planted_damage_is_found_and_no_other(found: Audit) -> None:
     )
 
 
-def test_leaks_are_counted_and_come_first(found: Audit) -> None:
+def test_leaks_are_counted_and_come_first(found: Checked) -> None:
     assert [group.leaks for group in found.groups] == [True] * 3 + [False] * 4
     assert [group.labels for group in found.groups if len(group.labels) > 1] == [("ants", "bees")]
     assert (found.leaked(), found.leaked(SAME_FILE), found.leaked(NEAR)) == (3, 1, 2)
@@ -99,7 +99,7 @@ def test_leaks_are_counted_and_come_first(found: Audit) -> None:
 
 
 def test_nothing_is_found_where_nothing_is(clean: Path) -> None:
-    found = audit(str(clean))
+    found = check_data(str(clean))
     assert (found.groups, found.survey.problems, found.errors()) == ((), [], [])
     told = found.to_dict()
     assert told["classes"] == {"ants": {"test": 10, "train": 30}, "bees": {"test": 20, "train": 60}}
@@ -109,8 +109,8 @@ def test_nothing_is_found_where_nothing_is(clean: Path) -> None:
     assert sum(told["sizes"]["aspects"]) == 120
 
 
-def test_means_are_those_of_the_pixels(clean: Path, found: Audit) -> None:
-    rows = {row["part"]: row for row in audit(str(clean)).statistics()}
+def test_means_are_those_of_the_pixels(clean: Path, found: Checked) -> None:
+    rows = {row["part"]: row for row in check_data(str(clean)).statistics()}
     pixels = [np.asarray(Image.open(file)).reshape(-1, 3) / 255 for file in sorted((clean / "train").rglob("*.jpg"))]
     mean = np.mean([image.mean(0) for image in pixels], 0)
     std = np.sqrt(np.mean([(image**2).mean(0) for image in pixels], 0) - mean**2)
@@ -119,8 +119,8 @@ def test_means_are_those_of_the_pixels(clean: Path, found: Audit) -> None:
     assert rows["all"]["images"] == 120
 
 
-def test_workers_change_nothing(planted: Path, found: Audit) -> None:
-    again = audit(str(planted), workers=2)
+def test_workers_change_nothing(planted: Path, found: Checked) -> None:
+    again = check_data(str(planted), workers=2)
     assert again.to_dict() | {"seconds": 0} == found.to_dict() | {"seconds": 0}
     assert again.shots == found.shots
 
@@ -132,21 +132,21 @@ def test_rows_of_parquet_and_lines_of_tables(clean: Path, tmp_path: Path) -> Non
     for part, some in (("train", slice(0, 10)), ("test", slice(10, 11))):
         table = pa.table({"image": rows[some], "label": ["a", "b"] * 5 if part == "train" else ["b"]})
         pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=4)
-    found = audit(str(tmp_path))
+    found = check_data(str(tmp_path))
     assert names(found, SAME_FILE) == [("test.parquet row 0", "train.parquet row 3")]
     assert [name for name, _ in found.problems(TRUNCATED)] == ["train.parquet row 5"]
     assert found.leaked() == 1
 
     lines = ["path,label,split", f"{files[0]},x,train", f"{files[1]},y,train", f"{files[0]},x,test", "gone.jpg,y,test"]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
-    found = audit(str(tmp_path / "table.csv"))
+    found = check_data(str(tmp_path / "table.csv"))
     assert found.problems(UNREADABLE) == [("gone.jpg", "no such file")]
     assert names(found, SAME_FILE) == [(str(files[0]), str(files[0]))]
     assert found.leaked(SAME_FILE) == 1
 
 
 def test_known_data_sets_are_looked_at_as_pixels(fashion: str) -> None:
-    found = audit(fashion)
+    found = check_data(fashion)
     assert (len(found.inventory), found.unreadable, found.inventory.named) == (136, 0, ("train", "val"))
     assert found.to_dict()["sizes"]["common"] == [[28, 28, 136]]
 
@@ -155,16 +155,18 @@ def test_pictures_of_few_pixels_are_only_compared_exactly(tmp_path: Path) -> Non
     for side in (12, 24):
         for i, quality in enumerate((95, 80)):
             saved(scene(1).resize((side, side)), tmp_path / f"{side}" / f"{i}.jpg", quality=quality)
-    assert names(audit(str(tmp_path)), NEAR) == [("24/0.jpg", "24/1.jpg")]
+    assert names(check_data(str(tmp_path)), NEAR) == [("24/0.jpg", "24/1.jpg")]
 
 
-def test_all_parts_of_a_folder_count_and_images_without_a_class(tmp_path: Path) -> None:
+def test_all_parts_of_a_folder_count_and_images_without_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train/a/1.png", "train/2.png", "val/a/3.png", "test/a/4.png", "other/5.png"):
         saved(scene(int(name[-5])), tmp_path / name)
     stock = take_stock(str(tmp_path))
     assert list(stock.names) == ["train/2.png", "train/a/1.png", "val/a/3.png", "test/a/4.png"]
     assert ([stock.part(i) for i in range(4)], stock.labels.tolist()) == (["train", "train", "val", "test"], [-1, 0, 0, 0])
     assert stock.notes == (f"folders beside train/ in {tmp_path}, left out: other",)
+    monkeypatch.chdir(tmp_path)
+    assert list(take_stock(".").names) == list(stock.names)
 
 
 def test_names_take_little_memory() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from metaformer.data.audit import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Audit, Group
+from metaformer.data.checked import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Checked, Group
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
 from metaformer.lab.doctor import examine
 from metaformer.lab.page import duration
@@ -25,49 +25,49 @@ TROUBLES = (
 )
 
 
-def write_audit(audit: Audit, out: Path, *, allow_leaks: bool = False) -> None:
+def write_check(checked: Checked, out: Path, *, allow_leaks: bool = False) -> None:
     """Writes check.html and check.json into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "check.json", json.dumps(audit.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "check.html", audit_page(audit, allow_leaks=allow_leaks))
+    write_text(out / "check.json", json.dumps(checked.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "check.html", check_page(checked, allow_leaks=allow_leaks))
 
 
-def audit_text(audit: Audit) -> str:
+def check_text(checked: Checked) -> str:
     """The main figures, a line each."""
-    told = audit.to_dict()
+    told = checked.to_dict()
     lines = [f"{told['images']:,} images of {len(told['classes'])} classes"]
     lines += [f"{len(told[what]):,} {title.lower()}" for what, title, _ in TROUBLES if told[what]]
     for kind, plural in ((SAME_FILE, "the same file"), (SAME_PICTURE, "the same picture"), (NEAR, "near copies")):
-        own = [group for group in audit.groups if group.kind == kind]
+        own = [group for group in checked.groups if group.kind == kind]
         leaks = sum(group.leaks for group in own)
         if own:
             lines.append(f"{len(own):,} groups of {plural}, {leaks:,} of them in several parts")
     return "\n".join(lines)
 
 
-def audit_page(audit: Audit, *, allow_leaks: bool = False) -> str:
+def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
     """The HTML text."""
-    told = audit.to_dict()
+    told = checked.to_dict()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("metaformer.lab").joinpath("audit.html").read_text(encoding="utf-8"))
-    inventory = audit.inventory
+    template = environment.from_string(files("metaformer.lab").joinpath("check.html").read_text(encoding="utf-8"))
+    inventory = checked.inventory
     return template.render(
         title=f"Check of {Path(inventory.source).name or inventory.source}",
         place=inventory.source,
         style=_style(),
         version=examine()["metaformer"],
-        took=duration(audit.seconds),
+        took=duration(checked.seconds),
         told=told,
         parts=[part or "images" for part in inventory.named],
-        cards=_cards(audit),
-        errors=audit.errors(leaks=not allow_leaks),
-        groups=[_shown(audit, group) for group in audit.groups[:GROUPS]],
-        more_groups=max(0, len(audit.groups) - GROUPS),
-        troubles=[(title, why, audit.problems(what)[:ROWS], len(told[what])) for what, title, why in TROUBLES if told[what]],
-        classes=_classes(audit),
+        cards=_cards(checked),
+        errors=checked.errors(leaks=not allow_leaks),
+        groups=[_shown(checked, group) for group in checked.groups[:GROUPS]],
+        more_groups=max(0, len(checked.groups) - GROUPS),
+        troubles=[(title, why, checked.problems(what)[:ROWS], len(told[what])) for what, title, why in TROUBLES if told[what]],
+        classes=_classes(checked),
         common=_shares([((wide, high), count) for wide, high, count in told["sizes"]["common"]]),
         aspects=_shares([((_between(i),), count) for i, count in enumerate(told["sizes"]["aspects"])]),
-        preview=_preview(audit),
+        preview=_preview(checked),
     )
 
 
@@ -77,20 +77,20 @@ def _style() -> Markup:
     return Markup(text.partition("<style>")[2].partition("</style>")[0])
 
 
-def _cards(audit: Audit) -> list[tuple[str, str, str, bool]]:
+def _cards(checked: Checked) -> list[tuple[str, str, str, bool]]:
     """Name, figure, what it means, and whether it is bad."""
-    groups = {kind: [group for group in audit.groups if group.kind == kind] for kind in (SAME_FILE, SAME_PICTURE, NEAR)}
+    groups = {kind: [group for group in checked.groups if group.kind == kind] for kind in (SAME_FILE, SAME_PICTURE, NEAR)}
     exact = groups[SAME_FILE] + groups[SAME_PICTURE]
-    torn = sum(len(group.labels) > 1 for group in audit.groups)
-    ends = len(audit.problems(TRUNCATED))
-    leaked = audit.leaked()
+    torn = sum(len(group.labels) > 1 for group in checked.groups)
+    ends = len(checked.problems(TRUNCATED))
+    leaked = checked.leaked()
     return [
         ("Leaks", f"{leaked:,}", "images that judge and have a copy in another part", leaked > 0),
         ("Exact copies", f"{sum(len(g.members) - 1 for g in exact):,}", f"more than once, in {len(exact):,} groups", False),
         ("Near copies", f"{len(groups[NEAR]):,}", "groups of pictures that are nearly the same", False),
         ("Labels that disagree", f"{torn:,}", "groups of copies with several labels", torn > 0),
-        ("Unreadable", f"{audit.unreadable:,}", f"without a picture, {ends:,} of them cut short", audit.unreadable > 0),
-        ("Misnamed", f"{len(audit.problems(MISNAMED)):,}", "named after another format than theirs", False),
+        ("Unreadable", f"{checked.unreadable:,}", f"without a picture, {ends:,} of them cut short", checked.unreadable > 0),
+        ("Misnamed", f"{len(checked.problems(MISNAMED)):,}", "named after another format than theirs", False),
     ]
 
 
@@ -105,18 +105,18 @@ class Shot:
     tiny: bool
 
 
-def _tiles(audit: Audit, numbers: tuple[int, ...]) -> list[Shot]:
-    inventory = audit.inventory
+def _tiles(checked: Checked, numbers: tuple[int, ...]) -> list[Shot]:
+    inventory = checked.inventory
     return [
-        Shot(_address(audit.shots[i]), inventory.name(i), inventory.label(i), inventory.part(i), _tiny(audit, i))
+        Shot(_address(checked.shots[i]), inventory.name(i), inventory.label(i), inventory.part(i), _tiny(checked, i))
         for i in numbers
-        if i in audit.shots
+        if i in checked.shots
     ]
 
 
-def _tiny(audit: Audit, i: int) -> bool:
+def _tiny(checked: Checked, i: int) -> bool:
     """Whether its pixels are to be shown as squares."""
-    return int(audit.survey.sizes[i].max()) < 96
+    return int(checked.survey.sizes[i].max()) < 96
 
 
 def _address(shot: bytes) -> str:
@@ -124,20 +124,20 @@ def _address(shot: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(shot).decode()}"
 
 
-def _shown(audit: Audit, group: Group) -> dict[str, Any]:
+def _shown(checked: Checked, group: Group) -> dict[str, Any]:
     about = [f"{len(group.members):,} images"]
     about += [f"in {' and '.join(group.parts)}"] if group.leaks else []
     about += ["labels disagree"] if len(group.labels) > 1 else []
     about += [f"{group.alike:.2f}"] if group.kind == NEAR else []
-    tiles = _tiles(audit, group.members[:MEMBERS])
+    tiles = _tiles(checked, group.members[:MEMBERS])
     return {"kind": group.kind, "leaks": group.leaks, "about": ", ".join(about), "tiles": tiles}
 
 
-def _classes(audit: Audit) -> list[tuple[str, list[tuple[int, float]]]]:
+def _classes(checked: Checked) -> list[tuple[str, list[tuple[int, float]]]]:
     """Each class with its images in each part, and what share that is of the part's largest."""
-    counts = audit.inventory.per_class()
+    counts = checked.inventory.per_class()
     most = counts.max(1, initial=1).tolist()
-    rows = zip(audit.inventory.classes, counts.T.tolist(), strict=True)
+    rows = zip(checked.inventory.classes, counts.T.tolist(), strict=True)
     return [(name, [(count, count / top) for count, top in zip(row, most, strict=True)]) for name, row in rows]
 
 
@@ -154,8 +154,8 @@ def _between(i: int) -> str:
     return f"{low:.2g} to {high:.2g}" if high < float("inf") else f"{low:.2g} and more"
 
 
-def _preview(audit: Audit) -> list[tuple[str, list[Shot]]]:
+def _preview(checked: Checked) -> list[tuple[str, list[Shot]]]:
     by_label: dict[str, list[int]] = {}
-    for i in audit.previewed:
-        by_label.setdefault(audit.inventory.label(i) or "no label", []).append(i)
-    return [(label, _tiles(audit, tuple(numbers))) for label, numbers in by_label.items()]
+    for i in checked.previewed:
+        by_label.setdefault(checked.inventory.label(i) or "no label", []).append(i)
+    return [(label, _tiles(checked, tuple(numbers))) for label, numbers in by_label.items()]

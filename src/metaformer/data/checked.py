@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metaformer.data.alike import bar_of, judged
 from metaformer.data.check import MOST_UNREADABLE
 from metaformer.data.dataset import Progress
 from metaformer.data.everything import take_stock
 from metaformer.data.inventory import Inventory
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE, look
-from metaformer.data.similar import judged, near
+from metaformer.data.similar import near
 from metaformer.data.survey import Shelf, Survey, shelf, survey
 
 SAME_FILE, SAME_PICTURE, NEAR = "same file", "same picture", "near copy"
@@ -48,7 +49,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Checked:
     """All that a check found."""
 
     inventory: Inventory
@@ -158,7 +159,7 @@ class Audit:
         }  # fmt: skip
 
 
-def audit(source: str, *, workers: int | None = None, progress: Progress | None = None) -> Audit:
+def check_data(source: str, *, workers: int | None = None, progress: Progress | None = None) -> Checked:
     """Looks at every image that `data=` names, whatever its part, and compares it with every other.
 
     Memory does not grow with what the images hold: some 100 bytes for each stay in it, and 1.2 kB for each go into a
@@ -175,7 +176,7 @@ def audit(source: str, *, workers: int | None = None, progress: Progress | None 
         if progress is not None:
             progress("comparing images", 1, 1)
     shots = seen.shots | _shots(inventory, [i for group in groups[:GROUPS] for i in group.members[:MEMBERS]])
-    return Audit(inventory, seen, tuple(groups), shots, tuple(preview), time.monotonic() - began)
+    return Checked(inventory, seen, tuple(groups), shots, tuple(preview), time.monotonic() - began)
 
 
 def _preview(inventory: Inventory) -> list[int]:
@@ -214,7 +215,11 @@ def _groups(inventory: Inventory, seen: Survey, pictures: Shelf) -> list[Group]:
     groups = [_group(inventory, _exact(seen, run), run, 1.0) for run in same.values()]
     first = first[seen.sizes[first].min(1) >= LEAST]
     if len(first) > 1:
-        pairs, alike = judged(near(*seen.codes[:, first]), lambda some: pictures.pictures(first[some]))
+
+        def shown(some: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            return pictures.pictures(first[some])
+
+        pairs, alike = judged(near(*seen.codes[:, first]), shown, bar_of(len(first), shown))
         for members, least in _joined(first[pairs], alike):
             every = sorted(j for i in members for j in same.get(i, [i]))
             groups.append(_group(inventory, NEAR, every, least))
