@@ -166,7 +166,7 @@ def check_data(source: str, *, workers: int | None = None, progress: Progress | 
     temporary file. Raises ValueError or FileNotFoundError with a sentence.
     """
     began = time.monotonic()
-    inventory = take_stock(source)
+    inventory = take_stock(source, progress)
     preview = _preview(inventory)
     with shelf() as pictures:
         seen = survey(inventory, pictures, shown=preview, workers=workers, progress=progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metaformer.data.dataset import Data, Label, names_of
+from metaformer.data.dataset import Data, Label, Progress, names_of
 from metaformer.data.find import SUFFIXES, files_in, is_image, subfolders
 from metaformer.data.folder import JUDGING
 from metaformer.data.inventory import Gathering, Inventory, Item
@@ -19,7 +19,7 @@ from metaformer.data.splits import Encoded
 from metaformer.data.tables import LABEL, WORDS, find_column, number_order, read_rows, separate, separator
 
 
-def take_stock(source: str) -> Inventory:
+def take_stock(source: str, progress: Progress | None = None) -> Inventory:
     """Every image of what `data=` names: train, val and test. No image is opened; files that are missing are counted too.
 
     Raises ValueError or FileNotFoundError with a sentence.
@@ -27,7 +27,7 @@ def take_stock(source: str) -> Inventory:
     name, _, place = source.partition(":")
     path = Path(place if name in KNOWN else source).expanduser()
     if name in KNOWN and not (name == "cifar10" and place and any(path.glob("*.parquet"))):
-        return _of_pixels(source, KNOWN[name](place, None))
+        return _of_pixels(source, KNOWN[name](place, progress))
     if not source or not path.exists():
         raise nothing(source)
     if path.is_dir() and not any(file.suffix.lower() == ".parquet" for file in files_in(path)):
@@ -51,7 +51,7 @@ class Files:
 
     def read(self, numbers: Sequence[int]) -> Iterator[Item]:
         """Their paths."""
-        return (self.root / Path(self.names[i]).expanduser() for i in numbers)
+        return (self.root / self.names[i] for i in numbers)
 
 
 def _of_folder(source: str, root: Path) -> Inventory:
@@ -85,7 +85,8 @@ def _of_table(source: str, file: Path) -> Inventory:
     labels = separate(texts, separator(texts)) if multi else texts
     rows = Gathering()
     for row, label in zip(lines, labels, strict=True):
-        rows.add(row.path, label if label or multi else None, row.part)
+        path = row.path if not row.path.startswith("~") else str(Path(row.path).expanduser())
+        rows.add(path, label if label or multi else None, row.part)
     return rows.done(source, Files(file.parent, rows.names), order=number_order(names_of(rows.said)), multi=multi)
 
 

@@ -55,7 +55,7 @@ def shard_data(
     """
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is not one of {', '.join(FORMATS)}")
-    inventory = take_stock(source)
+    inventory = take_stock(source, progress)
     notes = inventory.notes
     if not inventory.multi and (bare := int((inventory.labels < 0).sum())):
         notes += (f"images without a label, left out: {bare:,}",)
