@@ -84,15 +84,17 @@ def test_parquet_shards_are_the_same_data_set(source: Path, tmp_path: Path) -> N
 
 
 def test_several_labels_are_kept(tmp_path: Path) -> None:
-    photos(tmp_path / "pics", 3)
-    (tmp_path / "t.csv").write_text("path,label\npics/0.png,cat|dog\npics/1.png,\npics/2.png,owl\n")
+    photos(tmp_path / "pics", 4)
+    (tmp_path / "t.csv").write_text(
+        "path,label,split\npics/0.png,cat|dog,train\npics/1.png,,train\npics/2.png,owl,train\npics/3.png,dog,val\n"
+    )
     shard_data(str(tmp_path / "t.csv"), tmp_path / "tar")
     told = [json.loads(text)["labels"] for name, text in members(tmp_path / "tar").items() if name.endswith(".json")]
-    assert told == [[0, 1], [], [2]]
+    assert told == [[0, 1], [], [2], [1]]
     assert not any(name.endswith(".cls") for name in members(tmp_path / "tar"))
     shard_data(str(tmp_path / "t.csv"), tmp_path / "rows", format="parquet")
-    (file,) = (tmp_path / "rows").glob("*.parquet")
-    assert pq.read_table(file)["label"].to_pylist() == told
+    files = sorted((tmp_path / "rows").glob("*.parquet"))
+    assert [label for file in files for label in pq.read_table(file)["label"].to_pylist()] == told
     again = open_data(str(tmp_path / "rows"))
     assert (again.multi, again.classes) == (True, ("cat", "dog", "owl"))
 

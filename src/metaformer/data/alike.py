@@ -89,7 +89,8 @@ def _placed(picture: Shown, fit: NDArray[np.float32]) -> tuple[Shown, NDArray[np
     """The picture stretched and moved, between its pixels linearly; and where that lies inside of it."""
     wide, x_in = lines(fit[:, 0], fit[:, 2])
     high, y_in = lines(fit[:, 1], fit[:, 3])
-    return high @ picture @ wide.transpose(0, 2, 1), y_in[:, :, None] & x_in[:, None, :]
+    seen = (high @ picture @ wide.transpose(0, 2, 1)).astype(np.float32, copy=False)
+    return seen, y_in[:, :, None] & x_in[:, None, :]
 
 
 def lines(stretch: NDArray[np.float32], move: NDArray[np.float32]) -> tuple[Shown, NDArray[np.bool_]]:
@@ -110,7 +111,8 @@ def _even(picture: Shown, inside: NDArray[np.bool_]) -> Shown:
 def _blurred(picture: Shown) -> Shown:
     for _ in range(2):
         padded = np.pad(picture, ((0, 0), (1, 1), (0, 0)), mode="edge")
-        picture = ((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4).transpose(0, 2, 1)
+        mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 1:-1] + padded[:, 2:]) * np.float32(0.25)
+        picture = mean.transpose(0, 2, 1)
     return picture
 
 

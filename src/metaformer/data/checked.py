@@ -93,7 +93,8 @@ class Checked:
 
     def statistics(self) -> list[dict[str, Any]]:
         """Of each part and, where there are several, of all: images, mean and standard deviation per channel."""
-        rows, inventory = [], self.inventory
+        inventory = self.inventory
+        rows: list[dict[str, Any]] = []
         every = np.arange(len(inventory.named))
         for name, which in [*((name, every[i : i + 1]) for i, name in enumerate(inventory.named)), ("all", every)]:
             inside = np.isin(inventory.parts, which)

@@ -131,8 +131,9 @@ def _groups(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
     room = 0
     for sample in samples:
         if group and (room + len(sample.raw) > GROUP_BYTES or len(group) == GROUP_ROWS):
-            yield group
-            group, room = [], 0
+            yield group.copy()
+            group.clear()
+            room = 0
         group.append(sample)
         room += len(sample.raw)
     if group:

@@ -51,7 +51,8 @@ def near(whole: Codes, middle: Codes) -> Pairs:
     """
     count = len(whole)
     bands = int(np.clip(BITS // max(1, int(np.log2(max(count, 2)))), 3, 8))
-    found, most = [], radius_of(whole)
+    most = radius_of(whole)
+    found: list[NDArray[np.int64]] = []
     for band in range(bands):
         bits = range(band, BITS, bands)
         keys, asked = _keys(whole, bits), _keys(middle, bits)
