@@ -111,8 +111,8 @@ def _even(picture: Shown, inside: NDArray[np.bool_]) -> Shown:
 def _blurred(picture: Shown) -> Shown:
     for _ in range(2):
         padded = np.pad(picture, ((0, 0), (1, 1), (0, 0)), mode="edge")
-        mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 1:-1] + padded[:, 2:]) * np.float32(0.25)
-        picture = mean.transpose(0, 2, 1)
+        mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 1:-1] + padded[:, 2:]) / 4
+        picture = mean.transpose(0, 2, 1).astype(np.float32, copy=False)
     return picture
 
 
