@@ -20,6 +20,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Engine = Annotated[str, typer.Option(help="What runs it: auto, torch, compiled, openvino, onnxruntime or executorch.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or on a GPU fp16.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the processor; by default one for each core.")]
+Streams = Annotated[int | None, typer.Option(min=1, help="Images at once in OpenVINO; by default one for each thread.")]
 
 
 def main() -> None:
@@ -81,13 +82,15 @@ def evaluate(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    streams: Streams = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
     """Judge a model, of a run its best weights, on held-out images."""
     from metaformer.infer.evaluate import evaluate as judge
     from metaformer.lab.tables import evaluation_text
 
-    figures = judge(source, data=data, device=device, engine=engine, precision=precision, threads=threads).summary()
+    found = judge(source, data=data, device=device, engine=engine, precision=precision, threads=threads, streams=streams)
+    figures = found.summary()
     print(json.dumps(figures, indent=2) if as_json else evaluation_text(figures))
 
 
@@ -118,39 +121,17 @@ def predict(
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    streams: Streams = None,
 ) -> None:
     """Say what is on images. What cannot be read is told, and the exit code is then 1."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from metaformer.data.find import find_images, printable
-    from metaformer.infer.output import NEXT, Table, check_out, json_line, saved, summary
+    from metaformer.data.find import find_images
+    from metaformer.infer.output import check_out
     from metaformer.infer.predictor import Predictor
+    from metaformer.infer.show import show
 
     file, images = check_out(out), find_images(paths)
-    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads)
-    screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
-    aside.print(predictor.choice, markup=False)
-    most = len(predictor.classes) if predictor.several else min(top, len(predictor.classes))
-    following = most if predictor.several else NEXT
-    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None, following=following)
-    shown, failed = not json_lines and file is None, 0
-    if shown and screen.is_terminal:
-        screen.print(table.header())
-    answers = predictor.stream(images, top=top)
-    hidden = shown or json_lines or not aside.is_terminal
-    with saved(file, most) as save:
-        for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
-            save(answer)
-            if answer.error is not None:
-                failed += 1
-                aside.print(printable(answer.error), markup=False)
-            if json_lines:
-                print(json_line(answer))
-            elif shown and answer.error is None:
-                screen.print(table.row(answer))
-    aside.print(summary(len(images), failed, file), markup=False)
-    if failed:
+    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
+    if show(predictor, images, file, top=top, json_lines=json_lines):
         raise typer.Exit(1)
 
 
@@ -160,13 +141,14 @@ def export(
     format: Annotated[str, typer.Argument(help="onnx, openvino, torch-export, executorch or safetensors.")],
     out: Annotated[str | None, typer.Argument(help="A file, or a folder for it; by default MODEL's name, here.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for openvino and torch-export.")] = "fp32",
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="The file gives these, not logits.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Write a model as one file for a runtime, reload it, and say how far off it is: metaformer export runs/mine onnx"""
     from metaformer.export.export import export as write
     from metaformer.lab.tables import columns, exported_table
 
-    done = write(source, format, out, precision=precision, force=force)
+    done = write(source, format, out, precision=precision, probabilities=probabilities, force=force)
     print(f"{done.file}  {done.bytes / 1e6:.1f} MB, {done.precision}, says what the model says:\n")
     print(columns(exported_table(done), right=(1,)))
     print(f"\nNext: metaformer predict {done.file} IMAGE...")

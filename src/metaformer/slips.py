@@ -37,7 +37,7 @@ def _of_words(error: typer.TyperException) -> str:
         return f"{found[1]} needs a value after it"
     if context is None or not said:  # without any word typer has shown its help
         return said
-    verb = context.info_name if context.parent else "metaformer"
+    verb = _verb(context)
     if found := re.match(r"No such option: (-\S+)", said):
         options = [name for param in context.command.get_params(context) for name in param.opts if name.startswith("--")]
         return f"{verb} has no option '{found[1]}'{_nearest(found[1], options, 'it takes')}"
@@ -52,6 +52,15 @@ def _of_words(error: typer.TyperException) -> str:
     if found := re.match(r"Invalid value for '(.+?)': (.+)", said):
         return f"{found[1]}: {found[2].rstrip('.')}"
     return f"{verb}: {said.rstrip('.')}"
+
+
+def _verb(context: typer.Context) -> str:
+    """`train`, `data check`; of the program itself its name."""
+    words: list[str] = []
+    while context.parent is not None:
+        words.insert(0, str(context.info_name))
+        context = context.parent
+    return " ".join(words) or "metaformer"
 
 
 def _arguments(context: typer.Context) -> str:

@@ -132,6 +132,14 @@ def test_what_a_file_cannot_do_is_a_sentence(file: str, options: dict[str, Any],
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("words", [("predict", "a.onnx", "x.png"), ("eval", "a.onnx", "--data", "digits")])
+def test_the_verbs_pass_streams_on(words: tuple[str, ...]) -> None:
+    Image.new("RGB", (8, 8)).save("x.png")
+    said = "metaformer: ONNX Runtime has no streams: leave streams out, or engine=openvino\n"
+    assert command(*words, "--streams", "2") == (2, "", said)
+
+
+@pytest.mark.usefixtures("files")
 def test_a_file_is_not_tuned() -> None:
     with pytest.raises(ValueError, match=r"^a\.onnx is for one runtime; what it was exported from can be tuned$"):
         Predictor("a.onnx").tune()

@@ -110,30 +110,37 @@ def test_the_size_is_that_of_both_files(done: Quantized) -> None:
     assert sorted(path.name for path in done.file.parent.iterdir()) == ["digits.bin", "digits.xml"]
 
 
-@pytest.fixture
-def ruined(digits: Run, tmp_path: Path) -> Path:
-    """The same function with one channel in each branch a million times the others: 8 bits see nothing beside it."""
+def ruined(digits: Run, folder: Path, branches: slice) -> tuple[Path, list[str]]:
+    """The same function with one channel in these branches a million times the others: 8 bits see nothing beside it."""
     model, said = read_pretrained(digits.best)
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, MLP | SepConvMixer)][branches]
     with torch.no_grad():
-        for part in model.modules():
-            if isinstance(part, MLP | SepConvMixer):
-                first, last = (part.fc1, part.fc2) if isinstance(part, MLP) else (part.pw1, part.pw2)
-                first.weight[3] *= 1e3
-                last.weight[:, 3] /= 1e6  # the activation squares
-    kept = {key: said[key] for key in ("classes", "preprocess")}
-    save_pretrained(model, tmp_path / "ruined", kept)
-    return tmp_path / "ruined"
+        for _, part in found:
+            first, last = (part.fc1, part.fc2) if isinstance(part, MLP) else (part.pw1, part.pw2)
+            first.weight[3] *= 1e3
+            last.weight[:, 3] /= 1e6  # the activation squares
+    save_pretrained(model, folder, {key: said[key] for key in ("classes", "preprocess")})
+    return folder, [name for name, _ in found]
 
 
-def test_what_integers_ruin_is_kept(ruined: Path, digits: Run, tmp_path: Path) -> None:
-    spoilt = quantize(ruined, "digits", images=64, tuning=200, budget=100, out=tmp_path / "spoilt.xml")
+def test_what_integers_ruin_is_kept(digits: Run, tmp_path: Path) -> None:
+    model, _ = ruined(digits, tmp_path / "ruined", slice(None))
+    spoilt = quantize(model, "digits", images=64, tuning=200, budget=100, out=tmp_path / "spoilt.xml")
     assert spoilt.kept == ()
     assert spoilt.accuracy.fp32_top1 == pytest.approx(evaluate(digits.path).top1, abs=1)
     assert spoilt.accuracy.drop > 4
-    saved = quantize(ruined, "digits", images=64, tuning=200, budget=1, out=tmp_path / "saved.xml")
+    saved = quantize(model, "digits", images=64, tuning=200, budget=1, out=tmp_path / "saved.xml")
     assert {name.rpartition(".")[2] for name in saved.kept} & {"fc2", "pw2"}
     assert saved.accuracy.drop < spoilt.accuracy.drop - 2
     assert about(saved.file)["accuracy"]["kept"] == list(saved.kept)
+
+
+def test_the_one_that_hurts_is_put_back_and_no_other(digits: Run, tmp_path: Path) -> None:
+    """Ranked the wrong way round, all others would be put back before it."""
+    model, (branch,) = ruined(digits, tmp_path / "ruined", slice(0, 1))
+    done = quantize(model, "digits", images=64, tuning=200, budget=1, out=tmp_path / "saved.xml")
+    assert done.kept == (f"{branch}.pw2",)
+    assert abs(done.accuracy.drop) < 2
 
 
 def test_weights_alone_answer_as_before(digits: Run, tmp_path: Path) -> None:

@@ -13,15 +13,24 @@ from metaformer.infer.engines import Logits
 from metaformer.weights.pretrained import Model
 
 
-def compare(model: Model, preprocess: Preprocess, run: Callable[[Pixels], Logits], *, free: bool) -> dict[str, float]:
-    """For each case the greatest difference from the model as it is, in fp32, over the mean absolute logit.
+def compare(
+    model: Model, preprocess: Preprocess, run: Callable[[Pixels], Logits], *, free: bool, output: str = "logits"
+) -> dict[str, float]:
+    """For each case the greatest difference from the model as it is, in fp32: of logits over their mean absolute value, of
+    probabilities as it is.
 
-    `free`: whether the file takes images of other sides than the model's.
+    `free`: whether the file takes images of other sides than the model's. `output`: what the file gives of the logits.
     """
-    return {
-        name: difference(reference(model, preprocess, pixels), run(pixels))
-        for name, pixels in cases(preprocess, free=free).items()
-    }
+    found: dict[str, float] = {}
+    for name, pixels in cases(preprocess, free=free).items():
+        wanted = reference(model, preprocess, pixels)
+        if output == "logits":
+            found[name] = difference(wanted, run(pixels))
+        else:
+            logits = torch.from_numpy(wanted)
+            right = logits.sigmoid() if output == "sigmoid" else logits.softmax(1)
+            found[name] = difference(right.numpy(), run(pixels), scale=1.0)
+    return found
 
 
 def cases(preprocess: Preprocess, *, free: bool) -> dict[str, Pixels]:
@@ -78,8 +87,10 @@ def reference(model: Model, preprocess: Preprocess, pixels: Pixels) -> Logits:
         return model(preprocess.normalise(torch.from_numpy(pixels))).numpy()
 
 
-def difference(wanted: Logits, found: Logits) -> float:
-    """Greatest difference over the mean absolute value; infinite where anything is not a number or of another shape."""
+def difference(wanted: Logits, found: Logits, scale: float | None = None) -> float:
+    """Greatest difference over the mean absolute value, or over `scale`; infinite where anything is not a number or of another
+    shape."""
     if wanted.shape != found.shape or not np.isfinite([wanted, found]).all():
         return float("inf")
-    return float(np.abs(wanted - found).max() / max(np.abs(wanted).mean(), np.finfo(np.float32).tiny))
+    over = np.abs(wanted).mean() if scale is None else scale
+    return float(np.abs(wanted - found).max() / max(over, np.finfo(np.float32).tiny))

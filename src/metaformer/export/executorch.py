@@ -15,9 +15,9 @@ ROOM = 4096
 """Bytes kept for what the comparison finds, which is known only when the file can be run."""
 
 
-def prepare(model: Model, preprocess: Preprocess, precision: str) -> Save:
+def prepare(model: Model, preprocess: Preprocess, precision: str, output: str) -> Save:
     """Gives what converts and writes the file. What it says of itself is a method that returns a text."""
-    module = pipeline(model, preprocess)
+    module = pipeline(model, preprocess, output)
     converted: list[tuple[bytes, bytes]] = []
 
     def save(file: Path, about: Mapping[str, Any]) -> None:

@@ -32,6 +32,9 @@ FORMATS = {
 # fmt: on
 """What can be written, and how far off it may be: bounds in docs/export.md, where what was measured stands beside them."""
 
+PROBABLE = {"fp32": 1e-4, "bf16": 0.1}
+"""How far off a probability may be, by precision."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -43,8 +46,10 @@ class Exported:
     bytes: int
     """Of the file and of what stands beside it."""
     differences: Mapping[str, float]
-    """For each case the greatest difference from torch over the mean absolute logit."""
+    """For each case the greatest difference from torch: of logits over their mean absolute value, of probabilities as it is."""
     bound: float
+    probabilities: bool
+    """Whether the file gives probabilities, not logits."""
 
 
 def export(
@@ -53,19 +58,23 @@ def export(
     out: str | Path | None = None,
     *,
     precision: str = "fp32",
+    probabilities: bool = False,
     model: Model | None = None,
     force: bool = False,
 ) -> Exported:
     """Writes a model as a file that Predictor, `metaformer predict` and `metaformer eval` take like the model itself.
 
     `source` and `model` as in Predictor; `format` is onnx, openvino, torch-export, executorch or safetensors; `out` a file,
-    or a folder for it, by default the current one. `precision` is fp32, or bf16 for openvino and torch-export. The file is
-    reloaded and compared before it has its name. Raises FileExistsError for a file that is there, without `force`;
-    ValueError or OSError with a sentence, also where the file says anything else than the model.
+    or a folder for it, by default the current one. `precision` is fp32, or bf16 for openvino and torch-export. With
+    `probabilities`, the graph ends in a softmax, of a model for several labels in a sigmoid. The file is reloaded and compared
+    before it has its name. Raises FileExistsError for a file that is there, without `force`; ValueError or OSError with a
+    sentence, also where the file says anything else than the model.
     """
     row = _row(format, precision)
     if is_exported(source):
         raise ValueError(f"{source} is exported already: export what it was made from")
+    if probabilities and format == "safetensors":
+        raise ValueError("a .safetensors is no graph that could give probabilities: leave --probabilities out, or choose onnx")
     file = _place(out, source, row)
     written = [file.with_suffix(suffix) for suffix in (row.suffix, *row.beside)]
     taken = [path for path in written if path.exists()]
@@ -76,18 +85,19 @@ def export(
     known = read_about(about, source, net.config.num_classes)
     free = not is_fixed(net) and format != "executorch"
     size = known.preprocess.size if not free else None
-    said = about | describe(net) | _said(source, format, precision, size, several=known.several)
-    save = row.prepare(net, known.preprocess, precision)
+    output = "logits" if not probabilities else "sigmoid" if known.several else "softmax"
+    said = about | describe(net) | _said(source, format, precision, size, output, several=known.several)
+    save = row.prepare(net, known.preprocess, precision, output)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
         aside = Path(folder, file.name)
         save(aside, said)
-        found = compare(net, known.preprocess, _reopened(aside, precision, model), free=free)
-        bound = row.bounds[precision]
-        _check(found, bound, format, file)
+        found = compare(net, known.preprocess, _reopened(aside, precision, model), free=free, output=output)
+        bound = row.bounds[precision] if output == "logits" else PROBABLE[precision]
+        _check(found, bound, format, file, output)
         save(aside, said | {"compared": {"with": "torch fp32", "bound": bound, "differences": found}})
         for path in written:
             aside.with_name(path.name).replace(path)
-    return Exported(file, format, precision, sum(path.stat().st_size for path in written), found, bound)
+    return Exported(file, format, precision, sum(path.stat().st_size for path in written), found, bound, probabilities)
 
 
 def _row(format: str, precision: str) -> Format:
@@ -115,16 +125,23 @@ def _place(out: str | Path | None, source: str | Path, row: Format) -> Path:
     return file
 
 
-def _said(source: str | Path, format: str, precision: str, size: int | None, *, several: bool) -> dict[str, Any]:
+def _said(source: str | Path, format: str, precision: str, size: int | None, output: str, *, several: bool) -> dict[str, Any]:
     """What a file says of itself beside what was known of the model. `size`: sides that it is fixed to."""
-    named = {"model": open_run(source).recipe.model} if is_run(source) else {}
-    return named | {
-        "format": format,
-        "precision": precision,
-        "metaformer": __version__,
-        "input": {"type": "uint8", "layout": "BCHW", "values": "0 to 255", "sides": size or "any"},
-        "output": f"logits; probabilities are their {'sigmoid' if several else 'softmax'}",
-    }
+    named: dict[str, Any] = {"model": open_run(source).recipe.model} if is_run(source) else {}
+    if output != "logits":
+        given: dict[str, Any] = {"probabilities": True, "output": f"probabilities: the {output} of logits"}
+    else:
+        given = {"output": f"logits; probabilities are their {'sigmoid' if several else 'softmax'}"}
+    return (
+        named
+        | given
+        | {
+            "format": format,
+            "precision": precision,
+            "metaformer": __version__,
+            "input": {"type": "uint8", "layout": "BCHW", "values": "0 to 255", "sides": size or "any"},
+        }
+    )
 
 
 def _reopened(file: Path, precision: str, model: Model | None) -> Callable[[Pixels], Logits]:
@@ -136,11 +153,13 @@ def _reopened(file: Path, precision: str, model: Model | None) -> Callable[[Pixe
     return lambda pixels: reference(net.eval(), preprocess, pixels)
 
 
-def _check(found: Mapping[str, float], bound: float, format: str, file: Path) -> None:
+def _check(found: Mapping[str, float], bound: float, format: str, file: Path, output: str) -> None:
     """Raises ValueError where a difference is greater than the bound, or no number."""
     worst = max(found, key=lambda name: found[name])
     if found[worst] > bound:
+        off = f"logits are off by {found[worst]:.2g} of their mean"
+        if output != "logits":
+            off = f"probabilities are off by {found[worst]:.2g}"
         raise ValueError(
-            f"{file} was not written: as {format} the model says something else: on {worst}, logits are off by "
-            f"{found[worst]:.2g} of their mean, and {bound:g} is allowed"
+            f"{file} was not written: as {format} the model says something else: on {worst}, {off}, and {bound:g} is allowed"
         )

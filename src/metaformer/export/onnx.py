@@ -12,9 +12,9 @@ from metaformer.infer.convert import pipeline, to_onnx
 from metaformer.weights.pretrained import Model
 
 
-def prepare(model: Model, preprocess: Preprocess, precision: str) -> Save:
+def prepare(model: Model, preprocess: Preprocess, precision: str, output: str) -> Save:
     """Converts, and gives what writes the file. fp32 alone: ONNX Runtime has no fast bf16 on processors."""
-    proto = to_onnx(pipeline(model, preprocess), len(preprocess.mean), preprocess.size)
+    proto = to_onnx(pipeline(model, preprocess, output), len(preprocess.mean), preprocess.size)
     said = proto.metadata_props.add()
     said.key = ABOUT
 

@@ -14,9 +14,9 @@ from metaformer.infer.convert import hushed, is_fixed, pipeline, to_exported
 from metaformer.weights.pretrained import Model
 
 
-def prepare(model: Model, preprocess: Preprocess, precision: str) -> Save:
+def prepare(model: Model, preprocess: Preprocess, precision: str, output: str) -> Save:
     """Converts, and gives what writes the file; in bf16 the graph computes in bf16."""
-    module = pipeline(model, preprocess)
+    module = pipeline(model, preprocess, output)
     if precision == "bf16":
         module = module.bfloat16()
     program = to_exported(module, len(preprocess.mean), preprocess.size, fixed=is_fixed(module))

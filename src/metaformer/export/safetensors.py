@@ -9,7 +9,7 @@ from metaformer.export.save import Save
 from metaformer.weights.pretrained import Model, save_file
 
 
-def prepare(model: Model, preprocess: Preprocess, precision: str) -> Save:
+def prepare(model: Model, preprocess: Preprocess, precision: str, output: str) -> Save:
     """Gives what writes the file."""
 
     def save(file: Path, about: Mapping[str, Any]) -> None:

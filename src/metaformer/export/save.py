@@ -17,8 +17,8 @@ class Format:
     """A row of the table in export.py."""
 
     suffix: str
-    prepare: Callable[[Model, Preprocess, str], Save]
-    """Converts a model for a precision."""
+    prepare: Callable[[Model, Preprocess, str, str], Save]
+    """Converts a model for a precision; it gives logits, their softmax or their sigmoid."""
     bounds: Mapping[str, float]
     """For each precision, the greatest difference from torch in fp32 that is let through, over the mean absolute logit."""
     beside: tuple[str, ...] = ()

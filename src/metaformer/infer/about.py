@@ -21,6 +21,8 @@ class Known:
     """WordNet's numbers of the classes, by which ImageNet's folders are called; empty for classes of other kinds."""
     several: bool
     """Whether an image may have several labels: each logit is then a label's own."""
+    probabilities: bool
+    """Whether the file gives probabilities, not logits."""
 
 
 def read_about(about: Mapping[str, Any], source: str | Path, count: int | None = None) -> Known:
@@ -36,4 +38,7 @@ def read_about(about: Mapping[str, Any], source: str | Path, count: int | None =
     task = about.get("task", "classification")
     if task not in TASKS:
         raise ValueError(f"{source} is a model for {task!r}; this version predicts {' and '.join(TASKS)}")
-    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(synsets), task == "multilabel")
+    probabilities = about.get("probabilities", False)
+    if type(probabilities) is not bool:
+        raise ValueError(f"{source} is damaged: whether it gives probabilities is true or false, not {probabilities!r}")
+    return Known(tuple(classes), Preprocess.from_dict(preprocess), tuple(synsets), task == "multilabel", probabilities)

@@ -1,6 +1,6 @@
 """From a model in torch to what runtimes read; the one place where that is done.
 
-What is converted is `pipeline(model, preprocess)`: bytes in, logits out, of any batch and any sides.
+What is converted is `pipeline(model, preprocess)`: bytes in, logits or probabilities out, of any batch and any sides.
 """
 
 import json
@@ -57,20 +57,41 @@ class Normalised(nn.Module):
         return self.model(x.to(self.scale.dtype) * self.scale + self.shift)
 
 
-def pipeline(model: Model, preprocess: Preprocess) -> nn.Module:
+class Probabilities(nn.Module):
+    """A pipeline that gives probabilities: of a model for several labels each label's own. In fp32, whatever comes before."""
+
+    def __init__(self, pipeline: nn.Module, *, several: bool) -> None:
+        super().__init__()
+        self.pipeline, self.several = pipeline, several
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.pipeline(x).float()
+        return logits.sigmoid() if self.several else logits.softmax(1)
+
+
+def pipeline(model: Model, preprocess: Preprocess, output: str = "logits") -> nn.Module:
     """(B, C, H, W) of bytes → (B, classes), fused where the model is a MetaFormer: a copy, for engines cast and move it.
 
-    Raises ValueError for a model in training mode.
+    `output` is logits, their softmax or their sigmoid. Raises ValueError for a model in training mode.
     """
     if isinstance(model, MetaFormer):
-        return fuse(model, preprocess)
-    if model.training:
+        made: nn.Module = fuse(model, preprocess)
+    elif model.training:
         raise ValueError("a pipeline is for inference: call model.eval() first")
-    return Normalised(deepcopy(model), preprocess)
+    else:
+        made = Normalised(deepcopy(model), preprocess)
+    return made if output == "logits" else Probabilities(made, several=output == "sigmoid")
+
+
+def called(module: nn.Module) -> str:
+    """What a graph calls that which it gives."""
+    return "probabilities" if isinstance(module, Probabilities) else "logits"
 
 
 def is_fixed(module: nn.Module) -> bool:
     """Whether it only takes images of the size it was made for: timm's, of which many do."""
+    if isinstance(module, Probabilities):
+        return is_fixed(module.pipeline)
     return isinstance(module, Peer) or (isinstance(module, Normalised) and isinstance(module.model, Peer))
 
 
@@ -96,6 +117,10 @@ def to_exported(
             for trace in TRACES:
                 node.meta.pop(trace, None)
     program._guards_code = []
+    signature, wanted = program.graph_signature, called(module)
+    (given,) = signature.user_outputs
+    next(node for node in program.graph.nodes if node.name == given).name = wanted
+    signature.replace_all_uses(str(given), wanted)
     for symbol in program.range_constraints:  # where the image followed was larger than it need be, so is the lower limit
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
     return program
@@ -107,7 +132,7 @@ def to_onnx(module: nn.Module, channels: int, size: int) -> Any:
     program = to_exported(module, channels, size, fixed=is_fixed(module))
     try:
         with hushed():
-            made = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)
+            made = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False, output_names=[called(module)])
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(f"this model has no form in ONNX: {_first(error)}") from error
     assert made is not None
@@ -131,6 +156,7 @@ def to_openvino(module: nn.Module, channels: int, size: int) -> Any:
     for node in graph.get_ops():
         if node.get_type_name() == "Interpolate":  # OpenVINO's rule for torch takes a corner where one place is left
             node.set_attribute("coordinate_transformation_mode", "half_pixel")
+    graph.output(0).tensor.set_names({called(module)})
     return graph
 
 

@@ -28,18 +28,19 @@ def evaluate(
     engine: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    streams: int | None = None,
     model: Model | None = None,
 ) -> Evaluation | MultilabelEvaluation:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `engine`, `precision`, `threads` and `model` as in Predictor. Raises ValueError with a sentence if the classes are not
-    those that the model knows.
+    `engine`, `precision`, `threads`, `streams` and `model` as in Predictor. Raises ValueError with a sentence if the classes
+    are not those that the model knows.
     """
     if data is None and not is_run(source):
         if not str(source).startswith(HUB) and not is_exported(source) and isinstance(find_source(source), Path):
             Predictor(source, model=model)  # says first what is wrong with it
         own_data(source, data)  # says that there is none before anything is fetched
-    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, model=model)
+    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams, model=model)
     named, split, _ = own_data(source, data)
     return judge(predictor, _open_judged(named, predictor, split).val, batch=batch)
 

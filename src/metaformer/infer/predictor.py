@@ -16,7 +16,7 @@ from metaformer.data.preprocess import Pixels
 from metaformer.infer.about import read_about
 from metaformer.infer.engines import Logits, Options
 from metaformer.infer.exported import is_exported, open_exported
-from metaformer.tasks.labels import decode_labels, decode_several
+from metaformer.tasks.labels import decode_labels, decode_several, logits_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +90,8 @@ class Predictor:
         self.classes, self.preprocess, self.synsets = known.classes, known.preprocess, known.synsets
         self.several = known.several
         """Whether an image may have several labels."""
+        self.probabilities = known.probabilities
+        """Whether the engine gives probabilities, as a file may that was exported so."""
         self.tunes = engine == "auto" and self.model is not None and "measured" not in self.choice
 
     def __call__(self, images: "Sequence[Picture]", *, batch: int = 32, top: int = 5) -> list[Prediction]:
@@ -135,13 +137,17 @@ class Predictor:
         )
 
     def logits(self, pixels: Pixels) -> Logits:
-        """(B, C, size, size) of bytes, as `preprocess` fits them → (B, classes). Raises ValueError for other arrays."""
+        """(B, C, size, size) of bytes, as `preprocess` fits them → (B, classes). Raises ValueError for other arrays.
+
+        Of a file that gives probabilities, logits that have these.
+        """
         channels = len(self.preprocess.mean)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != channels or 0 in pixels.shape[2:]:
             raise ValueError(f"{pixels.dtype} {tuple(pixels.shape)}: this model takes an array (B, {channels}, H, W) of uint8")
         if not len(pixels):
             return np.empty((0, len(self.classes)), np.float32)
-        return self.engine(np.ascontiguousarray(pixels))
+        found = self.engine(np.ascontiguousarray(pixels))
+        return logits_of(found, several=self.several) if self.probabilities else found
 
     def _predict(self, images: "Sequence[Picture]", top: int) -> list[Prediction]:
         fed: dict[int, Pixels] = {}

@@ -98,6 +98,8 @@ def quantize(
     file = _free(source, out, precision, force=force)
     named, recorded, _ = own_data(source, data)
     before = Predictor(source, "openvino", device="cpu", precision="fp32", model=model)
+    if before.probabilities:
+        raise ValueError(f"{source} gives probabilities: quantize what it was exported from")
     if before.several:
         raise ValueError(
             f"{source} gives an image several labels, and quantizing is measured by top-1: export it in bf16 instead"

@@ -8,6 +8,17 @@ from numpy.typing import NDArray
 
 THRESHOLD = 0.5
 """Probability over which a label is given to an image that may have several."""
+LEAST, MOST = float(np.finfo(np.float32).tiny), 1 - 2.0**-25
+"""Between these a probability in fp32 has a logit; 0 and 1 stand for what is nearest to them."""
+
+
+def logits_of(probabilities: NDArray[Any], *, several: bool) -> NDArray[np.float32]:
+    """(B, classes) that have these probabilities: of several labels, whose sigmoid they are; else, whose softmax they are."""
+    values = probabilities.astype(np.float64)
+    if several:
+        values = values.clip(LEAST, MOST)
+        return (np.log(values) - np.log1p(-values)).astype(np.float32)
+    return np.log(values.clip(LEAST)).astype(np.float32)
 
 
 def decode_several(logits: NDArray[Any], classes: Sequence[str]) -> list[list[tuple[str, float]]]:

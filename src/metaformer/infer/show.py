@@ -1,0 +1,38 @@
+"""What `metaformer predict` shows: answers on the screen as they come, or in a file, and how it went."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from metaformer.data.find import printable
+from metaformer.infer.output import NEXT, Table, json_line, saved, summary
+from metaformer.infer.predictor import Predictor
+
+
+def show(predictor: Predictor, images: Sequence[Path], file: Path | None, *, top: int, json_lines: bool) -> int:
+    """Writes the answers into `file`, or as JSON lines, or as a table; all else goes to the errors. How many images failed."""
+    screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    aside.print(predictor.choice, markup=False)
+    most = len(predictor.classes) if predictor.several else min(top, len(predictor.classes))
+    following = most if predictor.several else NEXT
+    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None, following=following)
+    shown, failed = not json_lines and file is None, 0
+    if shown and screen.is_terminal:
+        screen.print(table.header())
+    answers = predictor.stream(images, top=top)
+    hidden = shown or json_lines or not aside.is_terminal
+    with saved(file, most) as save:
+        for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
+            save(answer)
+            if answer.error is not None:
+                failed += 1
+                aside.print(printable(answer.error), markup=False)
+            if json_lines:
+                sys.stdout.write(json_line(answer) + "\n")
+            elif shown and answer.error is None:
+                screen.print(table.row(answer))
+    aside.print(summary(len(images), failed, file), markup=False)
+    return failed
