@@ -386,6 +386,8 @@ def test_a_slip_is_answered_by_the_command_that_was_meant(
     ("line", "sentence"),
     [
         ("trian caformer_t6", "there is no command 'trian', did you mean train?\n  metaformer train caformer_t6"),
+        ("data chekc digits", "there is no command 'chekc', did you mean check?\n  metaformer data check digits"),
+        ("data shard digits", "data shard needs OUT: metaformer data shard PATH OUT"),
         ("xyz", "there is no command 'xyz': there are train, lr, eval, probe, predict, "),
         ("train", "train needs MODEL: metaformer train MODEL [KEY=VALUE]...\n"),
         ("predict runs/tiny", "predict needs PATH: metaformer predict MODEL PATH...\n"),

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 import typer
 
@@ -57,9 +58,10 @@ def _of_words(error: typer.TyperException) -> str:
 def _verb(context: typer.Context) -> str:
     """`train`, `data check`; of the program itself its name."""
     words: list[str] = []
-    while context.parent is not None:
-        words.insert(0, str(context.info_name))
-        context = context.parent
+    at: Any = context
+    while at.parent is not None:
+        words.insert(0, at.info_name)
+        at = at.parent
     return " ".join(words) or "metaformer"
 
 
