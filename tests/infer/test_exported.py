@@ -227,7 +227,7 @@ FOREIGN: dict[str, dict[str, Any] | None] = {
 )
 def test_files_that_do_not_say_what_they_are(format: str) -> None:
     net, file = model(), named(format)
-    save = FORMATS[format].prepare(net, PREPROCESS, "fp32")
+    save = FORMATS[format].prepare(net, PREPROCESS, "fp32", "logits")
     for changes in FOREIGN.values():
         save(file, {} if changes is None else describe(net) | ABOUT | changes)
         with pytest.raises(
