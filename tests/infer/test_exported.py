@@ -283,7 +283,7 @@ def test_weights_without_a_description(here: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 48])
 def test_a_file_of_one_size_that_says_another(size: int) -> None:
-    save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32")
+    save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32", "logits")
     save(Path("a.pte"), ABOUT | {"preprocess": PREPROCESS.to_dict() | {"size": size}})
     with pytest.raises(
         ValueError, match=rf"^a\.pte does not take the images that it says it takes: bytes, 3 × {size} × {size}$"
