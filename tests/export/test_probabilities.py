@@ -84,7 +84,7 @@ def test_graphs_name_what_they_give(output: str, wanted: str) -> None:
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
 def test_in_bf16_they_are_near(format: str) -> None:
     done = export(saved(), format, precision="bf16", probabilities=True)
-    assert 1e-5 < max(done.differences.values()) <= done.bound == 0.1
+    assert 1e-5 < max(done.differences.values()) <= done.bound == 0.3
 
 
 def test_a_file_is_judged_as_its_run(run: Run) -> None:
