@@ -1,6 +1,5 @@
 """Graphs that end in probabilities: the same answers as from logits, no second softmax, and bounds of their own."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,21 @@ from tests.tiny import command, write_several
 
 import metaformer
 from metaformer import Predictor, Run, evaluate, export, quantize, save_pretrained
+from metaformer.data.preprocess import Preprocess
 from metaformer.export import export as room
-from metaformer.export.compare import drawn, noise, reference
+from metaformer.export.compare import compare, drawn, noise, reference
 from metaformer.export.export import FORMATS
-from metaformer.infer.engines import Options, need
+from metaformer.infer.about import read_about
+from metaformer.infer.convert import pipeline, to_exported, to_onnx, to_openvino
+from metaformer.infer.engines import Options
 from metaformer.infer.exported import open_exported
+from metaformer.weights.pretrained import read_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread", "here")
 
 GRAPHS = [name for name in FORMATS if name != "safetensors"]
-QUICK = [name if name in ("onnx", "executorch") else pytest.param(name, marks=pytest.mark.slow) for name in GRAPHS]
-PREPROCESS = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+QUICK = [name if name == "onnx" else pytest.param(name, marks=pytest.mark.slow) for name in GRAPHS]
+PREPROCESS = Preprocess(32, (0.5,) * 3, (0.25,) * 3)
 PIXELS = np.concatenate([noise(2, 3, 32, 32), drawn(2, 3, 32, 32)])
 
 
@@ -31,7 +34,7 @@ def saved(task: str = "classification") -> str:
     model = filled_model("caformer_s18", depths=(1, 1, 1, 1), dims=(8, 8, 16, 32), num_classes=4).eval()
     with torch.no_grad():
         model.head.classifier.fc.weight /= 4
-    about = {"classes": list("abcd"), "preprocess": PREPROCESS, "task": task}
+    about = {"classes": list("abcd"), "preprocess": PREPROCESS.to_dict(), "task": task}
     save_pretrained(model, "saved", about)
     return "saved"
 
@@ -66,27 +69,28 @@ def test_the_graph_ends_in_probabilities(format: str, task: str, several: bool) 
         assert [value for _, value in one.top] == pytest.approx([value for _, value in other.top], abs=1e-5)
 
 
-def test_graphs_name_what_they_give() -> None:
-    for wanted, probabilities in (("logits", False), ("probabilities", True)):
-        for format in ("onnx", "openvino", "torch-export"):
-            export(saved(), format, probabilities=probabilities, force=True)
-        read, ort = need("openvino").Core().read_model, need("onnxruntime")
-        assert [end.name for end in ort.InferenceSession("saved.onnx").get_outputs()] == [wanted]
-        assert [read(file).output(0).names for file in ("saved.xml", "saved.onnx")] == [{wanted}] * 2
-        assert torch.export.load("saved.pt2").graph_signature.user_outputs == (wanted,)
+NAMES = [("softmax", "probabilities"), pytest.param("logits", "logits", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("output", "wanted"), NAMES)
+def test_graphs_name_what_they_give(output: str, wanted: str) -> None:
+    module = pipeline(read_pretrained(saved())[0].eval(), PREPROCESS, output)
+    assert [end.name for end in to_onnx(module, 3, 32).graph.output] == [wanted]
+    assert to_openvino(module, 3, 32).output(0).names == {wanted}
+    assert to_exported(module, 3, 32).graph_signature.user_outputs == (wanted,)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
 def test_in_bf16_they_are_near(format: str) -> None:
     done = export(saved(), format, precision="bf16", probabilities=True)
-    assert 1e-5 < max(done.differences.values()) <= done.bound == 0.1
+    assert 1e-5 < max(done.differences.values()) <= done.bound == 0.3
 
 
 def test_a_file_is_judged_as_its_run(run: Run) -> None:
     code, out, err = command("export", run.path, "onnx", "--probabilities")
     assert (code, err) == (0, "")
-    assert "greatest difference of probabilities" in out
+    assert "greatest difference / greatest probability" in out
     of_file, of_run = evaluate("tiny.onnx", data=run.recipe.data), evaluate(run.path)
     torch.testing.assert_close(of_file.probabilities, of_run.probabilities, rtol=0, atol=1e-5)
     assert of_file.top1 == of_run.top1
@@ -95,6 +99,7 @@ def test_a_file_is_judged_as_its_run(run: Run) -> None:
         quantize("tiny.onnx", run.recipe.data, out="q.xml")
 
 
+@pytest.mark.slow
 def test_several_labels_are_judged_as_their_run(tmp_path: Path) -> None:
     from tests.tiny import QUICK as SETTINGS
 
@@ -108,8 +113,21 @@ def test_several_labels_are_judged_as_their_run(tmp_path: Path) -> None:
 
 def test_probabilities_that_are_others_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(room.PROBABLE, "fp32", 0.0)
-    with pytest.raises(ValueError, match=r"^saved\.onnx was not written: .* probabilities are off by \S+, and 0 is allowed$"):
-        export(saved(), "onnx", probabilities=True)
+    with pytest.raises(
+        ValueError, match=r"^saved\.pt2 was not written: .* probabilities are off by \S+ of the greatest, and 0 is allowed$"
+    ):
+        export(saved(), "torch-export", probabilities=True)
+
+
+def test_small_probabilities_are_compared_as_strictly() -> None:
+    """Of an untrained model with many classes each is nearly the mean, and a graph that gives the mean is still wrong."""
+    model = filled_model("caformer_s18", depths=(1, 1, 1, 1), dims=(8, 8, 16, 32), num_classes=200).eval()
+    with torch.no_grad():
+        for values in model.head.classifier.fc.parameters():
+            values /= 4000
+    means = np.full((3, 200), 1 / 200, np.float32)
+    found = compare(model, PREPROCESS, lambda pixels: means[: len(pixels)], free=False, output="softmax")
+    assert max(found.values()) > 5 * room.PROBABLE["fp32"]
 
 
 def test_what_has_no_graph_has_no_probabilities() -> None:
@@ -121,13 +139,7 @@ def test_what_has_no_graph_has_no_probabilities() -> None:
 
 
 def test_a_file_that_does_not_say_whether_is_damaged() -> None:
-    import onnx
-
-    model = onnx.load(export(saved(), "onnx").file)
-    said = json.loads(model.metadata_props[0].value)
-    model.metadata_props[0].value = json.dumps(said | {"probabilities": "yes"})
-    onnx.save(model, "other.onnx")
-    with pytest.raises(
-        ValueError, match=r"^other\.onnx is damaged: whether it gives probabilities is true or false, not 'yes'$"
-    ):
-        Predictor("other.onnx")
+    said = {"classes": ["a"], "preprocess": PREPROCESS.to_dict()}
+    assert not read_about(said, "a.onnx").probabilities
+    with pytest.raises(ValueError, match=r"^a\.onnx is damaged: whether it gives probabilities is true or false, not 'yes'$"):
+        read_about(said | {"probabilities": "yes"}, "a.onnx")

@@ -227,7 +227,7 @@ FOREIGN: dict[str, dict[str, Any] | None] = {
 )
 def test_files_that_do_not_say_what_they_are(format: str) -> None:
     net, file = model(), named(format)
-    save = FORMATS[format].prepare(net, PREPROCESS, "fp32")
+    save = FORMATS[format].prepare(net, PREPROCESS, "fp32", "logits")
     for changes in FOREIGN.values():
         save(file, {} if changes is None else describe(net) | ABOUT | changes)
         with pytest.raises(
@@ -283,7 +283,7 @@ def test_weights_without_a_description(here: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 48])
 def test_a_file_of_one_size_that_says_another(size: int) -> None:
-    save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32")
+    save = FORMATS["executorch"].prepare(model(), PREPROCESS, "fp32", "logits")
     save(Path("a.pte"), ABOUT | {"preprocess": PREPROCESS.to_dict() | {"size": size}})
     with pytest.raises(
         ValueError, match=rf"^a\.pte does not take the images that it says it takes: bytes, 3 × {size} × {size}$"

@@ -135,6 +135,7 @@ def test_what_integers_ruin_is_kept(digits: Run, tmp_path: Path) -> None:
     assert about(saved.file)["accuracy"]["kept"] == list(saved.kept)
 
 
+@pytest.mark.slow
 def test_the_one_that_hurts_is_put_back_and_no_other(digits: Run, tmp_path: Path) -> None:
     """Ranked the wrong way round, all others would be put back before it."""
     model, (branch,) = ruined(digits, tmp_path / "ruined", slice(0, 1))

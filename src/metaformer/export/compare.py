@@ -17,7 +17,7 @@ def compare(
     model: Model, preprocess: Preprocess, run: Callable[[Pixels], Logits], *, free: bool, output: str = "logits"
 ) -> dict[str, float]:
     """For each case the greatest difference from the model as it is, in fp32: of logits over their mean absolute value, of
-    probabilities as it is.
+    probabilities over the greatest, for among a thousand classes all may be small.
 
     `free`: whether the file takes images of other sides than the model's. `output`: what the file gives of the logits.
     """
@@ -28,8 +28,8 @@ def compare(
             found[name] = difference(wanted, run(pixels))
         else:
             logits = torch.from_numpy(wanted)
-            right = logits.sigmoid() if output == "sigmoid" else logits.softmax(1)
-            found[name] = difference(right.numpy(), run(pixels), scale=1.0)
+            right = (logits.sigmoid() if output == "sigmoid" else logits.softmax(1)).numpy()
+            found[name] = difference(right, run(pixels), scale=float(right.max()))
     return found
 
 

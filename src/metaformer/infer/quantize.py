@@ -83,7 +83,7 @@ def quantize(
 
     `source` is what Predictor takes: a run, published weights, an exported .onnx or .xml file. Ranges are learnt from
     `images` training images of the run's own data, or of `data`. Where top-1 of `tuning` other training images falls by more
-    than `budget` points, the layers that disturb the answers most stay as they are, until it does not; training images are
+    than `budget` points, the layers that cost the most stay as they are, until it does not; training images are
     easier than new ones, so what the file is worth is measured on all held-out images, by which nothing was chosen.
 
     With `weight_only`, the weights are stored as integers, in a quarter of the bytes, and multiplied as before.

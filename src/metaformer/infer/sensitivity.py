@@ -1,4 +1,4 @@
-"""Which layers bear 8-bit integers: all, then without those that disturb the answers most, until the budget holds.
+"""Which layers bear 8-bit integers: all, then without those that cost the most top-1, until the budget holds.
 
 The search is NNCF's (`quantize_with_accuracy_control`): each layer alone is put back, and how much better the answers are then
 is its rank. NNCF 3.4 could rank by the distance of logits too, but does it upside down: what leaves them furthest off is put

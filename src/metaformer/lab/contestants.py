@@ -139,8 +139,7 @@ def timm_torch(cell: Cell, *, name: str, engine: str, precision: str) -> Ready:
     dtype = DTYPES[precision]
     model = model.to(cell.device, dtype)
     images = torch.randn(cell.batch, 3, cell.size, cell.size, device=cell.device, dtype=dtype)
-    models = 1 if engine == "compiled" else 2
-    """That lie in memory."""
+    models = 1 if engine == "compiled" else 2  # that lie in memory
 
     def ready(model: nn.Module, layout: torch.memory_format) -> Ready:
         laid = images.to(memory_format=layout)

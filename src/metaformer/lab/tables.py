@@ -257,7 +257,7 @@ def weights_table(pattern: str = "*") -> Rows:
 
 def exported_table(done: "Exported") -> Rows:
     """What an exported file was compared on, and how far off it is."""
-    rows: Rows = [("compared on", f"greatest difference{' of probabilities' if done.probabilities else ' / mean logit'}")]
+    rows: Rows = [("compared on", f"greatest difference / {'greatest probability' if done.probabilities else 'mean logit'}")]
     rows += [(name, f"{value:.1e}") for name, value in done.differences.items()]
     return [*rows, ("allowed", f"{done.bound:.1e}")]
 
