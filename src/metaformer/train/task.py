@@ -15,6 +15,7 @@ from metaformer.data.preprocess import Preprocess
 from metaformer.runs import Run, no_run, weights_of, write_text
 from metaformer.tasks.classification import Classification, Distillation, balanced_weights
 from metaformer.tasks.multilabel import Multilabel
+from metaformer.train.step import Task
 from metaformer.weights.create import create_published
 from metaformer.weights.hub import HUB, fetch_pretrained
 from metaformer.weights.peers import PREFIX, create_published_peer
@@ -111,7 +112,7 @@ def open_teacher(
     return teacher, tuple(notes)
 
 
-def keep_teacher(run: Run, task: Classification | Multilabel) -> None:
+def keep_teacher(run: Run, task: Task) -> None:
     """Writes the sum of the teacher's weights into the run, where it has one.
 
     Raises ValueError where it is another than the one that the run began with.
