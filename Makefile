@@ -7,8 +7,8 @@ BIN    := .venv/bin
 # Four runtimes in one process with everything else were seen to end it: their tests have a process of their own.
 APART := tests/infer tests/export
 
-# An environment that the caller has activated must not leak into ours.
-unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+# An environment that the caller has activated must not leak into ours; without bytecode each process would compile torch anew.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test slow lint lock bench bench-gpu clean environment
 
