@@ -1,0 +1,173 @@
+"""One process, two, three: the same weights, the same evaluation; one run directory, one voice."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.many import CASES, run_cases, trained
+from tests.tiny import QUICK, one_core, pairs, same, write_fashion, write_several
+from torch import Tensor
+
+import metaformer
+from metaformer.core.ranks import ALONE
+from metaformer.runs import open_run
+
+ROOT = Path(__file__).parents[2]
+Done = list[dict[str, Any]]
+"""What each rank has in the end, by case."""
+
+
+def environment() -> dict[str, str]:
+    """A process's, that finds the tests and uses one thread."""
+    return os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Done]:
+    """Every case, done by one, two and three processes."""
+    out = tmp_path_factory.mktemp("many")
+    words = [str(out), write_fashion(out / "fashion"), write_several(out / "several", 60, 25)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "tests.many", *words],
+            env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for count in (2, 3)
+    ]  # fmt: skip
+    try:
+        with one_core():
+            alone = run_cases(out, *words[1:], ALONE)
+        for process in started:
+            said, _ = process.communicate(timeout=150)
+            assert process.returncode == 0, said
+    finally:
+        for process in started:
+            process.kill()
+    return {1: [alone]} | {n: [torch.load(out / f"{n}-{rank}.pt") for rank in range(n)] for n in (2, 3)}
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """‖Δw‖ / ‖w‖ over all floating-point tensors."""
+    pairs = [(one[key].double(), other[key].double()) for key in one if one[key].is_floating_point()]
+    apart, whole = (
+        math.sqrt(sum(float(x.square().sum()) for x in xs)) for xs in ([a - b for a, b in pairs], [a for a, _ in pairs])
+    )
+    return apart / whole
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("case", [*CASES, "several labels"])
+def test_weights_do_not_depend_on_the_number_of_processes(done: dict[int, Done], case: str, count: int) -> None:
+    (alone,) = done[1]
+    far = distance(alone[case]["weights"], done[count][0][case]["weights"])
+    print(f"{case}, {count} processes: {far:.1e}")
+    assert far <= 1e-5
+    for ours, theirs in zip(alone[case]["metrics"], done[count][0][case]["metrics"], strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", [*CASES, "several labels", "random"])
+def test_all_ranks_have_the_same_weights(done: dict[int, Done], case: str) -> None:
+    for ranks in (done[2], done[3]):
+        for other in ranks[1:]:
+            assert same(ranks[0][case]["weights"], other[case]["weights"])
+            assert same(ranks[0][case]["average"], other[case]["average"])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("what", ["evaluated", "several evaluated"])
+def test_an_evaluation_is_the_same_to_the_bit(done: dict[int, Done], what: str, count: int) -> None:
+    (alone,) = done[1]
+    for rank in done[count]:
+        assert torch.equal(rank[what]["logits"], alone[what]["logits"])
+        assert torch.equal(rank[what]["labels"], alone[what]["labels"])
+        assert rank[what]["summary"] == alone[what]["summary"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[int, Done], count: int) -> None:
+    assert len({tuple(rank["random"]["random"].tolist()) for rank in done[count]}) == count
+    (alone,) = done[1]
+    first, last = alone["random"]["metrics"][0], alone["random"]["metrics"][-1]
+    fall = first["train_loss"] - last["train_loss"]
+    theirs = done[count][0]["random"]["metrics"]
+    assert distance(alone["random"]["weights"], done[count][0]["random"]["weights"]) > 1e-4  # other branches were dropped
+    assert theirs[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.3 * fall)
+    assert theirs[-1]["val_loss"] == pytest.approx(last["val_loss"], rel=0.3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Done], count: int) -> None:
+    for rank in done[count]:
+        assert same(rank["random, gone on"]["weights"], rank["random"]["weights"])
+        assert rank["random, gone on"]["metrics"] == rank["random"]["metrics"]
+
+
+@pytest.mark.usefixtures("thread")
+def test_another_number_of_processes_takes_over_at_an_epochs_end_only(done: dict[int, Done]) -> None:
+    middle, end = done[2][0]["left"]
+    with pytest.raises(ValueError, match=r"saved in the middle of an epoch by 2 processes.*devices=2"):
+        metaformer.train(middle, quiet=True)
+    assert not open_run(middle).finished
+    assert metaformer.train(end, quiet=True).finished
+    _, alone_end = done[3][0]["left"]
+    assert len(open_run(alone_end).metrics) == 2
+
+
+def command(*words: str, cwd: Path, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+    """`metaformer WORDS` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "metaformer", *words],
+        env=environment(), cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+
+
+def test_devices_starts_processes_of_which_one_speaks_and_writes(fashion: str, here: Path) -> None:
+    words = ["train", "caformer_t6", f"data={fashion}", "name=two", *pairs(QUICK | {"epochs": 1, "device": "cpu"})]
+    ended = command(*words, "devices=2", cwd=here)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Everything is in runs/two") == 1
+    assert ended.stdout.count("on cpu in 2 processes") == 1
+    log = (here / "runs/two/log.txt").read_text()
+    assert log.count("best top-1") == 1
+    assert {path.name for path in (here / "runs").iterdir()} == {"two"}
+    assert (here / "runs/two/report.html").exists()
+    again = command(*words, "devices=2", cwd=here)
+    assert again.returncode == 2
+    assert again.stderr.count("runs/two exists: choose another name=") == 1
+    assert "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("devices=none", "devices=none is not a whole number from 1 to 1024"),
+        ("devices=0", "devices=0 is not a whole number from 1 to 1024"),
+        ("epochs=no", "epochs=no is not a whole number"),
+    ],
+)
+def test_what_is_mistyped_starts_nothing(here: Path, word: str, sentence: str) -> None:
+    from tests.tiny import command as inside
+
+    code, out, err = inside("train", "caformer_t6", "devices=2" if "devices" not in word else "epochs=1", word)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_python_says_how_to_start_several(fashion: str) -> None:
+    with pytest.raises(ValueError, match=r"devices=2 is for the command: metaformer train; start a script with torchrun"):
+        metaformer.train("caformer_t6", data=fashion, devices=2)
+
+
+def test_other_verbs_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tiny import command as inside
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert inside("models")[0] == 2
+    assert "metaformer models is done by one process: start it without torchrun" in inside("models")[2]
+    assert "torchrun has started these: leave it out" in inside("train", "caformer_t6", "devices=2")[2]
