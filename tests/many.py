@@ -1,6 +1,6 @@
 """What several processes do together, for tests: every rank does every case, and keeps what it has in the end.
 
-`torchrun -m tests.many OUT DATA SEVERAL` writes OUT/<count>-<rank>.pt; alone, `run_cases` does the same in this process.
+`torchrun -m tests.many WHICH OUT DATA SEVERAL` writes OUT/<count>-<rank>.pt; alone, `WHICH[...]` is done by this process.
 """
 
 import os
@@ -60,6 +60,33 @@ def run_cases(out: Path, data: str, several: str, ranks: Ranks) -> dict[str, Any
     return done
 
 
+def run_slow_cases(out: Path, data: str, _: str, ranks: Ranks) -> dict[str, Any]:
+    """The same, of what takes its time: a compiler, workers, a teacher."""
+    root = out / f"{ranks.count}"
+    teacher = trained(root, data, UNEVEN, ranks)["path"]
+    learns = UNEVEN | {"teacher": teacher, "workers": 1, "crop": 0.5, "epochs": 2}
+    return {
+        "teacher": trained(root, data, learns, ranks),
+        "compiled": trained(root, data, UNEVEN | {"compile": True, "batch": 40}, ranks),
+        "half": trained(root, data, UNEVEN | {"precision": "bf16"}, ranks),
+    }
+
+
+def fail(out: Path, data: str, _: str, ranks: Ranks) -> dict[str, Any]:
+    """The last rank meets something that the others do not."""
+
+    def stumble() -> None:
+        raise ValueError("an image that nobody can read")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if ranks.rank == ranks.count - 1:
+            after_steps(patch, 2, stumble)
+        return trained(out, data, UNEVEN, ranks)
+
+
+WHICH = {"cases": run_cases, "slow": run_slow_cases, "fail": fail}
+
+
 def trained(root: Path, data: str, settings: dict[str, Any], ranks: Ranks, run: Run | None = None) -> dict[str, Any]:
     """Trains to the end, a `run` that was left too; the weights that this rank has in memory, and what the run says."""
     recipe, found = resolve(settings.get("model", "caformer_t6"), settings | {"data": data}, quiet=True)
@@ -112,10 +139,10 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 def main() -> None:
     """As torchrun starts it."""
-    out, data, several = sys.argv[1:]
+    which, out, data, several = sys.argv[1:]
     torch.set_num_threads(1)
     with together() as ranks:
-        done = run_cases(Path(out), data, several, ranks)
+        done = WHICH[which](Path(out), data, several, ranks)
         torch.save(done, Path(out) / f"{ranks.count}-{ranks.rank}.pt")
     with together() as ranks:  # as a second training in the same script does
         assert ranks.sum(1) == ranks.count

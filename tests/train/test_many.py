@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.many import CASES, distance, run_cases
+from tests.many import CASES, WHICH, distance
 from tests.tiny import QUICK, one_core, pairs, same, write_fashion, write_several
+from tests.tiny import command as inside
 
 import metaformer
 from metaformer.core.ranks import ALONE
 from metaformer.runs import open_run
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 Done = list[dict[str, Any]]
 """What each rank has in the end, by case."""
 
@@ -25,29 +27,34 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
+def started(count: int, which: str, words: list[str]) -> subprocess.Popen[str]:
+    """So many processes that do some cases."""
+    return subprocess.Popen(
+        [*TORCHRUN, f"--nproc-per-node={count}", "-m", "tests.many", which, *words],
+        env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def all_done(which: str, out: Path, counts: tuple[int, ...]) -> dict[int, Done]:
+    """The cases, done by one process, and by so many."""
+    words = [str(out), write_fashion(out / "fashion"), write_several(out / "several", 60, 25)]
+    together = [started(count, which, words) for count in counts]
+    try:
+        with one_core():
+            alone = WHICH[which](out, *words[1:], ALONE)
+        for processes in together:
+            said, _ = processes.communicate(timeout=150)
+            assert processes.returncode == 0, said
+    finally:
+        for processes in together:
+            processes.kill()
+    return {1: [alone]} | {n: [torch.load(out / f"{n}-{rank}.pt") for rank in range(n)] for n in counts}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Done]:
     """Every case, done by one, two and three processes."""
-    out = tmp_path_factory.mktemp("many")
-    words = [str(out), write_fashion(out / "fashion"), write_several(out / "several", 60, 25)]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    started = [
-        subprocess.Popen(
-            [*torchrun, f"--nproc-per-node={count}", "-m", "tests.many", *words],
-            env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for count in (2, 3)
-    ]  # fmt: skip
-    try:
-        with one_core():
-            alone = run_cases(out, *words[1:], ALONE)
-        for process in started:
-            said, _ = process.communicate(timeout=150)
-            assert process.returncode == 0, said
-    finally:
-        for process in started:
-            process.kill()
-    return {1: [alone]} | {n: [torch.load(out / f"{n}-{rank}.pt") for rank in range(n)] for n in (2, 3)}
+    return all_done("cases", tmp_path_factory.mktemp("many"), (2, 3))
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -107,6 +114,28 @@ def test_another_number_of_processes_takes_over_at_an_epochs_end_only(done: dict
     assert len(open_run(alone_end).metrics) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # workers are forked from a process with threads
+def test_a_compiler_workers_and_a_teacher_change_nothing(tmp_path: Path) -> None:
+    found = all_done("slow", tmp_path, (2,))
+    (alone,) = found[1]
+    for case, most in {"teacher": 1e-5, "compiled": 1e-5, "half": 3e-2}.items():
+        assert distance(alone[case]["weights"], found[2][0][case]["weights"]) <= most, case
+        assert same(found[2][0][case]["weights"], found[2][1][case]["weights"]), case
+
+
+@pytest.mark.slow
+def test_where_one_fails_all_end_and_it_says_why(tmp_path: Path) -> None:
+    processes = started(2, "fail", [str(tmp_path), write_fashion(tmp_path / "fashion"), ""])
+    try:
+        said, _ = processes.communicate(timeout=60)
+    finally:
+        processes.kill()
+    assert processes.returncode != 0
+    assert said.count("ValueError: an image that nobody can read") == 1
+    assert not list(tmp_path.glob("*.pt"))
+
+
 def command(*words: str, cwd: Path, seconds: float = 100) -> subprocess.CompletedProcess[str]:
     """`metaformer WORDS` in a process of its own."""
     return subprocess.run(
@@ -140,8 +169,6 @@ def test_devices_starts_processes_of_which_one_speaks_and_writes(fashion: str, h
     ],
 )
 def test_what_is_mistyped_starts_nothing(here: Path, word: str, sentence: str) -> None:
-    from tests.tiny import command as inside
-
     code, out, err = inside("train", "caformer_t6", "devices=2" if "devices" not in word else "epochs=1", word)
     assert (code, out) == (2, "")
     assert sentence in err
@@ -153,8 +180,6 @@ def test_python_says_how_to_start_several(fashion: str) -> None:
 
 
 def test_other_verbs_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny import command as inside
-
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert inside("models")[0] == 2
     assert "metaformer models is done by one process: start it without torchrun" in inside("models")[2]
