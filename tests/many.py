@@ -14,6 +14,7 @@ import torch
 from tests.tiny import QUICK, after_steps, timeless
 from torch import Tensor
 
+from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import Ranks, together
 from metaformer.data.loader import Loader
 from metaformer.data.preprocess import Preprocess
@@ -69,7 +70,20 @@ def run_slow_cases(out: Path, data: str, _: str, ranks: Ranks) -> dict[str, Any]
         "teacher": trained(root, data, learns, ranks),
         "compiled": trained(root, data, UNEVEN | {"compile": True, "batch": 40}, ranks),
         "half": trained(root, data, UNEVEN | {"precision": "bf16"}, ranks),
+        "of one's own": trained(root, data, {k: v for k, v in UNEVEN.items() if k not in BUILT}, ranks, own=_own_model()),
     }
+
+
+BUILT = ("changes", "drop_path")
+
+
+def _own_model() -> MetaFormer:
+    """One that has a parameter that nothing depends on."""
+    torch.manual_seed(0)
+    config = {"dims": (16, 16, 32, 32), "depths": (1, 1, 1, 1), "num_classes": 10, "in_chans": 1}
+    model = create_model("poolformer_s12", **config)
+    model.register_parameter("extra", torch.nn.Parameter(torch.ones(3)))
+    return model
 
 
 def fail(out: Path, data: str, _: str, ranks: Ranks) -> dict[str, Any]:
@@ -87,10 +101,12 @@ def fail(out: Path, data: str, _: str, ranks: Ranks) -> dict[str, Any]:
 WHICH = {"cases": run_cases, "slow": run_slow_cases, "fail": fail}
 
 
-def trained(root: Path, data: str, settings: dict[str, Any], ranks: Ranks, run: Run | None = None) -> dict[str, Any]:
+def trained(
+    root: Path, data: str, settings: dict[str, Any], ranks: Ranks, run: Run | None = None, own: MetaFormer | None = None
+) -> dict[str, Any]:
     """Trains to the end, a `run` that was left too; the weights that this rank has in memory, and what the run says."""
-    recipe, found = resolve(settings.get("model", "caformer_t6"), settings | {"data": data}, quiet=True)
-    fit = prepare(recipe, found, None, run, ranks=ranks)
+    recipe, found = resolve(own or settings.get("model", "caformer_t6"), settings | {"data": data}, quiet=True)
+    fit = prepare(recipe, found, own, run, ranks=ranks)
     if run is None:
         run = ranks.told(create_run(fit.recipe, root, None) if ranks.first else None)
     assert run is not None

@@ -145,9 +145,18 @@ def _check_same(data: Data, ranks: Ranks) -> None:
 
 def _joined(fit: Fit) -> nn.Module:
     """The model as a part of all ranks': they share gradients, and the statistics of batch norms."""
+    unused = _leaves_out(fit)
     share_statistics(fit.state.model)
     gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
-    return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False)
+    return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def _leaves_out(fit: Fit) -> bool:
+    """Whether a parameter that learns has no part in the model's answer, so that nobody must wait for its gradient."""
+    model, side = training_mode(deepcopy(fit.state.model), fit.recipe), fit.recipe.start_size or fit.train.preprocess.size
+    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []):
+        model(torch.zeros(2, len(fit.train.preprocess.mean), side, side, device=fit.train.device)).sum().backward()
+    return any(p.grad is None for p in model.parameters() if p.requires_grad)
 
 
 def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...]]:
