@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -30,7 +30,7 @@ class _Total(torch.autograd.Function):
 def _total(x: Tensor) -> Tensor:
     if not dist.is_initialized():  # a model that its owner has back
         return x
-    return _Total.apply(x)  # pyrefly: ignore[bad-return]
+    return cast(Tensor, _Total.apply(x))
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
