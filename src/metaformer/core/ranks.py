@@ -67,8 +67,7 @@ class Ranks:
 
     def wait(self) -> None:
         """Until all have come here."""
-        if self.count > 1:
-            dist.barrier()
+        self.sum(0)  # a barrier would be the GPUs'
 
 
 ALONE = Ranks()
