@@ -51,58 +51,63 @@ def all_done(which: str, out: Path, counts: tuple[int, ...]) -> dict[int, Done]:
     return {1: [alone]} | {n: [torch.load(out / f"{n}-{rank}.pt") for rank in range(n)] for n in counts}
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Done]:
-    """Every case, done by one, two and three processes."""
-    return all_done("cases", tmp_path_factory.mktemp("many"), (2, 3))
+@pytest.fixture(scope="module", params=["few", pytest.param("cases", marks=pytest.mark.slow)])
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Done]:
+    """A few cases, done by one process and two; or every case, by three too."""
+    return all_done(request.param, tmp_path_factory.mktemp("many"), (2,) if request.param == "few" else (2, 3))
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("case", [*CASES, "several labels"])
-def test_weights_do_not_depend_on_the_number_of_processes(done: dict[int, Done], case: str, count: int) -> None:
-    (alone,) = done[1]
-    assert distance(alone[case]["weights"], done[count][0][case]["weights"]) <= 1e-5
-    for ours, theirs in zip(alone[case]["metrics"], done[count][0][case]["metrics"], strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-3)
+def several(done: dict[int, Done]) -> list[tuple[dict[str, Any], Done]]:
+    """What one process has, and what the ranks of each number of them have."""
+    return [(done[1][0], ranks) for count, ranks in done.items() if count > 1]
 
 
-@pytest.mark.parametrize("case", [*CASES, "several labels", "random", "hours"])
-def test_all_ranks_have_the_same_weights(done: dict[int, Done], case: str) -> None:
-    for ranks in (done[2], done[3]):
+def test_weights_do_not_depend_on_the_number_of_processes(done: dict[int, Done]) -> None:
+    for alone, ranks in several(done):
+        cases = alone.keys() & {*CASES, "several labels"}
+        assert "plain in parts" in cases
+        for case in cases:
+            off = distance(alone[case]["weights"], ranks[0][case]["weights"])
+            assert off <= 1e-5, f"{case}, {len(ranks)} processes"
+            for ours, theirs in zip(alone[case]["metrics"], ranks[0][case]["metrics"], strict=True):
+                assert theirs == pytest.approx(ours, rel=1e-3)
+
+
+def test_all_ranks_have_the_same_weights(done: dict[int, Done]) -> None:
+    for alone, ranks in several(done):
         for other in ranks[1:]:
-            assert same(ranks[0][case]["weights"], other[case]["weights"])
-            assert same(ranks[0][case]["average"], other[case]["average"])
+            for case in alone.keys() & {*CASES, "several labels", "random", "hours"}:
+                assert same(ranks[0][case]["weights"], other[case]["weights"]), case
+                assert same(ranks[0][case]["average"], other[case]["average"]), case
 
 
-@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("what", ["evaluated", "several evaluated"])
-def test_an_evaluation_is_the_same_to_the_bit(done: dict[int, Done], what: str, count: int) -> None:
-    (alone,) = done[1]
-    for rank in done[count]:
-        assert torch.equal(rank[what]["logits"], alone[what]["logits"])
-        assert torch.equal(rank[what]["labels"], alone[what]["labels"])
-        assert rank[what]["summary"] == alone[what]["summary"]
+def test_an_evaluation_is_the_same_to_the_bit(done: dict[int, Done], what: str) -> None:
+    for alone, ranks in several(done):
+        for rank in ranks:
+            assert torch.equal(rank[what]["logits"], alone[what]["logits"])
+            assert torch.equal(rank[what]["labels"], alone[what]["labels"])
+            assert rank[what]["summary"] == alone[what]["summary"]
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[int, Done], count: int) -> None:
-    assert len({tuple(rank["random"]["random"].tolist()) for rank in done[count]}) == count
-    (alone,) = done[1]
-    first, last = alone["random"]["metrics"][0], alone["random"]["metrics"][-1]
-    fall = first["train_loss"] - last["train_loss"]
-    theirs = done[count][0]["random"]["metrics"]
-    assert distance(alone["random"]["weights"], done[count][0]["random"]["weights"]) > 1e-4  # other branches were dropped
-    assert theirs[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.3 * fall)
-    assert theirs[-1]["val_loss"] == pytest.approx(last["val_loss"], rel=0.3)
+def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[int, Done]) -> None:
+    for alone, ranks in several(done):
+        assert len({tuple(rank["random"]["random"].tolist()) for rank in ranks}) == len(ranks)
+        first, last = alone["random"]["metrics"][0], alone["random"]["metrics"][-1]
+        fall = first["train_loss"] - last["train_loss"]
+        theirs = ranks[0]["random"]["metrics"]
+        assert distance(alone["random"]["weights"], ranks[0]["random"]["weights"]) > 1e-4  # other branches were dropped
+        assert theirs[-1]["train_loss"] == pytest.approx(last["train_loss"], abs=0.3 * fall)
+        assert theirs[-1]["val_loss"] == pytest.approx(last["val_loss"], rel=0.3)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Done], count: int) -> None:
-    for rank in done[count]:
+def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Done]) -> None:
+    for rank in (rank for ranks in done.values() for rank in ranks):
         assert same(rank["random, gone on"]["weights"], rank["random"]["weights"])
         assert rank["random, gone on"]["metrics"] == rank["random"]["metrics"]
 
 
+@pytest.mark.parametrize("done", [pytest.param("cases", marks=pytest.mark.slow)], indirect=True, scope="module")
 @pytest.mark.usefixtures("thread")
 def test_another_number_of_processes_takes_over_at_an_epochs_end_only(done: dict[int, Done]) -> None:
     middle, end = done[2][0]["left"]
@@ -143,6 +148,7 @@ def command(*words: str, cwd: Path, seconds: float = 100) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_devices_starts_processes_of_which_one_speaks_and_writes(fashion: str, here: Path) -> None:
     words = ["train", "caformer_t6", f"data={fashion}", "name=two", *pairs(QUICK | {"epochs": 1, "device": "cpu"})]
     ended = command(*words, "devices=2", cwd=here)

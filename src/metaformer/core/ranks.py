@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store
 
 T = TypeVar("T")
+TURNS = count()
+"""Numbers the times that these processes have joined: in torchrun's store the addresses of an earlier time are stale."""
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: one may be downloading, or reading a million names."""
 
@@ -94,7 +97,10 @@ def together() -> Iterator[Ranks]:
         return
     fresh = not dist.is_initialized()
     if fresh:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store = dist.PrefixStore(f"metaformer/{next(TURNS)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"]))
     try:
         yield ranks
