@@ -102,9 +102,11 @@ def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[in
 
 
 def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Done]) -> None:
-    for rank in (rank for ranks in done.values() for rank in ranks):
+    for rank in (*done[1], *done[2]):
         assert same(rank["random, gone on"]["weights"], rank["random"]["weights"])
         assert rank["random, gone on"]["metrics"] == rank["random"]["metrics"]
+    for rank in done.get(3, []):  # in what order three gradients are summed, DistributedDataParallel decides anew
+        assert distance(rank["random, gone on"]["weights"], rank["random"]["weights"]) <= 1e-5
 
 
 @pytest.mark.parametrize("done", [pytest.param("cases", marks=pytest.mark.slow)], indirect=True, scope="module")

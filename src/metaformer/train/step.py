@@ -49,8 +49,8 @@ def accumulate(
     count = int(ranks.sum(sum(task.count(batch) for batch in micro_batches)))
     total = torch.zeros((), device=device)
     for i, batch in enumerate(micro_batches):
-        together = isinstance(model, DistributedDataParallel) and i < len(micro_batches) - 1
-        with model.no_sync() if together else nullcontext():
+        early = i < len(micro_batches) - 1
+        with model.no_sync() if early and isinstance(model, DistributedDataParallel) else nullcontext():
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 loss = task.loss_sum(model, batch) if len(batch.labels) else _no_loss(model, batch.images)
             (loss * ranks.count / count).backward()  # the gradient of several ranks is the mean of theirs
