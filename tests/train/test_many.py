@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.many import CASES, WHICH, distance
 from tests.tiny import QUICK, one_core, pairs, same, write_fashion, write_several
 from tests.tiny import command as inside
+from torch.nn.parallel import DistributedDataParallel
 
 import metaformer
 from metaformer.core.ranks import ALONE
+from metaformer.data.batch import Batch
 from metaformer.runs import open_run
+from metaformer.tasks.classification import Classification
+from metaformer.train.step import accumulate
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -132,6 +137,25 @@ def test_workers_a_teacher_and_a_compiler_change_nothing(tmp_path: Path, which: 
     for case, most in bounds.items():
         assert distance(alone[case]["weights"], found[2][0][case]["weights"]) <= most, case
         assert same(found[2][0][case]["weights"], found[2][1][case]["weights"]), case
+
+
+def test_gradients_are_exchanged_once_a_step(tmp_path: Path) -> None:
+    exchanged = []
+
+    def exchange(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        exchanged.append(bucket.index())
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(torch.nn.Linear(4, 3))
+        model.register_comm_hook(None, exchange)
+        accumulate(model, Classification(("a", "b", "c")), [Batch(torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))] * 3)
+    finally:
+        dist.destroy_process_group()
+    assert exchanged == [0]
 
 
 @pytest.mark.slow
