@@ -39,7 +39,7 @@ lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the
 
 # What the Predictor would choose of ours, with timm's in every engine; who is left out so that two cores need 15 minutes is told.
 bench: environment  ## measure ours and timm's s models: bench/bench.md, .json, .csv, .png
-	@$(BIN)/metaformer bench --minutes 13 --leave-out 'ours torch*,ours compiled*,ours onnxruntime*,timm torch bf16'
+	@$(BIN)/metaformer bench --minutes 14 --leave-out 'ours torch*,ours compiled*,ours onnxruntime*,timm torch bf16'
 
 bench-gpu:  ## measure with the torch of PYTHON, without installing anything
 	@PYTHONPATH=src $(PYTHON) -m metaformer.lab.bench

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from metaformer.lab import worker
-from metaformer.lab.worker import Cell, Ready
+from metaformer.lab.worker import Cell, Ready, holding
 
 
 def steady(cell: Cell, *, seconds: float, jitter: float = 0.0, macs: int | None = None) -> Ready:
@@ -24,6 +24,17 @@ def steady(cell: Cell, *, seconds: float, jitter: float = 0.0, macs: int | None 
 def hungry(cell: Cell, *, mib: int) -> Ready:
     """A call takes so much memory, and gives it back."""
     return Ready(lambda: len(b"x" * (mib << 20)), cell.batch)
+
+
+def hoarding(cell: Cell, *, kept: int, packed: int, transient: int) -> Ready:
+    """Its first call takes `kept` MiB for good, of which `packed` are weights; each call takes and gives back some more."""
+    held: list[bytes] = []
+
+    def go() -> int:
+        held.extend([b"x" * (kept << 20)] * (not held))
+        return len(b"x" * (transient << 20))
+
+    return holding(Ready(go, cell.batch), packed << 20)
 
 
 def unbuildable(cell: Cell) -> Ready:

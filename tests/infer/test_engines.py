@@ -52,6 +52,22 @@ def test_threads_and_streams_are_openvino_s(graph: Any, threads: int, streams: i
     assert running(engine) == (threads, 1, "f32")
 
 
+@pytest.mark.parametrize(
+    ("precision", "count", "shape"),
+    [
+        ("fp32", 1, (1, 3, 112, 112, 1)),
+        ("fp32", 3, (1, 3, 112, 112, 2)),  # neither stream waits for the other's part
+        ("fp32", 16, (8, 3, 112, 112, 2)),
+        ("fp32", 40, (8, 3, 112, 112, 2)),
+        ("bf16", 40, (16, 3, 112, 112, 2)),
+    ],
+)
+def test_parts_are_of_the_size_that_is_fastest(graph: Any, precision: str, count: int, shape: tuple[int, ...]) -> None:
+    engine = OpenVinoEngine(graph, Options(threads=2, precision=precision))
+    assert len(engine(noise(count, 3, 112, 112))) == count
+    assert [*engine.queues] == [shape]
+
+
 def test_bf16_is_openvino_s(graph: Any) -> None:
     wanted, engine = OpenVinoEngine(graph, CPU)(noise(4, 3, 32, 32)), OpenVinoEngine(graph, Options(precision="bf16"))
     near_but_not_equal(engine(noise(4, 3, 32, 32)), wanted)

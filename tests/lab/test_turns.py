@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.contenders import cell, dying, hungry, sleeping, steady, tiring, unbuildable
+from tests.contenders import cell, dying, hoarding, hungry, sleeping, steady, tiring, unbuildable
 
 from metaformer.lab.contestants import Contestant
 from metaformer.lab.turns import LEAST, Turns, compete, ratio
@@ -69,6 +69,18 @@ def test_peak_memory_is_of_a_call(tmp_path: Path) -> None:
     finally:
         worker.close()
     assert [None if peak is None else round(peak / 2**20) for peak in peaks] == pytest.approx([64, 64], abs=2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell")
+def test_what_a_first_call_leaves_held_is_a_call_s_memory_too(tmp_path: Path) -> None:
+    worker = Worker(partial(hoarding, kept=64, packed=16, transient=32), cell(tmp_path), tmp_path / "log.txt")
+    try:
+        worker.built(60.0)
+        peak = worker.peak(60.0)
+    finally:
+        worker.close()
+    assert peak is not None
+    assert round(peak / 2**20) == pytest.approx(64 - 16 + 32, abs=2)
 
 
 def test_an_answer_that_does_not_come_is_a_failure(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from metaformer.infer.choose import open_engine
 from metaformer.infer.convert import pipeline, to_openvino, write_ir
 from metaformer.infer.engines import Engine, OpenVinoEngine, Options, TorchEngine, compile_frozen, need, openvino_core
 from metaformer.infer.sensitivity import all_quantized
-from metaformer.lab.worker import Cell, Maker, Ready, timed
+from metaformer.lab.worker import Cell, Maker, Ready, holding, timed
 from metaformer.weights.catalogue import MEAN, STD
 from metaformer.weights.create import create_model
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig
@@ -108,6 +108,8 @@ def ours(cell: Cell, *, name: str, engine: str, precision: str) -> Ready:
     elif cell.device == "cpu":
         less = max(32, cell.size // 2)
         run(np.ascontiguousarray(pixels[:1, :, :less, :less]))  # a runtime packs its weights at the first call: that is loading
+        itemsize = 1 if precision == "int8" else DTYPES[precision].itemsize
+        return holding(ready, parameters * itemsize if engine == "openvino" else 0)
     return ready
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -57,6 +57,8 @@ class Ready:
     device: str = "cpu"
     loaded: int = 0
     """Bytes of the parameters, where it runs on a GPU."""
+    kept: int = 0
+    """Bytes, elsewhere, that it took at its first call of this size and holds on to: they count as such a call's."""
 
 
 Maker = Callable[[Cell], Ready]
@@ -174,12 +176,17 @@ def peak(ready: Ready) -> int | None:
     """
     if ready.device == "cuda":
         return _peak_cuda(ready)
-    gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # what building left behind is no room to work in
-    before = _reset_peak()
+    before = _resident()
     ready.go()
-    return None if before is None else max(0, _status("VmHWM") - before)
+    return None if before is None else max(0, _status("VmHWM") - before) + ready.kept
+
+
+def holding(ready: Ready, packed: int) -> Ready:
+    """The same after a call, with what that left held, but for the `packed` bytes of weights that are packed for each size."""
+    before = _resident()
+    ready.go()
+    after = _resident()
+    return ready if before is None or after is None else replace(ready, kept=max(0, after - before - packed))
 
 
 def _peak_cuda(ready: Ready) -> int:
@@ -194,8 +201,11 @@ def _peak_cuda(ready: Ready) -> int:
     return torch.cuda.max_memory_reserved() - ready.loaded
 
 
-def _reset_peak() -> int | None:
-    """Resident bytes now; from here on the system looks for their maximum anew."""
+def _resident() -> int | None:
+    """Resident bytes now, without what was freed; from here on the system looks for their maximum anew."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # what building left behind is no room to work in
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return _status("VmRSS")
