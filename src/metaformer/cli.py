@@ -42,9 +42,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _top(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
 ) -> None:
     """MetaFormer: any token mixer in one general block. Train it, judge it, use it."""
+    from metaformer.train.launch import check_alone
+
+    check_alone(context.invoked_subcommand)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -52,12 +56,13 @@ def train(
     model: Annotated[str, typer.Argument(help="A model's name, timm:NAME, an unfinished run to go on with, or a recipe.json.")],
     settings: Pairs = None,
 ) -> None:
-    """Train MODEL: metaformer train caformer_t6 data=digits epochs=5 name=mine"""
-    from metaformer.config import parse
-    from metaformer.lab.jobs import train as job
+    """Train MODEL: metaformer train caformer_t6 data=digits epochs=5 name=mine; devices=N: in N processes here."""
+    from metaformer.lab.jobs import train_command
+    from metaformer.lab.tables import folder_text
 
-    run = job(model, **parse(settings or [], ("name", "root")))
-    _say_where(run.path)
+    path = train_command(model, settings or [])
+    if path is not None:
+        print(folder_text(path))
 
 
 @app.command(name="lr", context_settings={"ignore_unknown_options": True})
@@ -360,15 +365,6 @@ def doctor() -> None:
 def demo(root: Annotated[str, typer.Option(help="Where run directories go.")] = "runs") -> None:
     """Train caformer_t6 on real digits, judge it, predict a few images; a minute or two."""
     from metaformer.lab.demo import demo as show
+    from metaformer.lab.tables import folder_text
 
-    _say_where(show(Path(root), print).path)
-
-
-def _say_where(path: Path) -> None:
-    from metaformer.runs import FILES
-
-    print(f"\nEverything is in {path}:")
-    for name, what in FILES.items():
-        if (path / name).exists():
-            print(f"  {name:18s} {what}")
-    print(f"Next: metaformer predict {path} IMAGE...")
+    print(folder_text(show(Path(root), print).path))

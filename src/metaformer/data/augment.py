@@ -151,12 +151,17 @@ class Augment:
                     break
         return images
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return bool(self.mixup or self.cutmix)
+
     def mixed(self, batch: Batch, epoch: int, step: int) -> Batch:
         """Mixup (arXiv 1710.09412) or CutMix (1905.04899) with the reversed batch, one draw for all, as timm does.
 
         Where both are wanted each has its turn with probability 0.5.
         """
-        if not (self.mixup or self.cutmix):
+        if not self.mixes:
             return batch
         draw = np.random.default_rng(number(self.seed, epoch, step, "mix"))
         cut = self.cutmix > 0 and (self.mixup == 0 or draw.random() < 0.5)

@@ -20,10 +20,12 @@ class Batch:
     share: float = 1.0
     samples: Tensor | None = None
     """(B,) on the processor: the images' numbers in their split, where somebody may ask."""
+    cuts: tuple[int, ...] | None = None
+    """Sizes of the micro-batches, some perhaps 0, where several processes share each of them."""
 
     def parts(self, count: int) -> "list[Batch]":
-        """The batch cut into at most `count` micro-batches."""
-        size = -(-len(self.labels) // count)
+        """The batch cut into at most `count` micro-batches, or as `cuts` says."""
+        size = -(-len(self.labels) // count) if self.cuts is None else list(self.cuts)
         cut = zip(self.images.split(size), self.labels.split(size), strict=True)
         partners = self.partners.split(size) if self.partners is not None else None
         return [Batch(x, y, None if partners is None else partners[i], self.share) for i, (x, y) in enumerate(cut)]

@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch, generator
 from metaformer.data.preprocess import Preprocess, resize
+from metaformer.data.share import cuts, places
 from metaformer.data.splits import Encoded, Images
 
 Key = tuple[int, int, int]
@@ -31,7 +33,7 @@ class Feed(Dataset[Any]):
 
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor, dict[int, str]]:
         """Pixels (B, C, size, size), numbers of samples and draws (B, 2), and why samples missing from them cannot be read."""
-        if isinstance(self.split, Images) and self.view is None:
+        if keys and isinstance(self.split, Images) and self.view is None:
             index = torch.tensor([key[1:] for key in keys])
             return self.preprocess.fitted(self.split.pixels[index[:, 0]]), index, {}
         pixels: list[Tensor] = []
@@ -72,6 +74,9 @@ class Loader:
 
     Of more images than are decoded beforehand some may turn out to be damaged: they are left out of their batch, which may
     then be empty, and kept in `damaged`. More than 1 % of the split raise ValueError; so does any where they come in order.
+
+    Of several `ranks` each has its part of every batch, cut for as many micro-batches as `accumulate` says; where the images
+    come in order, every so many a batch, whole: what a model answers may depend on how many it is asked about at once.
     """
 
     def __init__(
@@ -85,9 +90,11 @@ class Loader:
         view: View | None = None,
         augment: Augment | None = None,
         balanced: bool = False,
+        ranks: Ranks = ALONE,
+        accumulate: int = 1,
     ) -> None:
         self.split, self.batch, self.preprocess, self.device, self.augment = split, batch, preprocess, device, augment
-        self.balanced = balanced
+        self.balanced, self.ranks, self.accumulate = balanced, ranks, accumulate
         self.order = Order()
         self.damaged: dict[int, str] = {}
         self.loader: DataLoader[Any] = DataLoader(
@@ -108,8 +115,11 @@ class Loader:
 
         Images are resized to `side` pixels where it is given, after they were moved and before they are erased and mixed.
         """
-        for step, (pixels, index) in enumerate(self._read(epoch, start), start):
-            yield self._ready(pixels, index, epoch, step, side or self.preprocess.size)
+        for done, (pixels, index) in enumerate(self._read(epoch, start)):
+            batch = self._ready(pixels, index, epoch, start + done, side or self.preprocess.size)
+            if self.augment is not None and self.ranks.count > 1:
+                batch = replace(batch, cuts=self._cuts(start + done, self.order.batches[done], set(index[:, 1].tolist())))
+            yield batch
 
     def pixels(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The same batches as they are read, not on the device yet: bytes (B, C, size, size) and sample numbers (B,)."""
@@ -120,11 +130,26 @@ class Loader:
         """Bytes (B, C, size, size), and the numbers of samples and of draws (B, 2)."""
         samples, draws = self._drawn(epoch)
         keys = [(epoch, sample, draw) for sample, draw in zip(samples.tolist(), draws.tolist(), strict=True)]
-        self.order.batches = tuple(keys[at : at + self.batch] for at in range(start * self.batch, len(keys), self.batch))
+        batches = [keys[at : at + self.batch] for at in range(start * self.batch, len(keys), self.batch)]
+        if self.augment is None:
+            batches = batches[self.ranks.rank :: self.ranks.count]
+        elif self.ranks.count > 1:
+            batches = [[batch[place] for place in self._places(len(batch))] for batch in batches]
+        self.order.batches = tuple(batches)
         for pixels, index, damaged in self.loader:
             if damaged:
                 self._note(damaged)
             yield pixels, index
+
+    def _cuts(self, step: int, keys: list[Key], read: set[int]) -> tuple[int, ...]:
+        """How many images of each micro-batch this rank has of a step's `keys`, of which the draws in `read` could be read."""
+        batch = min(self.batch, len(self.split) - step * self.batch)
+        mine = [place for place, key in zip(self._places(batch), keys, strict=True) if key[2] in read]
+        return cuts(batch, mine, self.accumulate)
+
+    def _places(self, batch: int) -> list[int]:
+        """This rank's places in a batch of so many."""
+        return places(batch, self.ranks, pairs=self.augment is not None and self.augment.mixes)
 
     def _drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
         """The samples of an epoch in their order, and the number of each draw, no two the same."""
@@ -171,9 +196,12 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def default_workers(split: Images | Encoded, view: View | None, device: torch.device) -> int:
-    """None where reading costs nothing; else as many as there are cores, or half as many where the cores also train."""
+def default_workers(split: Images | Encoded, view: View | None, device: torch.device, *, near: int = 1) -> int:
+    """None where reading costs nothing; else as many as there are cores, or half as many where the cores also train.
+
+    Of `near` processes that train on this machine, each has its part of that.
+    """
     if isinstance(split, Images) and view is None:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // near
     return max(1, min(8, cores // 2 if device.type == "cpu" else cores))

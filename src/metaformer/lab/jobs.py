@@ -4,14 +4,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from metaformer.config import Recipe, read_json, revise
+from metaformer.config import Recipe, parse, read_json, revise
 from metaformer.core.model import MetaFormer
+from metaformer.core.ranks import Ranks, speaks, together
 from metaformer.data.dataset import Data
 from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run, open_run
 from metaformer.train.display import Watch, say
+from metaformer.train.launch import launched
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model, fill
@@ -33,7 +35,35 @@ def train(
     run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
     has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
     FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, with all work saved.
+
+    Started by torchrun, all processes train one run together, and the first one writes it (docs/many.md).
     """
+    if "devices" in settings:
+        raise ValueError(f"devices={settings['devices']} is for the command: metaformer train; start a script with torchrun")
+    with together() as ranks:
+        return _train(model, settings, ranks, name=name, root=root, resume=resume, quiet=quiet or not ranks.first)
+
+
+def train_command(model: str, pairs: list[str]) -> Path | None:
+    """`metaformer train MODEL KEY=VALUE...`: the run's directory, or None where another process tells it."""
+    settings = parse(pairs, ("name", "root", "devices"))
+    if launched(["train", model, *pairs]):
+        return None
+    settings.pop("devices", None)
+    path = train(model, **settings).path
+    return path if speaks() else None
+
+
+def _train(
+    model: str | Path | Model,
+    settings: dict[str, Any],
+    ranks: Ranks,
+    *,
+    name: str | None,
+    root: str | Path,
+    resume: str | Path | None,
+    quiet: bool,
+) -> Run:
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
@@ -45,12 +75,13 @@ def train(
             report_finished(run, quiet=quiet)
         else:
             data = _opened(run.recipe, run.path / "split.csv", quiet=quiet)
-            go_on(run, data, own, quiet=quiet)
+            go_on(run, data, own, quiet=quiet, ranks=ranks)
     else:
         recipe, data = resolve(model, settings, quiet=quiet)
-        run = start(recipe, data, own, name=name, root=root, quiet=quiet)
+        run = start(recipe, data, own, name=name, root=root, quiet=quiet, ranks=ranks)
     try:
-        report(run, own, data)
+        if ranks.first:
+            report(run, own, data)
     except KeyboardInterrupt:
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise

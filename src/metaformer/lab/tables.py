@@ -14,7 +14,7 @@ from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
 from metaformer.recipes import ROWS, SMALL, Row, no_recipe
-from metaformer.runs import SCORES, is_run, open_run, score_of
+from metaformer.runs import FILES, SCORES, is_run, open_run, score_of
 from metaformer.weights.catalogue import Published, list_weights
 from metaformer.weights.verify import Verified
 from metaformer.zoo import TOP1, ZOO, list_models
@@ -147,6 +147,12 @@ def run_table(root: str | Path = "runs") -> Rows:
         best = _best(metrics) if metrics else "–"
         rows.append((str(folder), recipe.model, recipe.data, f"{len(metrics)}/{epochs}", best))
     return rows
+
+
+def folder_text(folder: Path) -> str:
+    """What there is in a run's directory, and what can be done with it."""
+    lines = [f"  {name:18s} {what}" for name, what in FILES.items() if (folder / name).exists()]
+    return "\n".join(["", f"Everything is in {folder}:", *lines, f"Next: metaformer predict {folder} IMAGE..."])
 
 
 def _best(metrics: list[dict[str, Any]]) -> str:

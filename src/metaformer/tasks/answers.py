@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from metaformer.core.ranks import ALONE, Ranks
+
 
 class Labelled(Protocol):
     """A batch: images (B, C, H, W) as the model wants them, and labels; of mixed images also the partners' labels.
@@ -25,8 +27,11 @@ class Labelled(Protocol):
         ...
 
 
-def answers(model: nn.Module, batches: Iterable[Labelled]) -> tuple[Tensor, Tensor]:
-    """Logits and labels of every image, in order. The model is left in the mode in which it came."""
+def answers(model: nn.Module, batches: Iterable[Labelled], ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
+    """Logits and labels of every image, in order. The model is left in the mode in which it came.
+
+    Of several ranks the first asks about the first batch, the second about the second, and so on; each learns all answers.
+    """
     training = model.training
     model.eval()
     logits: list[Tensor] = []
@@ -36,4 +41,10 @@ def answers(model: nn.Module, batches: Iterable[Labelled]) -> tuple[Tensor, Tens
             logits.append(model(batch.images).float().cpu())
             labels.append(batch.labels.cpu())
     model.train(training)
-    return torch.cat(logits), torch.cat(labels)
+    return torch.cat(in_turn(logits, ranks)), torch.cat(in_turn(labels, ranks))
+
+
+def in_turn(own: list[Tensor], ranks: Ranks) -> list[Tensor]:
+    """What all ranks have, in order, where they took turns."""
+    everyone = ranks.gathered(own)
+    return [everyone[i % ranks.count][i // ranks.count] for i in range(sum(map(len, everyone)))]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaformer.core.ranks import ALONE, Ranks
 from metaformer.tasks import metrics
 from metaformer.tasks.answers import Labelled, answers
 from metaformer.tasks.labels import decode_labels
@@ -53,9 +54,9 @@ class Classification:
         """For each image the most probable classes with their probabilities, best first."""
         return decode_labels(logits.detach().float().cpu().numpy(), self.classes, most)
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "Evaluation":
+    def evaluate(self, model: nn.Module, batches: Iterable[Labelled], ranks: Ranks = ALONE) -> "Evaluation":
         """The model's answers to every image beside the right ones. It is left in the mode in which it came."""
-        return Evaluation(*answers(model, batches), self.classes)
+        return Evaluation(*answers(model, batches, ranks), self.classes)
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaformer.core.ranks import ALONE, Ranks
 from metaformer.tasks import metrics
 from metaformer.tasks.answers import Labelled, answers
 from metaformer.tasks.labels import THRESHOLD, decode_several
@@ -48,9 +49,9 @@ class Multilabel:
         """For each image all labels over 0.5 with their probabilities, best first; the most probable one if none is."""
         return decode_several(logits.detach().float().cpu().numpy(), self.classes)
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Labelled]) -> "MultilabelEvaluation":
+    def evaluate(self, model: nn.Module, batches: Iterable[Labelled], ranks: Ranks = ALONE) -> "MultilabelEvaluation":
         """The model's answers to every image beside the right ones. It is left in the mode in which it came."""
-        return MultilabelEvaluation(*answers(model, batches), self.classes)
+        return MultilabelEvaluation(*answers(model, batches, ranks), self.classes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from metaformer.core.lora import is_updated
+from metaformer.core.ranks import ALONE, Ranks
+from metaformer.data.batch import number
 from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
 from metaformer.weights.files import read_file
@@ -66,10 +68,13 @@ class State:
     average: Average[Model] | None = None
     scaler: torch.amp.GradScaler | None = None
     """Of losses in half precision."""
+    ranks: Ranks = ALONE
+    """The processes that learn it together."""
 
 
 def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> None:
-    """Writes `last/`, which is the old one or the new one at every moment."""
+    """Writes `last/`, which is the old one or the new one at every moment. Of several ranks the first one writes."""
+    random, *others = state.ranks.gathered(_random(state))
 
     def write(folder: Path) -> None:
         where = {"epoch": progress.epoch, "step": progress.step}
@@ -81,19 +86,28 @@ def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> N
             "scaler": None if state.scaler is None else state.scaler.state_dict(),
             "apart": state.model.state_dict() if is_updated(state.model) else None,  # weights and their low-rank updates
             "progress": asdict(progress),
-            "random": _random(state),
+            "random": random,
+            "others": others,
         }
         torch.save(kept, folder / "training.pt")
 
-    replace_folder(run.path / "last", write)
+    if state.ranks.first:
+        replace_folder(run.path / "last", write)
+    state.ranks.wait()
 
 
 def restore(run: Run, state: State) -> Progress:
-    """Fills what learns and the random generators from `last/`; a fresh start if nothing was saved yet."""
+    """Fills what learns and the random generators from `last/`; a fresh start if nothing was saved yet.
+
+    Raises ValueError where other processes than now were in the middle of an epoch.
+    """
     if not run.last.is_dir():
+        if not state.ranks.first:
+            torch.manual_seed(number(torch.initial_seed(), 0, "rank", state.ranks.rank))
         return Progress()
     kept = read_file(run.last / "training.pt")
     _check_same_learns(run, kept, state)
+    random = _random_of(run, kept, state.ranks)
     if kept.get("apart") is None:
         fill(state.model, run.last)
     else:
@@ -103,12 +117,12 @@ def restore(run: Run, state: State) -> Progress:
         state.average.model.load_state_dict(kept["average"])
     if state.scaler is not None:
         state.scaler.load_state_dict(kept["scaler"])
-    torch.set_rng_state(kept["random"]["cpu"])
+    torch.set_rng_state(random["cpu"])
     device = _device(state)
-    if device.type == "cuda" and "cuda" in kept["random"]:
-        torch.cuda.set_rng_state(kept["random"]["cuda"], device)
-    if device.type == "mps" and "mps" in kept["random"]:
-        torch.mps.set_rng_state(kept["random"]["mps"])
+    if device.type == "cuda" and "cuda" in random:
+        torch.cuda.set_rng_state(random["cuda"], device)
+    if device.type == "mps" and "mps" in random:
+        torch.mps.set_rng_state(random["mps"])
     return Progress(**kept["progress"])
 
 
@@ -124,6 +138,21 @@ def _check_same_learns(run: Run, kept: dict[str, Any], state: State) -> None:
             f"{run.path} was begun by another version, in which learn={run.recipe.learn} let other parameters learn: it cannot "
             f"go on; to begin again: metaformer train {run.path}/recipe.json"
         )
+
+
+def _random_of(run: Run, kept: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
+    """The generators' states of this rank; at an epoch's end, where others may take over, new ones of a new rank."""
+    saved, progress = [kept["random"], *kept.get("others", [])], kept["progress"]
+    if len(saved) != ranks.count and progress["step"]:
+        raise ValueError(
+            f"{run.path} was saved in the middle of an epoch by {len(saved)} processes, and its random numbers are theirs: "
+            f"go on with as many, devices={len(saved)}; with another number only from an epoch's end"
+        )
+    if ranks.rank < len(saved):
+        return saved[ranks.rank]
+    fresh = torch.Generator().manual_seed(number(torch.initial_seed(), progress["epoch"], "rank", ranks.rank))
+    torch.manual_seed(fresh.initial_seed())  # of a GPU's generator too
+    return {"cpu": fresh.get_state()}
 
 
 def _random(state: State) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Display:
-    """Use as a context manager. `step` moves the live bar; `say` writes a line that stays."""
+    """Use as a context manager. `step` moves the live bar; `say` writes a line that stays, in `log` too where there is one."""
 
-    def __init__(self, log: Path, total_steps: int, done: int, *, quiet: bool = False) -> None:
+    def __init__(self, log: Path | None, total_steps: int, done: int, *, quiet: bool = False) -> None:
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.log = log
         self.bar = Progress(
@@ -52,6 +52,8 @@ class Display:
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
+        if self.log is None:
+            return
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 

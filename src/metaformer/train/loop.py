@@ -97,19 +97,22 @@ class Fit:
 
     def __call__(self, run: Run, progress: Progress, display: Display) -> None:
         """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
+        ranks = self.state.ranks
         kept = run.metrics[: progress.epoch]  # a line written just before a crash will be written again
-        write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
+        if ranks.first:
+            write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        if self.recipe.nonfinite == "rewind" and ranks.told(not run.last.is_dir()):
             save(run, self.state, progress, self.about)
         budget = None
         if self.recipe.hours is not None:
-            budget = Budget(self.recipe, progress, self.steps, len(self.val), self.stride, self.clock)
+            judged = -(-len(self.val) // ranks.count)
+            budget = Budget(self.recipe, progress, self.steps, judged, self.stride, lambda: ranks.told(self.clock()))
         for watcher in self.watchers:
             watcher.begin(self.done(progress))
         if self.knows and not self.done(progress):
-            key, score = next(iter(self.task.evaluate(self.state.model, self.val.epoch()).scores.items()))
+            key, score = next(iter(self.task.evaluate(self.state.model, self.val.epoch(), ranks).scores.items()))
             display.say(f"before training: {SCORES[key]} {score:.2f} %")
-        with _interrupts() as interrupted:
+        with _interrupts(again=ranks.count > 1) as interrupted:
             while not self.ended(progress):
                 try:
                     self._train_epoch(run, progress, display, interrupted, budget)
@@ -119,7 +122,7 @@ class Fit:
                     self._close_epoch(run, progress, display, budget)
                 except NonFiniteError as found:
                     self._rewind(run, progress, display, found)
-                if interrupted.is_set():  # in the last epoch too: what comes after training is not wanted either
+                if self._anywhere(interrupted):  # in the last epoch too: what comes after training is not wanted either
                     raise KeyboardInterrupt
 
     def _train_epoch(
@@ -136,7 +139,7 @@ class Fit:
         for batch in self.train.epoch(progress.epoch, progress.step, progress.side):
             lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
-            if not len(batch.labels):  # nothing in it can be read
+            if not self.state.ranks.sum(len(batch.labels)):  # nothing in it can be read
                 continue
             loss, norm, count = self.step(batch, lr)
             step = Step(progress.epoch + 1, progress.step, lr, batch.samples)
@@ -160,13 +163,17 @@ class Fit:
                 display.step(self.done(progress), epoch, facts)
             if budget is not None:
                 self._count(run, budget, recent, progress, display)
-            if interrupted.is_set() or self.ended(progress):
+            if self._anywhere(interrupted) or self.ended(progress):
                 break
         self._look(run, recent, display)
         if budget is not None:
             budget.waited(self.done(progress))
         progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
         progress.seconds = time.perf_counter() - started
+
+    def _anywhere(self, interrupted: threading.Event) -> bool:
+        """Whether a person asked any of the processes to stop."""
+        return self.state.ranks.sum(interrupted.is_set()) > 0
 
     def side(self, progress: Progress) -> int:
         """Side in pixels of the images that are learnt from in this epoch, whatever is planned in the middle of it."""
@@ -201,12 +208,11 @@ class Fit:
     def _look(self, run: Run, recent: Recent, display: Display) -> None:
         """Waits for the device; lists the steps that were not finite. Raises NonFiniteError unless such steps are skipped."""
         for bad in recent.bad():
-            samples: list[int] = [] if bad.step.samples is None else bad.step.samples.tolist()
-            images = [self.train.split.name(sample) for sample in samples]
+            own: list[int] = [] if bad.step.samples is None else bad.step.samples.tolist()
+            images = [self.train.split.name(sample) for samples in self.state.ranks.gathered(own) for sample in samples]
             record = {"epoch": bad.step.epoch, "step": bad.step.step, "lr": bad.step.lr}
             record |= {"loss": str(bad.loss), "gradient_norm": str(bad.norm), "images": images}
-            with (run.path / "nonfinite.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            self._append(run.path / "nonfinite.jsonl", record)
             sentence = f"{bad}; its {len(images):,} images are listed in {run.path / 'nonfinite.jsonl'}"
             if self.recipe.nonfinite != "skip":
                 raise NonFiniteError(sentence)
@@ -236,7 +242,9 @@ class Fit:
             raise NonFiniteError(f"in epoch {epoch} no step had a loss that is a number")
         loss = progress.loss_sum / progress.count
         judge = self.state.model if self.state.average is None else self.state.average.model
-        judged = self.task.evaluate(judge, self.val.epoch())
+        judged = self.task.evaluate(judge, self.val.epoch(), self.state.ranks)
+        for damaged in self.state.ranks.gathered(self.train.damaged):
+            self.train.damaged |= damaged
         if not math.isfinite(loss + judged.loss):
             raise NonFiniteError(f"the loss on held-out images became {judged.loss} in epoch {epoch}")
         line = {
@@ -257,11 +265,11 @@ class Fit:
         progress.stale += grown  # an epoch of smaller images than it is judged on says little of those to come
         if score > progress.best:
             progress.best, progress.stale = score, 0
-            replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
-        if self.recipe.keep:
+            if self.state.ranks.first:
+                replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
+        if self.recipe.keep and self.state.ranks.first:
             self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
-        with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append(run.path / "metrics.jsonl", line)
         display.say(
             f"{self._counted(progress)}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
             f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.0f} images/s"
@@ -281,6 +289,12 @@ class Fit:
         for watcher in self.watchers:
             watcher.epoch(self.done(progress), line)
 
+    def _append(self, file: Path, record: dict[str, Any]) -> None:
+        """Adds a line to a file of the run; of several ranks the first one does."""
+        if self.state.ranks.first:
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record) + "\n")
+
     def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
         """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""
         folder = run.path / "epochs" / f"{epoch:05d}"
@@ -292,15 +306,19 @@ class Fit:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that no step is torn; the second one stops at once, as usual."""
+def _interrupts(*, again: bool) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that no step is torn; the second one stops at once, as usual.
+
+    Not where it may come `again`: the terminal and torchrun each pass a Ctrl-C on to their processes.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handle(_: int, __: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        if not again:
+            signal.signal(signal.SIGINT, before)
         event.set()
 
     before = signal.signal(signal.SIGINT, handle)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from metaformer.config import Recipe
+from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.batch import Batch
 from metaformer.train.optim import make_optimizer
 from metaformer.train.parts import training_mode
@@ -40,6 +41,8 @@ class Trial:
     shape: tuple[int, int, int]
     label: torch.Tensor
     """(1, …), as the loss takes it."""
+    ranks: Ranks = ALONE
+    """The processes that learn from a batch together."""
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +50,7 @@ class Trial:
 
     def largest(self, images: int) -> tuple[int, str]:
         """The batch for a data set of so many images, and why it is that one. Raises ValueError where no step works."""
-        parts = self.recipe.accumulate
+        parts = self.recipe.accumulate * self.ranks.count
         roomy = _power(max(1, images // STEPS))
         most = max(1, _power(max(1, min(MOST, roomy) // parts)))
         random = [self.device] if self.device.type == "cuda" else []
@@ -58,6 +61,7 @@ class Trial:
             raise ValueError(f"{self.device} has too little memory for a single image of {self.shape[1]} pixels") from error
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"batch=auto: a step does not do: {str(error).partition(chr(10))[0]}") from error
+        at_once = min(self.ranks.gathered(at_once))
         why = f"as much as the memory of {self.device} holds" if at_once < most else "the most that it takes"
         if at_once == most and roomy < MOST:
             why = f"more would leave an epoch fewer than {STEPS} steps"
@@ -86,7 +90,7 @@ class Trial:
         """By what small steps hold for their backward pass: where a system runs out of memory, it ends the process."""
         small, twice = (_held(lambda count=count: self._step(count)) for count in (FEW, 2 * FEW))
         each = max(1, (twice - small) // FEW)
-        return min(most, _power(max(1, int(PART * spare_memory()) // each)))
+        return min(most, _power(max(1, int(PART * spare_memory() / self.ranks.near) // each)))
 
     def _step(self, count: int) -> None:
         """Forward, backward and the optimizer's step, on a copy."""

@@ -1,13 +1,17 @@
 """One optimizer step: the loss of all micro-batches divided once, half precision, clipping. It knows no task."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from metaformer.config import Recipe
+from metaformer.core.ranks import ALONE, Ranks
+from metaformer.core.shared_norm import idle
 from metaformer.data.batch import Batch
 from metaformer.train.checkpoint import State
 from metaformer.train.optim import clips_itself, gradient_norm, set_learning_rate
@@ -27,25 +31,40 @@ class Task(Protocol):
 
     def count(self, batch: Batch) -> int: ...
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor: ...
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged: ...
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], ranks: Ranks = ALONE) -> Judged: ...
     def chance(self, labels: Tensor) -> str:
         """What a score on these labels is worth that knows nothing, as a sentence."""
         ...
 
 
 def accumulate(
-    model: nn.Module, task: Task, micro_batches: Sequence[Batch], precision: torch.dtype = torch.float32
+    model: nn.Module,
+    task: Task,
+    micro_batches: Sequence[Batch],
+    precision: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, int]:
-    """Adds the gradient of the mean loss over all micro-batches, however they were cut; returns loss sum and count."""
+    """Adds the gradient of the mean loss over all micro-batches of all ranks, however cut; returns loss sum and count.
+
+    Ranks exchange gradients once, with the last micro-batch, of which each must have as many.
+    """
     device = micro_batches[0].images.device
-    count = sum(task.count(batch) for batch in micro_batches)
+    count = int(ranks.sum(sum(task.count(batch) for batch in micro_batches)))
     total = torch.zeros((), device=device)
-    for batch in micro_batches:
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = task.loss_sum(model, batch)
-        (loss / count).backward()
+    for i, batch in enumerate(micro_batches):
+        early = i < len(micro_batches) - 1
+        with model.no_sync() if early and isinstance(model, DistributedDataParallel) else nullcontext():
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                loss = task.loss_sum(model, batch) if len(batch.labels) else _no_loss(model, batch.images)
+            (loss * ranks.count / count).backward()  # the gradient of several ranks is the mean of theirs
         total += loss.detach()
-    return total, count
+    return ranks.total(total), count
+
+
+def _no_loss(model: nn.Module, images: Tensor) -> Tensor:
+    """The loss of no images, 0, but every parameter has a gradient of it: for the ranks that wait for this one's."""
+    with idle(model):
+        return model(images.new_zeros(1, *images.shape[1:])).float().sum() * 0
 
 
 @dataclass(frozen=True)
@@ -61,8 +80,8 @@ class Scaled:
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         return cast(Tensor, self.scaler.scale(self.task.loss_sum(model, batch)))
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Judged:
-        return self.task.evaluate(model, batches)
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], ranks: Ranks = ALONE) -> Judged:
+        return self.task.evaluate(model, batches, ranks)
 
     def chance(self, labels: Tensor) -> str:
         return self.task.chance(labels)
@@ -79,7 +98,7 @@ def take_step(
     set_learning_rate(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     task = task if scaler is None else Scaled(task, scaler)
-    loss, count = accumulate(forward, task, batch.parts(recipe.accumulate), precision)
+    loss, count = accumulate(forward, task, batch.parts(recipe.accumulate), precision, state.ranks)
     if scaler is not None:
         loss = loss / scaler.get_scale()
         scaler.unscale_(optimizer)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from metaformer.config import Recipe
 from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
 from metaformer.core.mixers import Random, SpatialFC
 from metaformer.core.model import MetaFormer
+from metaformer.core.ranks import ALONE, Ranks, own_device
+from metaformer.core.shared_norm import share_statistics
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
@@ -52,19 +56,22 @@ def start(
     root: str | Path,
     quiet: bool,
     watchers: Sequence[Watcher] = (),
+    ranks: Ranks = ALONE,
 ) -> Run:
-    """Trains a recipe in a new directory `root/name`; `model` where it was built by the caller.
+    """Trains a recipe in a new directory `root/name`, which the first of `ranks` writes; `model` where the caller built it.
 
     Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
     KeyboardInterrupt after Ctrl-C, with all work saved.
     """
-    fit = prepare(recipe, data, model)
-    run = create_run(fit.recipe, root, name)
-    for sentence in data.notes:
-        say(sentence, quiet=quiet)
-    if data.drawn:
-        write_text(run.path / "split.csv", split_csv(data))
-    _list_unreadable(run, data.unreadable, quiet=quiet)
+    fit = prepare(recipe, data, model, ranks=ranks)
+    run = ranks.told(create_run(fit.recipe, root, name) if ranks.first else None)
+    assert run is not None
+    if ranks.first:
+        for sentence in data.notes:
+            say(sentence, quiet=quiet)
+        if data.drawn:
+            write_text(run.path / "split.csv", split_csv(data))
+        _list_unreadable(run, data.unreadable, quiet=quiet)
     return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
@@ -82,15 +89,18 @@ def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool
     say(f"unreadable and left out: {len(every)}, listed in {file}", quiet=quiet)
 
 
-def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = ()) -> Run:
+def go_on(
+    run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = (), ranks: Ranks = ALONE
+) -> Run:
     """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    return _fit(replace(prepare(run.recipe, data, model, run), watchers=tuple(watchers)), run, quiet=quiet)
+    return _fit(replace(prepare(run.recipe, data, model, run, ranks=ranks), watchers=tuple(watchers)), run, quiet=quiet)
 
 
-def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None) -> Fit:
+def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None, *, ranks: Ranks = ALONE) -> Fit:
     """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
     check_installed(recipe)
-    device = choose_device(recipe.device)
+    _check_same(data, ranks)
+    device = own_device(choose_device(recipe.device), ranks)
     precision = _precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
@@ -100,8 +110,9 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     task, told = make_task(recipe, data, preprocess, device)
-    batch, why = _batch(recipe, data, Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1]))
-    train, val, augment = _loaders(recipe, data, preprocess, device, batch)
+    trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1], ranks)
+    batch, why = _batch(recipe, data, trial)
+    train, val, augment = _loaders(recipe, data, preprocess, device, batch, ranks)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
@@ -109,7 +120,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     kind = "multilabel" if data.multi else "classification"
     fit = Fit(
         recipe=recipe,
-        state=State(model, make_optimizer(model, recipe), average, scaler),
+        state=State(model, make_optimizer(model, recipe), average, scaler, ranks),
         forward=torch.compile(model) if recipe.compile else model,  # pyrefly: ignore[bad-argument-type]
         task=task,
         train=train,
@@ -122,7 +133,31 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         knows=knows,
     )
     _try(fit)
-    return fit
+    return replace(fit, forward=_joined(fit)) if ranks.count > 1 else fit
+
+
+def _check_same(data: Data, ranks: Ranks) -> None:
+    """Raises ValueError where the processes do not see the same data."""
+    seen = ranks.gathered((len(data.train), len(data.val), data.classes))
+    if len(set(seen)) > 1:
+        facts = "; ".join(f"process {i}: {train:,} to learn, {val:,} to judge" for i, (train, val, _) in enumerate(seen))
+        raise ValueError(f"the processes see different images or classes, {facts}: is data= the same on all machines?")
+
+
+def _joined(fit: Fit) -> nn.Module:
+    """The model as a part of all ranks': they share gradients, and the statistics of batch norms."""
+    unused = _leaves_out(fit)
+    share_statistics(fit.state.model)
+    gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
+    return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def _leaves_out(fit: Fit) -> bool:
+    """Whether a parameter that learns has no part in the model's answer, so that nobody must wait for its gradient."""
+    model, side = training_mode(deepcopy(fit.state.model), fit.recipe), fit.recipe.start_size or fit.train.preprocess.size
+    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []):
+        model(torch.zeros(2, len(fit.train.preprocess.mean), side, side, device=fit.train.device)).sum().backward()
+    return any(p.grad is None for p in model.parameters() if p.requires_grad)
 
 
 def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...], bool]:
@@ -146,19 +181,22 @@ def _batch(recipe: Recipe, data: Data, trial: Trial) -> tuple[int, tuple[str, ..
 
 
 def _loaders(
-    recipe: Recipe, data: Data, preprocess: Preprocess, device: torch.device, batch: int
+    recipe: Recipe, data: Data, preprocess: Preprocess, device: torch.device, batch: int, ranks: Ranks
 ) -> tuple[Loader, Loader, Augment]:
     """What is learnt from, augmented, and what judges; and what is done to whole batches."""
     view = None
     if recipe.crop is not None or recipe.randaugment is not None:
         view = View(preprocess, recipe.crop, recipe.randaugment, recipe.seed)
     learning, judging = (
-        default_workers(split, seen, device) if recipe.workers is None else recipe.workers
+        default_workers(split, seen, device, near=ranks.near) if recipe.workers is None else recipe.workers
         for split, seen in ((data.train, view), (data.val, None))
     )
     augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
-    train = Loader(data.train, batch, preprocess, device, workers=learning, view=view, augment=augment, balanced=balanced)
-    return train, Loader(data.val, batch, preprocess, device, workers=judging), augment
+    train = Loader(
+        data.train, batch, preprocess, device, workers=learning, view=view, augment=augment, balanced=balanced,
+        ranks=ranks, accumulate=recipe.accumulate,
+    )  # fmt: skip
+    return train, Loader(data.val, batch, preprocess, device, workers=judging, ranks=ranks), augment
 
 
 def _try(fit: Fit) -> None:
@@ -183,14 +221,16 @@ def _fit(fit: Fit, run: Run, *, quiet: bool) -> Run:
 
 def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     keep_memory()
-    keep_teacher(run, fit.task)
-    progress = restore(run, fit.state)
+    progress, ranks = restore(run, fit.state), fit.state.ranks
+    if ranks.first:
+        keep_teacher(run, fit.task)
     done = fit.done(progress)
     train, val = len(fit.train.split), len(fit.val.split)
-    with Display(run.path / "log.txt", fit.total(progress), done, quiet=quiet) as display:
+    log = run.path / "log.txt" if ranks.first else None
+    with Display(log, fit.total(progress), done, quiet=quiet or not ranks.first) as display:
         parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
-            f"{fit.recipe.model}, {parameters:,} parameters, on {fit.train.device} in {fit.recipe.precision}: "
+            f"{fit.recipe.model}, {parameters:,} parameters, on {_where(fit)} in {fit.recipe.precision}: "
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
             f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
         )
@@ -201,10 +241,14 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         else:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
         try:
-            with tracked(run, display) as trackers:
-                replace(fit, watchers=(*trackers, *fit.watchers))(run, progress, display)
+            if ranks.first:
+                with tracked(run, display) as trackers:
+                    replace(fit, watchers=(*trackers, *fit.watchers))(run, progress, display)
+            else:
+                replace(fit, watchers=())(run, progress, display)
         except KeyboardInterrupt:
-            display.say(f"stopped and saved; to go on: metaformer train {run.path}")
+            several = f" devices={ranks.count}" if ranks.count > 1 else ""
+            display.say(f"stopped and saved; to go on: metaformer train {run.path}{several}")
             raise
         except torch.OutOfMemoryError as error:
             batch, parts = fit.train.batch, 2 * fit.recipe.accumulate
@@ -213,10 +257,17 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
                 f"accumulate={parts} learns the same in parts of {-(-batch // parts)}"
             ) from error
         finally:
-            damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
-            _list_unreadable(run, damaged, quiet=quiet)
+            if ranks.first:
+                damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
+                _list_unreadable(run, damaged, quiet=quiet)
         display.say(f"best {SCORES[score_of(run.metrics[-1])]} {progress.best:.2f} % on {val:,} held-out images")
     return run
+
+
+def _where(fit: Fit) -> str:
+    """What is computed on, by how many processes."""
+    count = fit.state.ranks.count
+    return f"{fit.train.device}" if count == 1 else f"{fit.train.device.type} in {count} processes"
 
 
 def report_finished(run: Run, *, quiet: bool) -> None:
