@@ -239,7 +239,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     monkeypatch.setattr(Fit, "step", stepped)
     monkeypatch.setattr(Classification, "evaluate", judged)
-    monkeypatch.setattr(train_module, "prepare", lambda *arguments: replace(prepare(*arguments), clock=made))
+    monkeypatch.setattr(train_module, "prepare", lambda *given, ranks: replace(prepare(*given, ranks=ranks), clock=made))
     return made
 
 
