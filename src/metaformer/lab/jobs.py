@@ -1,5 +1,6 @@
 """`train`: the whole job, from a name to a run directory with its pictures."""
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from metaformer.data.dataset import Data
 from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
-from metaformer.runs import Run, is_run, no_run, open_run
+from metaformer.runs import Run, is_run, no_run
 from metaformer.train.display import Watch, say
+from metaformer.train.hold import holder, reopen
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model, fill
@@ -32,15 +34,18 @@ def train(
     `model` is a published name, a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
     run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
     has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
-    FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, with all work saved.
+    FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails; KeyboardInterrupt after Ctrl-C and
+    SystemExit after SIGTERM, with all work saved. Started again by torchrun, the same call goes on with its run.
     """
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
+    if resume is None and _started_again(root, name):
+        resume, settings, name, root = Path(root) / str(name), {}, None, "runs"
     if resume is not None:
         if settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
-        run, data = open_run(resume), None
+        run, data = reopen(resume, quiet=quiet), None
         if run.finished:
             report_finished(run, quiet=quiet)
         else:
@@ -57,6 +62,22 @@ def train(
     if own is not None:
         fill(own, run.best)
     return run
+
+
+def _started_again(root: str | Path, name: str | None) -> bool:
+    """Whether torchrun starts this command again, after a crash or because a node came or went, and its run is there.
+
+    Raises ValueError where it could be so and nothing tells which run that is.
+    """
+    if name is None:
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+            raise ValueError("--max-restarts starts this command again: give the run a name=, by which it is found and goes on")
+        return False
+    run = Run(Path(root) / name)
+    if not is_run(run.path):
+        return False
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # what torchrun calls a job that was given no --rdzv-id
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 or (job != "none" and holder(run).get("job") == job)
 
 
 def resolve(

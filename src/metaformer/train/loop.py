@@ -3,11 +3,8 @@
 import json
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +15,16 @@ from torch import Tensor, nn
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader
-from metaformer.runs import SCORES, Run, replace_folder, write_text
-from metaformer.train.checkpoint import Progress, State, restore, save
+from metaformer.runs import SCORES, Run, append_line, replace_folder, write_text
+from metaformer.train.checkpoint import Progress, State, restore
 from metaformer.train.display import Display
 from metaformer.train.length import FIRST, WARM, Budget, image_side
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
 from metaformer.train.optim import learning_rate
 from metaformer.train.parts import training_mode
+from metaformer.train.saver import Saver
 from metaformer.train.step import Task, take_step
+from metaformer.train.stop import Stop, stops
 from metaformer.weights.pretrained import save_pretrained
 
 
@@ -94,33 +93,32 @@ class Fit:
         return round((progress.planned or self.recipe.epochs) * self.steps)
 
     def __call__(self, run: Run, progress: Progress, display: Display) -> None:
-        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
+        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt; SIGTERM the same, then Terminated."""
         kept = run.metrics[: progress.epoch]  # a line written just before a crash will be written again
         write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
-            save(run, self.state, progress, self.about)
         budget = None
         if self.recipe.hours is not None:
             budget = Budget(self.recipe, progress, self.steps, len(self.val), self.stride, self.clock)
         for watcher in self.watchers:
             watcher.begin(self.done(progress))
-        with _interrupts() as interrupted:
+        with stops() as stop, Saver(run, self.about) as saver:
+            if self.recipe.nonfinite == "rewind" and not run.last.is_dir():
+                saver.save(self.state, progress)
             while not self.ended(progress):
                 try:
-                    self._train_epoch(run, progress, display, interrupted, budget)
+                    self._train_epoch(saver, progress, display, stop, budget)
                     if progress.step < self.steps and not self.ended(progress):
-                        save(run, self.state, progress, self.about)
-                        raise KeyboardInterrupt
-                    self._close_epoch(run, progress, display, budget)
+                        saver.save(self.state, progress)
+                        raise stop.error()
+                    self._close_epoch(saver, progress, display, budget)
                 except NonFiniteError as found:
-                    self._rewind(run, progress, display, found)
-                if interrupted.is_set():  # in the last epoch too: what comes after training is not wanted either
-                    raise KeyboardInterrupt
+                    self._rewind(saver, progress, display, found)
+                if stop.wanted:  # in the last epoch too: what comes after training is not wanted either
+                    raise stop.error()
 
-    def _train_epoch(
-        self, run: Run, progress: Progress, display: Display, interrupted: threading.Event, budget: Budget | None
-    ) -> None:
+    def _train_epoch(self, saver: Saver, progress: Progress, display: Display, stop: Stop, budget: Budget | None) -> None:
         """The rest of the epoch's steps, or as many as were done when a person asked to stop or time was up."""
+        run = saver.run
         loss_sum, norm_sum = torch.tensor([progress.loss_sum, progress.norm_sum], device=self.train.device)
         recent = Recent(self.train.device, self.every)
         started = time.perf_counter() - progress.seconds
@@ -128,6 +126,15 @@ class Fit:
         if budget is not None:
             budget.closed()
         progress.side = self.side(progress)
+
+        def settle() -> None:
+            """Waits for the device; afterwards `progress` knows all that was done."""
+            self._look(run, recent, display)
+            if budget is not None:
+                budget.waited(self.done(progress))
+            progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
+            progress.seconds = time.perf_counter() - started
+
         for batch in self.train.epoch(progress.epoch, progress.step, progress.side):
             lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
@@ -155,13 +162,12 @@ class Fit:
                 display.step(self.done(progress), epoch, facts)
             if budget is not None:
                 self._count(run, budget, recent, progress, display)
-            if interrupted.is_set() or self.ended(progress):
+            if stop.wanted or self.ended(progress):
                 break
-        self._look(run, recent, display)
-        if budget is not None:
-            budget.waited(self.done(progress))
-        progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
-        progress.seconds = time.perf_counter() - started
+            if saver.due() and progress.step < self.steps:
+                settle()
+                saver.begin(self.state, progress)
+        settle()
 
     def side(self, progress: Progress) -> int:
         """Side in pixels of the images that are learnt from in this epoch, whatever is planned in the middle of it."""
@@ -200,14 +206,13 @@ class Fit:
             images = [self.train.split.name(sample) for sample in samples]
             record = {"epoch": bad.step.epoch, "step": bad.step.step, "lr": bad.step.lr}
             record |= {"loss": str(bad.loss), "gradient_norm": str(bad.norm), "images": images}
-            with (run.path / "nonfinite.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(run.path / "nonfinite.jsonl", record)
             sentence = f"{bad}; its {len(images):,} images are listed in {run.path / 'nonfinite.jsonl'}"
             if self.recipe.nonfinite != "skip":
                 raise NonFiniteError(sentence)
             display.say(f"{sentence}; skipped")
 
-    def _rewind(self, run: Run, progress: Progress, display: Display, found: NonFiniteError) -> None:
+    def _rewind(self, saver: Saver, progress: Progress, display: Display, found: NonFiniteError) -> None:
         """Back to what was saved last, to go on with half the learning rate. Raises FloatingPointError where that is not wanted
         or was done often enough."""
         if self.recipe.nonfinite != "rewind" or progress.rewinds == REWINDS:
@@ -217,20 +222,23 @@ class Fit:
             ways += ["precision=fp32"] if self.precision != torch.float32 else []
             raise FloatingPointError(f"{found}{tried}; try {' or '.join(ways)}") from found
         rewinds = progress.rewinds + 1
-        progress.become(replace(restore(run, self.state), rewinds=rewinds, spent=progress.spent))
-        save(run, self.state, progress, self.about)
+        saver.wait()
+        progress.become(replace(restore(saver.run, self.state), rewinds=rewinds, spent=progress.spent))
+        saver.save(self.state, progress)
         for watcher in self.watchers:
             watcher.begin(self.done(progress))
         back = f"back to epoch {progress.epoch + 1}, step {progress.step + 1}, with lr times {0.5**rewinds:g}"
         display.say(f"{found}; {back}")
 
-    def _close_epoch(self, run: Run, progress: Progress, display: Display, budget: Budget | None) -> None:
+    def _close_epoch(self, saver: Saver, progress: Progress, display: Display, budget: Budget | None) -> None:
         """Judges the model, keeps it if it is the best, writes the epoch's line, saves; says how long the run now is."""
+        run = saver.run
         epoch = progress.epoch + 1
         if not progress.count:
             raise NonFiniteError(f"in epoch {epoch} no step had a loss that is a number")
         loss = progress.loss_sum / progress.count
         judge = self.state.model if self.state.average is None else self.state.average.model
+        saver.wait()  # as the workers that read held-out images are forked now, at first
         judged = self.task.evaluate(judge, self.val.epoch())
         if not math.isfinite(loss + judged.loss):
             raise NonFiniteError(f"the loss on held-out images became {judged.loss} in epoch {epoch}")
@@ -255,8 +263,7 @@ class Fit:
             replace_folder(run.path / "best", lambda folder: save_pretrained(judge, folder, about))
         if self.recipe.keep:
             self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
-        with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(run.path / "metrics.jsonl", line)
         display.say(
             f"{self._counted(progress)}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
             f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.0f} images/s"
@@ -272,7 +279,7 @@ class Fit:
             display.say(f"ends here: no better {SCORES[key]} in {progress.stale} epochs (patience={self.recipe.patience})")
         if self.ended(progress) and not grown:
             display.say(f"images were to grow to {self.recipe.image_size} pixels, but hours={self.recipe.hours:g} ended before")
-        save(run, self.state, progress, self.about)
+        saver.save(self.state, progress)
         for watcher in self.watchers:
             watcher.epoch(self.done(progress), line)
 
@@ -284,22 +291,3 @@ class Fit:
         for old in run.kept:
             if int(old.name) <= epoch - self.recipe.keep:
                 shutil.rmtree(old)
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that no step is torn; the second one stops at once, as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(_: int, __: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        event.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

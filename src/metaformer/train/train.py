@@ -23,11 +23,13 @@ from metaformer.recipes import RECIPES
 from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
+from metaformer.train.hold import held
 from metaformer.train.loop import Fit, Watcher
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
+from metaformer.train.stop import Terminated
 from metaformer.train.task import make_task
 from metaformer.train.trackers import check_installed, tracked
 from metaformer.weights.catalogue import MEAN, STD, TAGS
@@ -55,17 +57,18 @@ def start(
 ) -> Run:
     """Trains a recipe in a new directory `root/name`; `model` where it was built by the caller.
 
-    Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
-    KeyboardInterrupt after Ctrl-C, with all work saved.
+    Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence, OSError where
+    the disk fails; KeyboardInterrupt after Ctrl-C and Terminated after SIGTERM, with all work saved.
     """
     fit = prepare(recipe, data, model)
     run = create_run(fit.recipe, root, name)
-    for sentence in data.notes:
-        say(sentence, quiet=quiet)
-    if data.drawn:
-        write_text(run.path / "split.csv", split_csv(data))
-    _list_unreadable(run, data.unreadable, quiet=quiet)
-    return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
+    with held(run):
+        for sentence in data.notes:
+            say(sentence, quiet=quiet)
+        if data.drawn:
+            write_text(run.path / "split.csv", split_csv(data))
+        _list_unreadable(run, data.unreadable, quiet=quiet)
+        return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
 def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool) -> None:
@@ -83,8 +86,9 @@ def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool
 
 
 def go_on(run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = ()) -> Run:
-    """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    return _fit(replace(prepare(run.recipe, data, model, run), watchers=tuple(watchers)), run, quiet=quiet)
+    """Trains an unfinished run, of `reopen`, to its end, from the exact step at which it was last saved."""
+    with held(run):
+        return _fit(replace(prepare(run.recipe, data, model, run), watchers=tuple(watchers)), run, quiet=quiet)
 
 
 def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None) -> Fit:
@@ -196,7 +200,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         try:
             with tracked(run, display) as trackers:
                 replace(fit, watchers=(*trackers, *fit.watchers))(run, progress, display)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             display.say(f"stopped and saved; to go on: metaformer train {run.path}")
             raise
         except torch.OutOfMemoryError as error:

@@ -1,0 +1,67 @@
+"""Saves beside training: the loop waits for a copy of what learns, not for the disk."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from metaformer.runs import Run
+from metaformer.train.checkpoint import Progress, State, snapshot, write
+from metaformer.train.numerics import NonFiniteError
+from metaformer.weights.files import bad_values
+
+
+class Saver:
+    """Writes a run's checkpoints, one at a time. Use as a context manager: it leaves nothing half written behind.
+
+    What writing raises, OSError say, is raised by the next call of any of its methods.
+    """
+
+    def __init__(self, run: Run, about: Mapping[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self.run, self.about, self.clock = run, about, clock
+        self.recipe = run.recipe.to_dict()
+        minutes = run.recipe.save_minutes
+        self.pause = float("inf") if minutes is None else 60 * minutes
+        self.began = clock()
+        self.writing: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.wait()
+        elif self.writing is not None:
+            self.writing.exception()  # until it is written; told is what ended training
+
+    def due(self) -> bool:
+        """Whether it is time for a save in the middle of an epoch, and the one before is written."""
+        if self.writing is not None and self.writing.done():
+            self.wait()
+        return self.writing is None and self.clock() - self.began >= self.pause
+
+    def begin(self, state: State, progress: Progress) -> None:
+        """Copies the moment, and writes it while training goes on.
+
+        Raises NonFiniteError for weights that nobody could go on from: the loss of the step that spoilt them was a number.
+        """
+        self.wait()
+        self.began = self.clock()
+        moment = snapshot(state, progress, self.about)
+        if any(any(bad_values(tensor)) for tensor in moment.weights.values()):
+            raise NonFiniteError(f"weights became no numbers in epoch {progress.epoch + 1}, by step {progress.step}")
+        thread = ThreadPoolExecutor(1, "save")
+        self.writing = thread.submit(write, self.run, moment, self.recipe)
+        thread.shutdown(wait=False)  # it ends with its work: where workers are forked there should be none
+
+    def save(self, state: State, progress: Progress) -> None:
+        """The same, and it is written when this returns."""
+        self.begin(state, progress)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until all is written."""
+        writing, self.writing = self.writing, None
+        if writing is not None:
+            writing.result()

@@ -1,0 +1,48 @@
+"""Being asked to stop: Ctrl-C, and SIGTERM as a cluster or a container sends it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(SystemExit):
+    """SIGTERM, after which all is saved. Nobody need catch it: the process then ends with 143, as shells count signals."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Stop:
+    """Which signal asks to stop, if any has come yet."""
+
+    signal: signal.Signals | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.signal is not None
+
+    def error(self) -> BaseException:
+        """What is raised when all is saved."""
+        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+
+
+@contextmanager
+def stops() -> Iterator[Stop]:
+    """Notes the first Ctrl-C or SIGTERM, so that no step is torn; the second of either stops at once, as usual."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(number, before[number])
+        stop.signal = stop.signal or signal.Signals(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
