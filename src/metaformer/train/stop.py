@@ -17,15 +17,15 @@ class Terminated(SystemExit):
 class Stop:
     """Which signal asks to stop, if any has come yet."""
 
-    signal: signal.Signals | None = None
+    number: int | None = None
 
     @property
     def wanted(self) -> bool:
-        return self.signal is not None
+        return self.number is not None
 
     def error(self) -> BaseException:
         """What is raised when all is saved."""
-        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+        return Terminated() if self.number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextmanager
@@ -38,10 +38,12 @@ def stops() -> Iterator[Stop]:
 
     def handle(number: int, _: FrameType | None) -> None:
         signal.signal(number, before[number])
-        stop.signal = stop.signal or signal.Signals(number)
+        stop.number = stop.number or number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, handle)
         yield stop
     finally:
         for number, handler in before.items():
