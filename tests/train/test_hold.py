@@ -155,6 +155,14 @@ def test_a_folder_that_cannot_be_written(
     assert same(weights(finish(left.path).last), weights(begin(quick(fashion), tmp_path / "whole").last))
 
 
+def test_a_run_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    run = create_run(Recipe(model="x"), tmp_path, "run")
+    (run.path / "recipe.json").write_text(json.dumps(run.recipe.to_dict() | {"schema": 2}))
+    with pytest.raises(ValueError, match="this recipe is not of schema 1, the one this version reads and writes"):
+        reopen(run.path, quiet=True)
+    assert [file.name for file in run.path.iterdir()] == ["recipe.json"]
+
+
 def test_a_recipe_that_finds_no_place_takes_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         break_call(patch, Path, "write_text", FULL, lambda: True)

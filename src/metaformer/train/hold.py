@@ -81,11 +81,12 @@ def reopen(path: str | Path, *, quiet: bool) -> Run:
     is there now, or where another process trains.
     """
     run = open_run(path)
+    recipe = run.recipe  # of another version it is left alone
     with held(run):
         _mend(run, quiet=quiet)
     before = trained_by(run.last)
     if before is not None:
-        then, now = before.flat(), run.recipe.flat()
+        then, now = before.flat(), recipe.flat()
         keys = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in FREE]
         if keys:
             changes = ", ".join(f"{key}={now.get(key)} was {then.get(key)}" for key in keys)
