@@ -108,14 +108,14 @@ def test_a_kill_costs_no_more_than_the_steps_since_the_last_save(
 def test_ctrl_c_while_a_save_is_being_written(
     fashion: str, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = saver.write, []
+    publish, calls = saver.publish, []
 
-    def slow(*arguments: Any) -> None:
+    def slow(run: Run) -> None:
         calls.append(signal.raise_signal(signal.SIGINT) if not calls else None)  # which the main thread hears
-        write(*arguments)
+        publish(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(saver, "write", slow)
+        patch.setattr(saver, "publish", slow)
         with pytest.raises(KeyboardInterrupt):
             begin(quick(fashion), tmp_path)
     assert len(calls) >= 2
@@ -167,10 +167,14 @@ def fit(fashion: str) -> Any:
     return prepare(quick(fashion), open_data(fashion), None)
 
 
-def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", ["publish", "write"])
+def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str) -> None:
+    """While the disk works, on a processor; while all of it is written, elsewhere."""
     run, now = create_run(replace(fit.recipe, save_minutes=2.0), tmp_path, "run"), [0.0]
-    release, write = threading.Event(), saver.write
-    monkeypatch.setattr(saver, "write", lambda *arguments: (release.wait(30), write(*arguments)))
+    release, act = threading.Event(), getattr(saver, half)
+    monkeypatch.setattr(saver, half, lambda *arguments: (release.wait(30), act(*arguments)))
+    if half == "write":
+        monkeypatch.setattr(saver, "beside", lambda state: True)
     with Saver(run, fit.about, lambda: now[0]) as saving:
         now[0] = 119.0
         assert not saving.due()
@@ -197,7 +201,7 @@ def test_what_cannot_be_written_is_told_at_the_next_step(fit: Any, tmp_path: Pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = create_run(fit.recipe, tmp_path, "run")
-    monkeypatch.setattr(saver, "write", full)
+    monkeypatch.setattr(saver, "publish", full)
     with Saver(run, fit.about) as saving:
         saving.begin(fit.state, Progress(step=1))
         assert saving.writing is not None

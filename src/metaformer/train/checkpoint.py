@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metaformer.config import Recipe, read_json
 from metaformer.core.lora import is_updated
-from metaformer.runs import Run, replace_folder
+from metaformer.runs import Run, fill_folder, put_folder
 from metaformer.train.optim import Average
 from metaformer.weights.files import read_file
 from metaformer.weights.pretrained import Model, copied_state, fill, told_text, write_pretrained
@@ -115,8 +115,19 @@ def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
 
     `recipe` is what the run is trained by. Raises OSError where the disk fails, and both are then as they were.
     """
+    compose(run, moment, recipe)
+    publish(run)
 
-    def fill_folder(folder: Path) -> None:
+
+def publish(run: Run) -> None:
+    """The second half of `write`, in which a disk works and no processor."""
+    put_folder(run.path / "last", keep=True)
+
+
+def compose(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
+    """The first half of `write`: into files, with their sums."""
+
+    def fill_new(folder: Path) -> None:
         write_pretrained(folder, moment.weights, moment.about)
         with (folder / "training.pt").open("wb") as file:
             sink = _Sink(file)
@@ -130,7 +141,7 @@ def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
         text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
         (folder / "checkpoint.json").write_text(text, encoding="utf-8")
 
-    replace_folder(run.path / "last", fill_folder, keep=True)
+    fill_folder(run.path / "last", fill_new)
 
 
 class _Sink:

@@ -7,9 +7,17 @@ from types import TracebackType
 from typing import Any
 
 from metaformer.runs import Run
-from metaformer.train.checkpoint import Progress, State, snapshot, write
+from metaformer.train.checkpoint import Progress, State, compose, publish, snapshot, write
 from metaformer.train.numerics import NonFiniteError
 from metaformer.weights.files import bad_values
+
+
+def beside(state: State) -> bool:
+    """Whether a thread composes files while training goes on, rather than only wait for the disk.
+
+    Not on a processor: training has all its cores, and taking turns with it costs more than the work itself (docs/LOG.md).
+    """
+    return next(state.model.parameters()).device.type != "cpu"
 
 
 class Saver:
@@ -52,7 +60,11 @@ class Saver:
         if any(any(bad_values(tensor)) for tensor in moment.weights.values()):
             raise NonFiniteError(f"weights became no numbers in epoch {progress.epoch + 1}, by step {progress.step}")
         thread = ThreadPoolExecutor(1, "save")
-        self.writing = thread.submit(write, self.run, moment, self.recipe)
+        if beside(state):
+            self.writing = thread.submit(write, self.run, moment, self.recipe)
+        else:
+            compose(self.run, moment, self.recipe)
+            self.writing = thread.submit(publish, self.run)
         thread.shutdown(wait=False)  # it ends with its work: where workers are forked there should be none
 
     def save(self, state: State, progress: Progress) -> None:
