@@ -87,7 +87,7 @@ def test_a_finished_run_says_so_and_stays(run: Run, tmp_path: Path, capsys: pyte
     (tmp_path / "run" / "curves.png").unlink()
     names = ("recipe.json", "metrics.jsonl", "model.json", "model.safetensors", "training.pt")
     kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.name in names}
-    assert len(kept) == 7
+    assert len(kept) == 10
     for arguments in ({"model": tmp_path / "run"}, {"model": read_pretrained(run.best)[0], "resume": tmp_path / "run"}):
         assert metaformer.train(**arguments) == Run(tmp_path / "run")
         assert capsys.readouterr().out == f"{tmp_path / 'run'} is finished: 2 of 2 epochs\n"

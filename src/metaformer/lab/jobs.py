@@ -41,7 +41,8 @@ def train(
     if own is None and is_run(str(model)):
         resume = str(model)
     if resume is None and _started_again(root, name):
-        resume, settings, name, root = Path(root) / str(name), {}, None, "runs"
+        resume, name, root = Path(root) / str(name), None, "runs"
+        settings = dict[str, Any]()
     if resume is not None:
         if settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")

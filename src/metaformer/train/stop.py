@@ -37,7 +37,7 @@ def stops() -> Iterator[Stop]:
         return
 
     def handle(number: int, _: FrameType | None) -> None:
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         stop.number = stop.number or number
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
