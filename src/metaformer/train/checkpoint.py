@@ -125,7 +125,7 @@ def publish(run: Run) -> None:
 
 
 def compose(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
-    """The first half of `write`: into files, with their sums."""
+    """The first half of `write`, which takes a processor: into files, with their sums."""
 
     def fill_new(folder: Path) -> None:
         write_pretrained(folder, moment.weights, moment.about)
