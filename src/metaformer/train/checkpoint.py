@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, cast
@@ -125,33 +126,50 @@ def publish(run: Run) -> None:
 
 
 def compose(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
-    """The first half of `write`, which takes a processor: into files, with their sums."""
+    """The first half of `write`, which takes a processor: into files, with their sums, by two threads."""
+
+    def weights(folder: Path) -> dict[str, str]:
+        write_pretrained(folder, moment.weights, moment.about)
+        return {name: _digest(folder / name) for name in ("model.json", "model.safetensors")}
 
     def fill_new(folder: Path) -> None:
-        write_pretrained(folder, moment.weights, moment.about)
-        with (folder / "training.pt").open("wb") as file:
-            sink = _Sink(file)
-            try:
-                torch.save(moment.kept, cast(IO[bytes], sink))
-            except RuntimeError:
-                if sink.error is None:
-                    raise
-                raise sink.error from None
-        files = {file.name: _digest(file) for file in sorted(folder.iterdir())}
+        with ThreadPoolExecutor(1, "save") as other:
+            model = other.submit(weights, folder)
+            kept = {"training.pt": _save_kept(moment.kept, folder / "training.pt")}
+            files = model.result() | kept
         text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
         (folder / "checkpoint.json").write_text(text, encoding="utf-8")
 
     fill_folder(run.path / "last", fill_new)
 
 
+def _save_kept(kept: dict[str, Any], path: Path) -> str:
+    """Writes what torch.load reads; its SHA-256, which stands for the sums that torch would make of each tensor."""
+    sums = torch.serialization.get_crc32_options()
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        torch.serialization.set_crc32_options(False)
+        try:
+            torch.save(kept, cast(IO[bytes], sink))
+        except RuntimeError:
+            if sink.error is None:
+                raise
+            raise sink.error from None
+        finally:
+            torch.serialization.set_crc32_options(sums)
+    return sink.sum.hexdigest()
+
+
 class _Sink:
-    """A file that remembers why it could not be written: torch goes on to an error of its own."""
+    """A file that sums what is written, and remembers why it could not be: torch goes on to an error of its own."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.sum = hashlib.sha256()
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
+        self.sum.update(data)
         try:
             return self.file.write(data)
         except OSError as error:
