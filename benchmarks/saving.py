@@ -52,7 +52,7 @@ def main() -> None:
     recipe = replace(recipe, device=args.device, precision="fp32" if args.device == "cpu" else "bf16")
     fit = prepare(recipe, open_data("digits"), None)
     batch, progress = next(iter(fit.train.epoch())), Progress()
-    copying: list[float] = []
+    waiting: list[float] = []
     writing: list[float] = []
     cost: list[float] = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -64,11 +64,11 @@ def main() -> None:
                 count, usual = steps(fit, batch, saver, args.steps)
                 began = time.perf_counter()
                 saver.begin(fit.state, progress)
-                copied = time.perf_counter() - began
+                waited = time.perf_counter() - began
                 more, beside = steps(fit, batch, saver, args.steps)
                 if done:  # the first save makes room in memory
-                    copying.append(copied)
-                    cost.append(copied + beside - more * usual / count)
+                    waiting.append(waited)
+                    cost.append(waited + beside - more * usual / count)
             for _ in range(3):
                 moment = snapshot(fit.state, progress, fit.about)
                 began = time.perf_counter()
@@ -78,13 +78,12 @@ def main() -> None:
     record = {
         "megabytes": round(size / 1e6),
         "seconds": {
-            "copying, training waits": statistics.median(copying),
-            "writing, training stopped": statistics.median(writing),
+            "until training goes on": statistics.median(waiting),
+            "writing, while nothing trains": statistics.median(writing),
             "lost by a save beside training": sorted(cost),
             "a usual step": usual / count,
         },
         "lost_percent_if_saved_every_minute": 100 * statistics.median(cost) / 60,
-        "if_training_waited_percent": 100 * (statistics.median(copying) + statistics.median(writing)) / 60,
         "model": args.model,
         "batch": args.batch,
         "device": str(choose_device(args.device)),

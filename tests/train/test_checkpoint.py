@@ -329,12 +329,18 @@ def test_a_snapshot_stays_as_it_is_while_training_goes_on(tmp_path: Path) -> Non
     assert first == again
 
 
+def test_a_save_leaves_the_sums_of_others_on(tmp_path: Path) -> None:
+    write(create_run(Recipe(model="x"), tmp_path, "run"), snapshot(state(), Progress(), {}), {})
+    assert torch.serialization.get_crc32_options()
+
+
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 DAMAGE = [
     "training.pt missing",
     "training.pt junk",
     "training.pt cut",
+    "training.pt bit",
     "model.safetensors bit",
     "model.json bit",
     "checkpoint.json junk",
@@ -346,7 +352,8 @@ def spoil(file: Path, how: str) -> None:
     if how == "missing":
         file.unlink()
     else:
-        bit = raw[:99] + bytes([raw[99] ^ 1]) + raw[100:]
+        at = len(raw) // 2
+        bit = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
         file.write_bytes({"junk": b"junk", "cut": raw[: len(raw) // 2], "bit": bit}[how])
 
 
