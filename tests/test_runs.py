@@ -108,25 +108,42 @@ def _fill(text: str) -> Callable[[Path], None]:
     return write
 
 
-@pytest.mark.parametrize("name", ["best", "last"])
-def test_replace_folder_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(("name", "keep"), [("best", False), ("last", True)])
+def test_replace_folder_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keep: bool) -> None:
     seen, at = [], 0
     while True:
         run = create_run(RECIPE, tmp_path, f"{name}{at}")
         folder = run.path / name
-        replace_folder(folder, _fill("old"))
+        replace_folder(folder, _fill("oldest"), keep=keep)
+        replace_folder(folder, _fill("old"), keep=keep)
         try:
             with monkeypatch.context() as patch:
                 Killer(patch, at)
-                replace_folder(folder, _fill("new"))
+                replace_folder(folder, _fill("new"), keep=keep)
             break
         except Stopped:
             whole = getattr(run, name)
             texts = {file.name: file.read_text() for file in whole.iterdir()}
             assert texts in ({"a": "old", "b": "old"}, {"a": "new", "b": "new"})
             seen.append((whole.name, texts["a"]))
-            replace_folder(folder, _fill("newer"))
-            assert sorted(path.name for path in run.path.iterdir()) == sorted(["recipe.json", name])
+            replace_folder(folder, _fill("newer"), keep=keep)
+            assert sorted(path.name for path in run.path.iterdir()) == sorted(["recipe.json", name] + [f"{name}.before"] * keep)
+            assert {file.read_text() for file in (run.path / f"{name}.before").glob("*")} == ({texts["a"]} if keep else set())
             assert {file.read_text() for file in folder.iterdir()} == {"newer"}
         at += 1
-    assert set(seen) == {(name, "old"), (f"{name}.old", "old"), (name, "new")}
+    away = f"{name}.before" if keep else f"{name}.old"
+    assert set(seen) == {(name, "old"), (away, "old"), (name, "new")}
+    assert keep is (run.path / f"{name}.before").is_dir()
+
+
+def test_replace_folder_on_a_disk_that_fails(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "last"
+    for text in ("old", "new"):
+        replace_folder(folder, _fill(text), keep=True)
+    with pytest.raises(OSError, match="No space left"):
+        replace_folder(folder, fail, keep=True)
+    assert {path.name: (path / "a").read_text() for path in tmp_path.iterdir()} == {"last": "new", "last.before": "old"}

@@ -64,6 +64,8 @@ class Recipe:
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
     keep: int = 0
     """How many of the last epochs' weights stay in the run, in epochs/, for metaformer soup to average."""
+    save_minutes: float | None = 10.0
+    """Minutes after which an epoch is saved in its middle, the most that a kill can cost; `none`: only at its end."""
     seed: int = 0
     smoke: bool = False
     """Shrinks everything to a run of seconds that proves the settings work, without hours=; nothing in it is a result."""
@@ -208,6 +210,7 @@ KEYS = tuple(key for key in KINDS if key != "model")
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, inf), "patience": (1, inf), "hours": (1e-6, inf), "batch": (1, inf), "accumulate": (1, inf),
     "image_size": (1, inf), "start_size": (1, inf), "keep": (0, 1000), "seed": (0, inf),
+    "save_minutes": (1e-6, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "layer_decay": (0.01, 1),

@@ -22,6 +22,7 @@ FILES = {
     "metrics.jsonl": "a line per epoch",
     "best": "the best weights, with classes and preprocessing",
     "last": "the newest weights, and what is needed to go on",
+    "last.before": "the same of the save before, should that be damaged",
     "epochs": "the weights of the last epochs, for metaformer soup",
     "report.html": "the whole story on one page: open it in a browser",
     "evaluation.json": "its figures",
@@ -84,6 +85,11 @@ class Run:
         return _whole(self.path / "last")
 
     @property
+    def before(self) -> Path:
+        """The same of the save before, should the newest be damaged."""
+        return self.path / "last.before"
+
+    @property
     def kept(self) -> list[Path]:
         """Folders of the weights of the last keep= epochs, the earliest first."""
         return sorted(folder for folder in (self.path / "epochs").glob("*") if folder.name.isdigit())
@@ -144,7 +150,11 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
         path = Path(root) / f"{stem}-{number}"
     text = json.dumps(recipe.to_dict(), indent=2) + "\n"
     path.mkdir(parents=True)
-    write_text(path / "recipe.json", text)
+    try:
+        write_text(path / "recipe.json", text)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)  # else the name were taken by no run
+        raise
     return Run(path)
 
 
@@ -163,29 +173,70 @@ def write_text(path: Path, text: str) -> None:
     """Writes under a temporary name, then renames: a reader sees the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
     temporary.replace(path)
 
 
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a new folder by `write` and puts it in the place of `folder`.
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Adds a line of JSON, which is on the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
-    Cut short anywhere, `folder` is the old or the new one, or away for a moment, and then `folder.old` is the old one.
+
+def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = False) -> None:
+    """Fills a new folder by `write` and, when it is on the disk, puts it in the place of `folder`.
+
+    Cut short anywhere, `folder` is the old or the new one, or away for a moment, and then `folder.old` is the old one; with
+    `keep` it is `folder.before`, and stays. A disk that fails leaves the old one there, too.
     """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    fill_folder(folder, write)
+    put_folder(folder, keep=keep)
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """The first half of `replace_folder`, which takes a processor: fills `folder.new`."""
+    new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    write(new)
-    for file in new.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    if folder.exists():
+    try:
+        new.mkdir()
+        write(new)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)  # a full disk needs its place
+        raise
+
+
+def put_folder(folder: Path, *, keep: bool = False) -> None:
+    """The second half, which waits for the disk: puts `folder.new` in the place of `folder`."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + (".before" if keep else ".old"))
+    try:
+        for path in (*new.iterdir(), new):
+            _sync(path)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        new.rename(folder)
+        _sync(folder.parent)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if not keep:
         shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk; Windows does not know that of folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _whole(folder: Path) -> Path:
     """A folder that `replace_folder` fills; the one before if that was cut short between its two renames."""
-    old = folder.with_name(folder.name + ".old")
-    return old if old.exists() and not folder.exists() else folder
+    befores = (folder.with_name(folder.name + end) for end in (".before", ".old"))
+    return folder if folder.exists() else next((before for before in befores if before.exists()), folder)

@@ -42,6 +42,31 @@ def test_ctrl_c_in_the_report_says_how_to_have_it(
     assert (metaformer.train(tmp_path / "run", quiet=True).path / "report.html").exists()
 
 
+@pytest.mark.parametrize("why", ["a crash", "a node that came or went"])
+def test_what_torchrun_starts_again_goes_on(
+    fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    """The run is found by its name, after a crash by the count of restarts, otherwise by the job's id."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if why == "a crash" else "job 7")
+    arguments = {"data": fashion, "name": "run", "root": tmp_path, **QUICK, "epochs": 1}
+    first = metaformer.train("caformer_t6", quiet=True, **arguments)
+    kept = (first.path / "metrics.jsonl").read_text()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1" if why == "a crash" else "0")
+    assert metaformer.train("caformer_t6", **arguments) == first
+    assert capsys.readouterr().out == f"{first.path} is finished: 1 of 1 epochs\n"
+    assert (first.path / "metrics.jsonl").read_text() == kept
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if why == "a crash" else "job 8")
+    with pytest.raises(FileExistsError, match="choose another name="):
+        metaformer.train("caformer_t6", quiet=True, **arguments)
+
+
+def test_what_torchrun_may_start_again_needs_a_name(fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(ValueError, match="--max-restarts starts this command again: give the run a name="):
+        metaformer.train("caformer_t6", data=fashion, quiet=True, **QUICK)
+
+
 def test_recipe_json_repeats_the_run(run: Run, tmp_path: Path) -> None:
     again = metaformer.train(run.path / "recipe.json", root=tmp_path, quiet=True)
     assert again.recipe == run.recipe
@@ -62,7 +87,7 @@ def test_a_finished_run_says_so_and_stays(run: Run, tmp_path: Path, capsys: pyte
     (tmp_path / "run" / "curves.png").unlink()
     names = ("recipe.json", "metrics.jsonl", "model.json", "model.safetensors", "training.pt")
     kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.name in names}
-    assert len(kept) == 7
+    assert len(kept) == 10
     for arguments in ({"model": tmp_path / "run"}, {"model": read_pretrained(run.best)[0], "resume": tmp_path / "run"}):
         assert metaformer.train(**arguments) == Run(tmp_path / "run")
         assert capsys.readouterr().out == f"{tmp_path / 'run'} is finished: 2 of 2 epochs\n"

@@ -1,5 +1,6 @@
 """Whatever stops a run, it goes on to the very bits of the run that was never stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 from metaformer import create_model
 from metaformer.config import Recipe
 from metaformer.data.sources import open_data
-from metaformer.runs import Run, create_run, is_run, open_run
+from metaformer.runs import Run, create_run, is_run
 from metaformer.tasks.classification import Classification
-from metaformer.train import loop
-from metaformer.train.checkpoint import Progress, State, restore, save
+from metaformer.train.checkpoint import Progress, State, restore, snapshot, write
+from metaformer.train.hold import reopen
 from metaformer.train.optim import Average, make_optimizer
+from metaformer.train.saver import Saver
+from metaformer.train.stop import Terminated
 from metaformer.train.train import go_on, start
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -53,7 +56,7 @@ def begin(recipe: Recipe, root: Path) -> Run:
 def finish(path: Path) -> Run:
     """Goes on in a process whose random generators stand elsewhere."""
     torch.manual_seed(999)
-    run = open_run(path)
+    run = reopen(path, quiet=True)
     return go_on(run, open_data(run.recipe.data), None, quiet=True)
 
 
@@ -69,7 +72,7 @@ def assert_equal(run: Run, whole: Run) -> None:
         del state["progress"]["seconds"]
     assert str(states[0]) == str(states[1])
     unlike = {path.name for path in run.path.iterdir()} ^ {path.name for path in whole.path.iterdir()}
-    assert unlike <= {"best.old", "last.old"}  # where the kill left the last thing of all undone
+    assert unlike <= {"best.old", "last.new"}  # where the kill left the last thing of all undone
 
 
 @pytest.mark.parametrize("steps", range(1, STEPS + 1))
@@ -113,6 +116,21 @@ def test_the_second_ctrl_c_stops_at_once(recipe: Recipe, whole: Run, tmp_path: P
     assert_equal(finish(tmp_path / "run"), whole)
 
 
+def test_sigterm_saves_as_ctrl_c_does_and_ends_with_143(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    after_steps(monkeypatch, 5, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Terminated) as ended:
+        begin(recipe, tmp_path)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    progress = torch.load(tmp_path / "run" / "last" / "training.pt", weights_only=True)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 2)
+    assert "stopped and saved; to go on: metaformer train" in (tmp_path / "run" / "log.txt").read_text()
+    assert_equal(finish(tmp_path / "run"), whole)
+
+
 def stop(*_: object) -> None:
     raise Stopped
 
@@ -121,9 +139,9 @@ def stop(*_: object) -> None:
 def test_killed_between_the_line_of_metrics_and_the_save(
     recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    saves = iter([loop.save, stop] if epoch == 2 else [stop])
+    saves = iter([Saver.save, stop] if epoch == 2 else [stop])
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save", lambda *arguments: next(saves)(*arguments))
+        patch.setattr(Saver, "save", lambda *arguments: next(saves)(*arguments))
         with pytest.raises(Stopped):
             begin(recipe, tmp_path)
     assert len(Run(tmp_path / "run").metrics) == epoch
@@ -133,7 +151,7 @@ def test_killed_between_the_line_of_metrics_and_the_save(
 
 def test_killed_within_the_line_of_metrics(recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save", stop)
+        patch.setattr(Saver, "save", stop)
         with pytest.raises(Stopped):
             begin(recipe, tmp_path)
     file = tmp_path / "run" / "metrics.jsonl"
@@ -141,7 +159,7 @@ def test_killed_within_the_line_of_metrics(recipe: Recipe, whole: Run, tmp_path:
     assert_equal(finish(tmp_path / "run"), whole)
 
 
-@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_touch_of_the_disk(
     recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
@@ -163,7 +181,9 @@ def test_killed_at_any_touch_of_the_disk(
     assert at > 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_a_process_is_stopped_from_outside(fashion: str, tmp_path: Path, number: signal.Signals) -> None:
     settings = {**QUICK, "drop_path": 0.2, "epochs": 16}
     command = [sys.executable, "-m", "metaformer", "train", "caformer_t6", f"data={fashion}", f"root={tmp_path}", "name=run"]
@@ -175,10 +195,11 @@ def test_a_process_is_stopped_from_outside(fashion: str, tmp_path: Path, number:
             time.sleep(0.005)
         process.send_signal(number)
         process.wait()
-    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == codes[number]
     said = (tmp_path / "said.txt").read_text()
     assert "Traceback" not in said
-    assert ("to go on: metaformer train" in said) is (number == signal.SIGINT)
+    assert ("to go on: metaformer train" in said) is (number != signal.SIGKILL)
     run = Run(tmp_path / "run")
     assert 3 <= len(run.metrics) < 16
     finish(run.path)
@@ -274,6 +295,7 @@ def test_a_run_from_before_updates_were_known_goes_on(
     kept = torch.load(file, weights_only=True)
     del kept["apart"]
     torch.save(kept, file)
+    file.with_name("checkpoint.json").unlink()
     assert_equal(finish(tmp_path / "run"), whole)
 
 
@@ -296,7 +318,7 @@ def test_restore_brings_back_all_that_was_saved(tmp_path: Path, ema: float | Non
     if saved.average is not None:
         saved.average.update(saved.model, 1)
     progress = Progress(epoch=3, step=4, loss_sum=0.1, count=7, seconds=1.5, best=0.25)
-    save(run, saved, progress, {})
+    write(run, snapshot(saved, progress, {}), {})
     expected = torch.rand(3)
     torch.manual_seed(5)
     fresh = state(ema)
@@ -308,19 +330,139 @@ def test_restore_brings_back_all_that_was_saved(tmp_path: Path, ema: float | Non
         assert same(fresh.average.model.state_dict(), saved.average.model.state_dict())
 
 
-@pytest.mark.parametrize("damage", ["training.pt missing", "training.pt junk", "training.pt cut", "model.safetensors junk"])
-def test_a_damaged_checkpoint_is_a_sentence_and_stays_as_it_is(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    with monkeypatch.context() as patch:
-        after_steps(patch, 4, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            begin(recipe, tmp_path)
-    name, what = damage.split()
-    file = tmp_path / "run" / "last" / name
+def test_a_snapshot_stays_as_it_is_while_training_goes_on(tmp_path: Path) -> None:
+    run, learning = create_run(Recipe(model="x"), tmp_path, "run"), state(0.5)
+    learning.model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    learning.optimizer.step()
+    moment = snapshot(learning, Progress(step=1), {})
+    write(run, moment, {})
+    first = (run.last / "model.safetensors").read_bytes(), str(torch.load(run.last / "training.pt", weights_only=True))
+    with torch.no_grad():
+        for tensor in (*learning.model.parameters(), *learning.optimizer.state_dict()["state"][0].values()):
+            tensor.add_(1)
+        assert learning.average is not None
+        for tensor in learning.average.model.parameters():
+            tensor.add_(1)
+    torch.rand(3)
+    write(run, moment, {})
+    again = (run.last / "model.safetensors").read_bytes(), str(torch.load(run.last / "training.pt", weights_only=True))
+    assert first == again
+
+
+def test_a_save_leaves_the_sums_of_others_on(tmp_path: Path) -> None:
+    write(create_run(Recipe(model="x"), tmp_path, "run"), snapshot(state(), Progress(), {}), {})
+    assert torch.serialization.get_crc32_options()
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+DAMAGE = [
+    "training.pt missing",
+    "training.pt junk",
+    "training.pt cut",
+    "training.pt bit",
+    "model.safetensors bit",
+    "model.json bit",
+    "checkpoint.json junk",
+]
+
+
+def spoil(file: Path, how: str) -> None:
     raw = file.read_bytes()
-    file.unlink() if what == "missing" else file.write_bytes(b"junk" if what == "junk" else raw[: len(raw) // 2])
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises((ValueError, FileNotFoundError), match=name):
-        finish(tmp_path / "run")
-    assert kept == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if how == "missing":
+        file.unlink()
+    else:
+        at = len(raw) // 2
+        bit = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        file.write_bytes({"junk": b"junk", "cut": raw[: len(raw) // 2], "bit": bit}[how])
+
+
+def stopped_after(recipe: Recipe, root: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> Path:
+    """A run that Ctrl-C ended."""
+    with monkeypatch.context() as patch:
+        after_steps(patch, steps, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            begin(recipe, root)
+    return root / "run"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_save_is_told_and_the_one_before_goes_on_to_the_same_bits(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    path = stopped_after(recipe, tmp_path, monkeypatch, 4)
+    name, how = damage.split()
+    spoil(path / "last" / name, how)
+    spoilt = {file.name: file.read_bytes() for file in (path / "last").iterdir()}
+    reopen(path, quiet=False)
+    said = capsys.readouterr().out
+    assert f"{path / 'last' / name} is" in said
+    assert "going on from the save before it; the damaged one is now" in said
+    assert said.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in (path / "last.damaged").iterdir()} == spoilt
+    assert_equal_but(finish(path), whole, "last.damaged")
+
+
+def assert_equal_but(run: Run, whole: Run, extra: str) -> None:
+    """Equal, where something more lies in the run."""
+    assert (run.path / extra).is_dir()
+    shutil.rmtree(run.path / extra)
+    assert_equal(run, whole)
+
+
+@pytest.mark.parametrize("before", ["damaged", "gone"])
+def test_where_no_save_is_whole_that_is_a_sentence_and_all_stays(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    path = stopped_after(recipe, tmp_path, monkeypatch, 4)
+    spoil(path / "last" / "training.pt", "cut")
+    if before == "damaged":
+        spoil(path / "last.before" / "model.safetensors", "missing")
+    else:
+        shutil.rmtree(path / "last.before")
+    kept = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    wrong = "model.safetensors is missing" if before == "damaged" else "there is no save before it"
+    with pytest.raises(ValueError, match=rf"training\.pt is not what was written, and .*{wrong}: this run cannot go on"):
+        finish(path)
+    assert kept == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_run_whose_save_says_nothing_of_itself_goes_on(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stopped_after(recipe, tmp_path, monkeypatch, 4)
+    (path / "last" / "checkpoint.json").unlink()  # as before there were any
+    shutil.rmtree(path / "last.before")
+    assert_equal(finish(path), whole)
+
+
+def test_a_save_of_another_version_is_a_sentence(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stopped_after(recipe, tmp_path, monkeypatch, 4)
+    file = path / "last" / "checkpoint.json"
+    file.write_text(file.read_text().replace('"schema": 1,\n  "sha256"', '"schema": 2,\n  "sha256"'))
+    with pytest.raises(ValueError, match=r"last is a checkpoint of schema 2; this version goes on from 1"):
+        finish(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"lr": 0.5}, "lr=0.5 was 0.005"),
+        ({"epochs": 3, "seed": 1}, "epochs=3 was 2, seed=1 was 0"),
+        ({"workers": 0, "keep": 1}, None),
+    ],
+    ids=str,
+)
+def test_a_recipe_edited_in_the_middle_of_a_run(
+    recipe: Recipe, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], sentence: str | None
+) -> None:
+    path = stopped_after(recipe, tmp_path, monkeypatch, 4)
+    file = path / "recipe.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    if sentence is None:
+        assert_equal(finish(path), whole)
+        return
+    with pytest.raises(
+        ValueError, match=rf"recipe\.json was changed in the middle of the run: {sentence}\. Change it back to go on, or"
+    ):
+        finish(path)

@@ -196,7 +196,8 @@ def test_best_and_last_are_what_they_say(run: Run) -> None:
     assert about["classes"] == list(open_data(run.recipe.data).classes)
     assert run.metrics[-1]["lr"] == pytest.approx(run.recipe.min_lr)
     assert sorted(path.name for path in run.best.iterdir()) == ["model.json", "model.safetensors"]
-    assert sorted(path.name for path in run.last.iterdir()) == ["model.json", "model.safetensors", "training.pt"]
+    files = ["checkpoint.json", "model.json", "model.safetensors", "training.pt"]
+    assert sorted(path.name for path in run.last.iterdir()) == files
 
 
 def one_step(recipe: Recipe) -> Fit:
@@ -234,7 +235,7 @@ def test_divergence_is_an_error_that_leaves_nothing_wrong(tmp_path: Path, fashio
         train(tmp_path, quick(fashion, lr=lr, warmup_lr=lr, clip=None))
     (folder,) = tmp_path.iterdir()
     left = {path.name for path in folder.iterdir()} - {"nonfinite.jsonl"}
-    assert left == {"log.txt", "metrics.jsonl", "recipe.json"}
+    assert left == {"log.txt", "metrics.jsonl", "recipe.json", "train.lock", "trainer.json"}
     assert (folder / "metrics.jsonl").read_text() == ""
 
 

@@ -20,7 +20,7 @@ from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, open_run
 from metaformer.tasks.classification import Classification
-from metaformer.train.checkpoint import Progress, restore, save
+from metaformer.train.checkpoint import Progress, restore, snapshot, write
 from metaformer.train.display import Display
 from metaformer.train.loop import Fit
 from metaformer.train.numerics import EVERY, Recent, Step, exactness, notice_after
@@ -273,7 +273,8 @@ def test_fp16_goes_on_with_its_scale(fashion: str, tmp_path: Path, monkeypatch: 
 def test_the_scale_of_losses_is_kept(fashion: str, tmp_path: Path) -> None:
     fit = prepare(quick(fashion, precision="fp16"), open_data(fashion), None)
     run = create_run(fit.recipe, tmp_path, "run")
-    save(run, replace(fit.state, scaler=torch.amp.GradScaler("cpu", init_scale=128.0)), Progress(), {})
+    state = replace(fit.state, scaler=torch.amp.GradScaler("cpu", init_scale=128.0))
+    write(run, snapshot(state, Progress(), {}), {})
     assert fit.state.scaler is not None
     assert fit.state.scaler.get_scale() == 65536.0
     restore(run, fit.state)

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "patience": "test_length",
     "hours": "test_length",
     "keep": "test_loop: it must not change what is learnt",
+    "save_minutes": "test_saver: it must not change what is learnt",
     "weights": "below: it starts from them",
     "smoke": "test_recipes",
     "crop_fraction": "below: it takes fit=crop",

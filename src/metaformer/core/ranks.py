@@ -44,6 +44,14 @@ class Ranks:
         dist.all_reduce(told)
         return told.item()
 
+    def most(self, value: float) -> float:
+        """The greatest of all ranks'."""
+        if self.count == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return told.item()
+
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks of a tensor, where it is, without waiting for it."""
         if self.count > 1:

@@ -1,6 +1,7 @@
 """Batches of a split, epoch by epoch, read by this process or by workers."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,6 +104,7 @@ class Loader:
             collate_fn=_as_is,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_undisturbed,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # each epoch draws from it, a resumed one again: not from the model's
         )
@@ -190,6 +192,12 @@ def draw_balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
     members, first = place.argsort(stable=True), counts.cumsum(0) - counts
     which = torch.randint(2**62, (len(labels),), generator=draw) % counts[turns]
     return members[first[turns] + which]
+
+
+def _undisturbed(_: int) -> None:
+    """Lets a worker go on when Ctrl-C, or a cluster's first SIGTERM, comes to all processes: the trainer has a step to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _as_is(batch: Any) -> Any:

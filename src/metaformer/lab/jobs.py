@@ -1,5 +1,6 @@
 """`train`: the whole job, from a name to a run directory with its pictures."""
 
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from metaformer.data.dataset import Data
 from metaformer.data.sources import few, open_data
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
-from metaformer.runs import Run, is_run, no_run, open_run
+from metaformer.runs import Run, is_run, no_run
 from metaformer.train.display import Watch, say
+from metaformer.train.hold import holder, reopen
 from metaformer.train.launch import launched
 from metaformer.train.train import CUSTOM, go_on, report_finished, start
 from metaformer.weights.peers import PREFIX, Peer
@@ -34,9 +36,11 @@ def train(
     `model` is a published name, a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
     run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
     has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
-    FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, with all work saved.
+    FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails; KeyboardInterrupt after Ctrl-C and
+    SystemExit after SIGTERM, with all work saved.
 
-    Started by torchrun, all processes train one run together, and the first one writes it (docs/many.md).
+    Started by torchrun, all processes train one run together, and the first one writes it (docs/many.md). Started by it again,
+    the same call goes on with its run.
     """
     if "devices" in settings:
         raise ValueError(f"devices={settings['devices']} is for the command: metaformer train; start a script with torchrun")
@@ -67,10 +71,13 @@ def _train(
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
+    if resume is None and ranks.told(ranks.first and _started_again(root, name)):
+        resume, name, root = Path(root) / str(name), None, "runs"
+        settings = dict[str, Any]()
     if resume is not None:
         if settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
-        run, data = open_run(resume), None
+        run, data = reopen(resume, quiet=quiet, ranks=ranks), None
         if run.finished:
             report_finished(run, quiet=quiet)
         else:
@@ -88,6 +95,22 @@ def _train(
     if own is not None:
         fill(own, run.best)
     return run
+
+
+def _started_again(root: str | Path, name: str | None) -> bool:
+    """Whether torchrun starts this command again, after a crash or because a node came or went, and its run is there.
+
+    Raises ValueError where it could be so and nothing tells which run that is.
+    """
+    if name is None:
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+            raise ValueError("--max-restarts starts this command again: give the run a name=, by which it is found and goes on")
+        return False
+    run = Run(Path(root) / name)
+    if not is_run(run.path):
+        return False
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # what torchrun calls a job that was given no --rdzv-id
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 or (job != "none" and holder(run).get("job") == job)
 
 
 def resolve(

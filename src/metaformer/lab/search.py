@@ -28,8 +28,10 @@ from metaformer.lab.study import (
     suggest,
 )
 from metaformer.lab.trials import Plan, Search, Tried, read_plan
-from metaformer.runs import SCORES, Run, check_name, is_run, open_run, score, score_of, write_text
+from metaformer.runs import SCORES, Run, check_name, is_run, score, score_of, write_text
 from metaformer.train.display import Display
+from metaformer.train.hold import reopen
+from metaformer.train.stop import Terminated
 from metaformer.train.train import go_on, prepare, start
 from metaformer.zoo import ZOO, get_config
 
@@ -123,14 +125,14 @@ class Searching:
     until: float
 
     def __call__(self) -> None:
-        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
+        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt; SIGTERM the same, then Terminated."""
         to_go_on = f"to go on: metaformer tune {self.path}"
         try:
             while ended(self.study) < self.trials and time.monotonic() < self.until:
                 self._try(next_trial(self.study, self.space, self.recipe.seed))
         except TimeIsUp:
             self.display.say(f"the hours are over; {to_go_on}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             self.display.say(f"stopped and saved; {to_go_on}")
             raise
 
@@ -161,10 +163,10 @@ class Searching:
         if not is_run(path):
             shutil.rmtree(path, ignore_errors=True)  # cut short before there was anything in it
             start(recipe, self.data, None, name=path.name, root=path.parent, quiet=True, watchers=[judge])
-        elif open_run(path).finished:
+        elif (run := reopen(path, quiet=True)).finished:
             judge.catch_up()
         else:
-            go_on(open_run(path), self.data, None, quiet=True, watchers=[judge])
+            go_on(run, self.data, None, quiet=True, watchers=[judge])
 
     def _despair(self) -> None:
         """Raises ValueError where all trials so far have failed, and these are enough."""

@@ -9,8 +9,8 @@ from metaformer.config import KINDS, Recipe, check_key, parse, revise
 CHANGED = "model."
 """What the name of a changed field of the model begins with."""
 FIXED = (
-    "recipe", "data", "labels", "start_size", "epochs", "patience", "hours", "accumulate", "keep", "seed", "smoke", "nonfinite",
-    "device", "precision", "deterministic", "compile", "workers", "log",
+    "recipe", "data", "labels", "start_size", "epochs", "patience", "hours", "accumulate", "keep", "save_minutes", "seed",
+    "smoke", "nonfinite", "device", "precision", "deterministic", "compile", "workers", "log",
 )  # fmt: skip
 """Settings that are the same in every trial, or their figures could not be compared."""
 DECADE = 10.0

@@ -1,19 +1,27 @@
-"""All that a run needs to go on exactly where it was."""
+"""All that a run needs to go on exactly where it was: copied at a step, written, checked, brought back."""
 
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
+from metaformer.config import Recipe, read_json
 from metaformer.core.lora import is_updated
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.batch import number
-from metaformer.runs import Run, replace_folder
+from metaformer.runs import Run, fill_folder, put_folder
 from metaformer.train.optim import Average
 from metaformer.weights.files import read_file
-from metaformer.weights.pretrained import Model, fill, save_pretrained
+from metaformer.weights.pretrained import Model, copied_state, fill, told_text, write_pretrained
+
+SCHEMA = 1
+"""Version of `checkpoint.json`, which says what the files of a checkpoint must be."""
 
 
 @dataclass
@@ -72,28 +80,148 @@ class State:
     """The processes that learn it together."""
 
 
-def save(run: Run, state: State, progress: Progress, about: dict[str, Any]) -> None:
-    """Writes `last/`, which is the old one or the new one at every moment. Of several ranks the first one writes."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of training, copied to the processor: it stays as it is while training goes on.
+
+    Of several ranks, whose weights are equal, the first one has it.
+    """
+
+    weights: dict[str, Tensor]
+    about: str
+    """What is written beside the weights."""
+    kept: dict[str, Any]
+    """What else it takes to go on."""
+
+
+def snapshot(state: State, progress: Progress, about: Mapping[str, Any]) -> Snapshot | None:
+    """The moment between two steps, with the random numbers of all ranks; None but for the first of them."""
     random, *others = state.ranks.gathered(_random(state))
+    if not state.ranks.first:
+        return None
+    where = {"epoch": progress.epoch, "step": progress.step}
+    length = ({"planned": progress.planned} if progress.planned else {}) | ({"stopped": True} if progress.stopped else {})
+    kept = {
+        "optimizer": state.optimizer.state_dict(),
+        "average": None if state.average is None else state.average.model.state_dict(),
+        "scaler": None if state.scaler is None else state.scaler.state_dict(),
+        "apart": state.model.state_dict() if is_updated(state.model) else None,  # weights and their low-rank updates
+        "progress": asdict(progress),
+        "random": random,
+        "others": others,
+    }
+    return Snapshot(copied_state(state.model), told_text(state.model, {**about, **where, **length}), _copied(kept))
 
-    def write(folder: Path) -> None:
-        where = {"epoch": progress.epoch, "step": progress.step}
-        length = ({"planned": progress.planned} if progress.planned else {}) | ({"stopped": True} if progress.stopped else {})
-        save_pretrained(state.model, folder, about | where | length)
-        kept = {
-            "optimizer": state.optimizer.state_dict(),
-            "average": None if state.average is None else state.average.model.state_dict(),
-            "scaler": None if state.scaler is None else state.scaler.state_dict(),
-            "apart": state.model.state_dict() if is_updated(state.model) else None,  # weights and their low-rank updates
-            "progress": asdict(progress),
-            "random": random,
-            "others": others,
-        }
-        torch.save(kept, folder / "training.pt")
 
-    if state.ranks.first:
-        replace_folder(run.path / "last", write)
-    state.ranks.wait()
+def _copied(value: Any) -> Any:
+    """The same with tensors of its own, on the processor."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, (list, tuple)) else value
+
+
+def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
+    """Writes `last/`, which is the old one or the new one at every moment; the old one becomes `last.before/`.
+
+    `recipe` is what the run is trained by. Raises OSError where the disk fails, and both are then as they were.
+    """
+    compose(run, moment, recipe)
+    publish(run)
+
+
+def publish(run: Run) -> None:
+    """The second half of `write`, in which a disk works and no processor."""
+    put_folder(run.path / "last", keep=True)
+
+
+def compose(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
+    """The first half of `write`, which takes a processor: into files, with their sums, by two threads."""
+
+    def weights(folder: Path) -> dict[str, str]:
+        write_pretrained(folder, moment.weights, moment.about)
+        return {name: _digest(folder / name) for name in ("model.json", "model.safetensors")}
+
+    def fill_new(folder: Path) -> None:
+        with ThreadPoolExecutor(1, "save") as other:
+            model = other.submit(weights, folder)
+            kept = {"training.pt": _save_kept(moment.kept, folder / "training.pt")}
+            files = model.result() | kept
+        text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
+        (folder / "checkpoint.json").write_text(text, encoding="utf-8")
+
+    fill_folder(run.path / "last", fill_new)
+
+
+def _save_kept(kept: dict[str, Any], path: Path) -> str:
+    """Writes what torch.load reads; its SHA-256, which stands for the sums that torch would make of each tensor."""
+    sums = torch.serialization.get_crc32_options()
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        torch.serialization.set_crc32_options(False)
+        try:
+            torch.save(kept, cast(IO[bytes], sink))
+        except RuntimeError:
+            if sink.error is None:
+                raise
+            raise sink.error from None
+        finally:
+            torch.serialization.set_crc32_options(sums)
+    return sink.sum.hexdigest()
+
+
+class _Sink:
+    """A file that sums what is written, and remembers why it could not be: torch goes on to an error of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sum = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.sum.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None. Of one by a version without checkpoint.json nothing is known.
+
+    Raises ValueError for a checkpoint of another version.
+    """
+    file = folder / "checkpoint.json"
+    if not file.exists():
+        return None
+    try:
+        told = read_json(file)
+    except ValueError as error:
+        return str(error)
+    if told.get("schema") != SCHEMA:
+        raise ValueError(f"{folder} is a checkpoint of schema {told.get('schema')}; this version goes on from {SCHEMA}")
+    for name, digest in told["sha256"].items():
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+        if _digest(folder / name) != digest:
+            return f"{folder / name} is not what was written"
+    return None
+
+
+def trained_by(folder: Path) -> Recipe | None:
+    """The recipe by which a checkpoint came to be, where it says so."""
+    file = folder / "checkpoint.json"
+    return Recipe.from_dict(read_json(file)["recipe"]) if file.exists() else None
 
 
 def restore(run: Run, state: State) -> Progress:

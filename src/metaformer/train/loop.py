@@ -3,11 +3,8 @@
 import json
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +15,16 @@ from torch import Tensor, nn
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch
 from metaformer.data.loader import Loader
-from metaformer.runs import SCORES, Run, replace_folder, write_text
-from metaformer.train.checkpoint import Progress, State, restore, save
+from metaformer.runs import SCORES, Run, append_line, replace_folder, write_text
+from metaformer.train.checkpoint import Progress, State, restore
 from metaformer.train.display import Display
 from metaformer.train.length import FIRST, WARM, Budget, image_side
 from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
 from metaformer.train.optim import learning_rate
 from metaformer.train.parts import training_mode
+from metaformer.train.saver import Saver
 from metaformer.train.step import Task, take_step
+from metaformer.train.stop import Stop, stops
 from metaformer.weights.pretrained import save_pretrained
 
 
@@ -96,13 +95,11 @@ class Fit:
         return round((progress.planned or self.recipe.epochs) * self.steps)
 
     def __call__(self, run: Run, progress: Progress, display: Display) -> None:
-        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt."""
+        """Ctrl-C ends the step, saves, then raises KeyboardInterrupt; SIGTERM the same, then Terminated."""
         ranks = self.state.ranks
         kept = run.metrics[: progress.epoch]  # a line written just before a crash will be written again
         if ranks.first:
             write_text(run.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        if self.recipe.nonfinite == "rewind" and ranks.told(not run.last.is_dir()):
-            save(run, self.state, progress, self.about)
         budget = None
         if self.recipe.hours is not None:
             judged = -(-len(self.val) // ranks.count)
@@ -112,23 +109,24 @@ class Fit:
         if self.knows and not self.done(progress):
             key, score = next(iter(self.task.evaluate(self.state.model, self.val.epoch(), ranks).scores.items()))
             display.say(f"before training: {SCORES[key]} {score:.2f} %")
-        with _interrupts(again=ranks.count > 1) as interrupted:
+        with stops(ranks) as stop, Saver(run, self.about, ranks=ranks) as saver:
+            if self.recipe.nonfinite == "rewind" and ranks.told(not run.last.is_dir()):
+                saver.save(self.state, progress)
             while not self.ended(progress):
                 try:
-                    self._train_epoch(run, progress, display, interrupted, budget)
+                    self._train_epoch(saver, progress, display, stop, budget)
                     if progress.step < self.steps and not self.ended(progress):
-                        save(run, self.state, progress, self.about)
-                        raise KeyboardInterrupt
-                    self._close_epoch(run, progress, display, budget)
+                        saver.save(self.state, progress)
+                        raise stop.error()
+                    self._close_epoch(saver, progress, display, budget)
                 except NonFiniteError as found:
-                    self._rewind(run, progress, display, found)
-                if self._anywhere(interrupted):  # in the last epoch too: what comes after training is not wanted either
-                    raise KeyboardInterrupt
+                    self._rewind(saver, progress, display, found)
+                if stop.wanted():  # in the last epoch too: what comes after training is not wanted either
+                    raise stop.error()
 
-    def _train_epoch(
-        self, run: Run, progress: Progress, display: Display, interrupted: threading.Event, budget: Budget | None
-    ) -> None:
+    def _train_epoch(self, saver: Saver, progress: Progress, display: Display, stop: Stop, budget: Budget | None) -> None:
         """The rest of the epoch's steps, or as many as were done when a person asked to stop or time was up."""
+        run = saver.run
         loss_sum, norm_sum = torch.tensor([progress.loss_sum, progress.norm_sum], device=self.train.device)
         recent = Recent(self.train.device, self.every)
         started = time.perf_counter() - progress.seconds
@@ -136,6 +134,15 @@ class Fit:
         if budget is not None:
             budget.closed()
         progress.side = self.side(progress)
+
+        def settle() -> None:
+            """Waits for the device; afterwards `progress` knows all that was done."""
+            self._look(run, recent, display)
+            if budget is not None:
+                budget.waited(self.done(progress))
+            progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
+            progress.seconds = time.perf_counter() - started
+
         for batch in self.train.epoch(progress.epoch, progress.step, progress.side):
             lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
@@ -163,17 +170,12 @@ class Fit:
                 display.step(self.done(progress), epoch, facts)
             if budget is not None:
                 self._count(run, budget, recent, progress, display)
-            if self._anywhere(interrupted) or self.ended(progress):
+            if stop.wanted() or self.ended(progress):
                 break
-        self._look(run, recent, display)
-        if budget is not None:
-            budget.waited(self.done(progress))
-        progress.loss_sum, progress.norm_sum = loss_sum.item(), norm_sum.item()
-        progress.seconds = time.perf_counter() - started
-
-    def _anywhere(self, interrupted: threading.Event) -> bool:
-        """Whether a person asked any of the processes to stop."""
-        return self.state.ranks.sum(interrupted.is_set()) > 0
+            if saver.due() and progress.step < self.steps:
+                settle()
+                saver.begin(self.state, progress)
+        settle()
 
     def side(self, progress: Progress) -> int:
         """Side in pixels of the images that are learnt from in this epoch, whatever is planned in the middle of it."""
@@ -218,7 +220,7 @@ class Fit:
                 raise NonFiniteError(sentence)
             display.say(f"{sentence}; skipped")
 
-    def _rewind(self, run: Run, progress: Progress, display: Display, found: NonFiniteError) -> None:
+    def _rewind(self, saver: Saver, progress: Progress, display: Display, found: NonFiniteError) -> None:
         """Back to what was saved last, to go on with half the learning rate. Raises FloatingPointError where that is not wanted
         or was done often enough."""
         if self.recipe.nonfinite != "rewind" or progress.rewinds == REWINDS:
@@ -228,20 +230,24 @@ class Fit:
             ways += ["precision=fp32"] if self.precision != torch.float32 else []
             raise FloatingPointError(f"{found}{tried}; try {' or '.join(ways)}") from found
         rewinds = progress.rewinds + 1
-        progress.become(replace(restore(run, self.state), rewinds=rewinds, spent=progress.spent))
-        save(run, self.state, progress, self.about)
+        saver.wait()
+        self.state.ranks.wait()  # the first one writes what all of them read
+        progress.become(replace(restore(saver.run, self.state), rewinds=rewinds, spent=progress.spent))
+        saver.save(self.state, progress)
         for watcher in self.watchers:
             watcher.begin(self.done(progress))
         back = f"back to epoch {progress.epoch + 1}, step {progress.step + 1}, with lr times {0.5**rewinds:g}"
         display.say(f"{found}; {back}")
 
-    def _close_epoch(self, run: Run, progress: Progress, display: Display, budget: Budget | None) -> None:
+    def _close_epoch(self, saver: Saver, progress: Progress, display: Display, budget: Budget | None) -> None:
         """Judges the model, keeps it if it is the best, writes the epoch's line, saves; says how long the run now is."""
+        run = saver.run
         epoch = progress.epoch + 1
         if not progress.count:
             raise NonFiniteError(f"in epoch {epoch} no step had a loss that is a number")
         loss = progress.loss_sum / progress.count
         judge = self.state.model if self.state.average is None else self.state.average.model
+        saver.wait()  # as the workers that read held-out images are forked now, at first
         judged = self.task.evaluate(judge, self.val.epoch(), self.state.ranks)
         for damaged in self.state.ranks.gathered(self.train.damaged):
             self.train.damaged |= damaged
@@ -285,15 +291,14 @@ class Fit:
             display.say(f"ends here: no better {SCORES[key]} in {progress.stale} epochs (patience={self.recipe.patience})")
         if self.ended(progress) and not grown:
             display.say(f"images were to grow to {self.recipe.image_size} pixels, but hours={self.recipe.hours:g} ended before")
-        save(run, self.state, progress, self.about)
+        saver.save(self.state, progress)
         for watcher in self.watchers:
             watcher.epoch(self.done(progress), line)
 
     def _append(self, file: Path, record: dict[str, Any]) -> None:
         """Adds a line to a file of the run; of several ranks the first one does."""
         if self.state.ranks.first:
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record) + "\n")
+            append_line(file, record)
 
     def _keep(self, run: Run, epoch: int, write: Callable[[Path], None]) -> None:
         """Puts an epoch's weights beside those of the epochs before it, of which the oldest go."""
@@ -303,26 +308,3 @@ class Fit:
         for old in run.kept:
             if int(old.name) <= epoch - self.recipe.keep:
                 shutil.rmtree(old)
-
-
-@contextmanager
-def _interrupts(*, again: bool) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that no step is torn; the second one stops at once, as usual.
-
-    Not where it may come `again`: the terminal and torchrun each pass a Ctrl-C on to their processes.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(_: int, __: object) -> None:
-        if not again:
-            signal.signal(signal.SIGINT, before)
-        event.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -126,6 +126,7 @@ class TensorBoard:
     def step(self, done: int, figures: Mapping[str, float]) -> None:
         for key, value in figures.items():
             self.writer.add_scalar(f"step/{key}", value, done)
+        self.writer.flush()  # a run that goes on after a kill does not tell them again
 
     def epoch(self, done: int, line: Mapping[str, Any]) -> None:
         for key, value in line.items():

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from metaformer.config import Recipe
 from metaformer.core.device import choose_device, choose_precision, keep_memory, precision_name
 from metaformer.core.mixers import Random, SpatialFC
 from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import ALONE, Ranks, own_device
-from metaformer.core.shared_norm import share_statistics
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
@@ -27,11 +24,14 @@ from metaformer.recipes import RECIPES
 from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.display import Display, say
+from metaformer.train.hold import held
+from metaformer.train.joined import check_same, joined
 from metaformer.train.loop import Fit, Watcher
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
+from metaformer.train.stop import Terminated
 from metaformer.train.task import keep_teacher, make_task
 from metaformer.train.trackers import check_installed, tracked
 from metaformer.weights.catalogue import MEAN, STD, TAGS
@@ -60,19 +60,25 @@ def start(
 ) -> Run:
     """Trains a recipe in a new directory `root/name`, which the first of `ranks` writes; `model` where the caller built it.
 
-    Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence;
-    KeyboardInterrupt after Ctrl-C, with all work saved.
+    Everything is checked before the directory is made. Raises ValueError or FileExistsError with a sentence, OSError where
+    the disk fails; KeyboardInterrupt after Ctrl-C and Terminated after SIGTERM, with all work saved.
     """
     fit = prepare(recipe, data, model, ranks=ranks)
     run = ranks.told(create_run(fit.recipe, root, name) if ranks.first else None)
     assert run is not None
-    if ranks.first:
-        for sentence in data.notes:
-            say(sentence, quiet=quiet)
-        if data.drawn:
-            write_text(run.path / "split.csv", split_csv(data))
-        _list_unreadable(run, data.unreadable, quiet=quiet)
-    return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
+    with held(run, ranks):
+        if ranks.first:
+            _begin(run, data, quiet=quiet)
+        return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
+
+
+def _begin(run: Run, data: Data, *, quiet: bool) -> None:
+    """Says and writes what is known of a new run's data."""
+    for sentence in data.notes:
+        say(sentence, quiet=quiet)
+    if data.drawn:
+        write_text(run.path / "split.csv", split_csv(data))
+    _list_unreadable(run, data.unreadable, quiet=quiet)
 
 
 def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool) -> None:
@@ -92,14 +98,16 @@ def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool
 def go_on(
     run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = (), ranks: Ranks = ALONE
 ) -> Run:
-    """Trains an unfinished run to its end, from the exact step at which it was last saved."""
-    return _fit(replace(prepare(run.recipe, data, model, run, ranks=ranks), watchers=tuple(watchers)), run, quiet=quiet)
+    """Trains an unfinished run, of `reopen`, to its end, from the exact step at which it was last saved."""
+    with held(run, ranks):
+        fit = prepare(run.recipe, data, model, run, ranks=ranks)
+        return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
 def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None, *, ranks: Ranks = ALONE) -> Fit:
     """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
     check_installed(recipe)
-    _check_same(data, ranks)
+    check_same(data, ranks)
     device = own_device(choose_device(recipe.device), ranks)
     precision = _precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
@@ -133,31 +141,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         knows=knows,
     )
     _try(fit)
-    return replace(fit, forward=_joined(fit)) if ranks.count > 1 else fit
-
-
-def _check_same(data: Data, ranks: Ranks) -> None:
-    """Raises ValueError where the processes do not see the same data."""
-    seen = ranks.gathered((len(data.train), len(data.val), data.classes))
-    if len(set(seen)) > 1:
-        facts = "; ".join(f"process {i}: {train:,} to learn, {val:,} to judge" for i, (train, val, _) in enumerate(seen))
-        raise ValueError(f"the processes see different images or classes, {facts}: is data= the same on all machines?")
-
-
-def _joined(fit: Fit) -> nn.Module:
-    """The model as a part of all ranks': they share gradients, and the statistics of batch norms."""
-    unused = _leaves_out(fit)
-    share_statistics(fit.state.model)
-    gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
-    return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
-
-
-def _leaves_out(fit: Fit) -> bool:
-    """Whether a parameter that learns has no part in the model's answer, so that nobody must wait for its gradient."""
-    model, side = training_mode(deepcopy(fit.state.model), fit.recipe), fit.recipe.start_size or fit.train.preprocess.size
-    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []):
-        model(torch.zeros(2, len(fit.train.preprocess.mean), side, side, device=fit.train.device)).sum().backward()
-    return any(p.grad is None for p in model.parameters() if p.requires_grad)
+    return replace(fit, forward=joined(fit)) if ranks.count > 1 else fit
 
 
 def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...], bool]:
@@ -246,7 +230,7 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
                     replace(fit, watchers=(*trackers, *fit.watchers))(run, progress, display)
             else:
                 replace(fit, watchers=())(run, progress, display)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             several = f" devices={ranks.count}" if ranks.count > 1 else ""
             display.say(f"stopped and saved; to go on: metaformer train {run.path}{several}")
             raise

@@ -1,13 +1,15 @@
 """A model in a folder, model.safetensors and model.json that says what it is, or both in one file. Ours to write and read."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
@@ -27,24 +29,44 @@ Model = MetaFormer | Peer
 def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config.
 
-    Raises ValueError where `about` would hide what the file itself says.
+    Raises ValueError where `about` would hide what the file itself says, OSError where the disk fails.
     """
-    about = about or {}
+    folder = Path(folder)
+    text = told_text(model, about or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pretrained(folder, copied_state(model), text)
+
+
+def told_text(model: Model, about: Mapping[str, Any]) -> str:
+    """What goes into a model.json. Raises ValueError where `about` would hide what the file itself says."""
     for key in about.keys() & {"schema", "config", "timm"}:
         raise ValueError(f"about may not have {key!r}: the file says that itself")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**describe(model), **about}, indent=2) + "\n"
-    weights, text = folder / "model.safetensors.tmp", folder / "model.json.tmp"
-    save_tensors(_state(model), weights, metadata={"format": "pt"})
-    text.write_text(content, encoding="utf-8")
+    return json.dumps({**describe(model), **about}, indent=2) + "\n"
+
+
+def write_pretrained(folder: Path, state: Mapping[str, Tensor], text: str) -> None:
+    """Writes what `copied_state` and `told_text` say of a model. Raises OSError where the disk fails."""
+    weights, about = folder / "model.safetensors.tmp", folder / "model.json.tmp"
+    _write(state, weights, {"format": "pt"})
+    about.write_text(text, encoding="utf-8")
     weights.replace(folder / "model.safetensors")
-    text.replace(folder / "model.json")
+    about.replace(folder / "model.json")
 
 
 def save_file(model: Model, file: Path, about: Mapping[str, Any]) -> None:
     """Writes the weights, and `about` in the same file's header; `read_pretrained` takes both from it."""
-    save_tensors(_state(model), file, metadata={"format": "pt", ABOUT: json.dumps(about)})
+    _write(copied_state(model), file, {"format": "pt", ABOUT: json.dumps(about)})
+
+
+def _write(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """A safetensors file. What fails on a disk is an OSError: the format's own error has but a text for it."""
+    try:
+        save_tensors(dict(state), file, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -53,8 +75,8 @@ def describe(model: Model) -> dict[str, Any]:
     return {"schema": SCHEMA, **what}
 
 
-def _state(model: Model) -> dict[str, Tensor]:
-    """Values by name, with low-rank updates in the weights.
+def copied_state(model: Model) -> dict[str, Tensor]:
+    """Values by name, on the processor, with low-rank updates in the weights.
 
     Cloned, for a model may use one tensor under two names, which the format refuses.
     """
