@@ -10,7 +10,7 @@ def test_alone_everything_is_ones_own() -> None:
     with together() as ranks:
         assert ranks == ALONE
     assert ALONE.first
-    assert (ALONE.sum(3), ALONE.gathered("a"), ALONE.told("b")) == (3, ["a"], "b")
+    assert (ALONE.sum(3), ALONE.most(2), ALONE.gathered("a"), ALONE.told("b")) == (3, 2, ["a"], "b")
     values = torch.ones(2)
     assert ALONE.total(values) is values
     ALONE.wait()

@@ -11,6 +11,8 @@ from tests.tiny import QUICK, same, timeless, weights
 import metaformer
 from metaformer import Run
 from metaformer.config import Recipe, revise
+from metaformer.core import ranks as core_ranks
+from metaformer.core.ranks import ALONE
 from metaformer.lab import jobs
 from metaformer.recipes import RECIPES, SMALL
 from metaformer.weights.pretrained import read_pretrained
@@ -47,6 +49,7 @@ def test_what_torchrun_starts_again_goes_on(
     fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
 ) -> None:
     """The run is found by its name, after a crash by the count of restarts, otherwise by the job's id."""
+    monkeypatch.setattr(core_ranks, "started_together", lambda: False)  # there is no torchrun to join
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if why == "a crash" else "job 7")
     arguments = {"data": fashion, "name": "run", "root": tmp_path, **QUICK, "epochs": 1}
     first = metaformer.train("caformer_t6", quiet=True, **arguments)
@@ -134,7 +137,7 @@ def test_no_settings_is_the_small_recipe_on_digits(tmp_path: Path, monkeypatch: 
         jobs, "start", lambda recipe, data, model, **place: asked.append((recipe, len(data.train), model, place))
     )
     metaformer.train("caformer_t6")
-    assert asked == [(SMALL, 1437, None, {"name": None, "root": "runs", "quiet": False})]
+    assert asked == [(SMALL, 1437, None, {"name": None, "root": "runs", "quiet": False, "ranks": ALONE})]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from metaformer import create_model
 from metaformer.config import Recipe
+from metaformer.core.ranks import Ranks
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, is_run
 from metaformer.tasks.classification import Classification
@@ -26,7 +27,7 @@ from metaformer.train.hold import reopen
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.saver import Saver
 from metaformer.train.stop import Terminated
-from metaformer.train.train import go_on, start
+from metaformer.train.train import go_on, prepare, start
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -262,6 +263,7 @@ def test_a_run_in_which_others_learnt_cannot_go_on(
     else:
         kept["optimizer"]["param_groups"][1]["params"].pop()
     torch.save(kept, file)
+    (file.parent / "checkpoint.json").unlink()  # such a version wrote none
     path = tmp_path / "run"
     with pytest.raises(ValueError, match=rf"^{path} was begun by another version, in which learn=lora:2 let other parameters"):
         finish(path)
@@ -466,3 +468,17 @@ def test_a_recipe_edited_in_the_middle_of_a_run(
         ValueError, match=rf"recipe\.json was changed in the middle of the run: {sentence}\. Change it back to go on, or"
     ):
         finish(path)
+
+
+def test_in_the_middle_of_an_epoch_others_take_over_only_where_torchrun_starts_them(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(stopped_after(recipe, tmp_path, monkeypatch, 4))
+    file = run.last / "training.pt"
+    kept = torch.load(file, weights_only=True)
+    torch.save(kept | {"others": [kept["random"]]}, file)  # as two would leave it
+    fit = prepare(recipe, open_data(recipe.data), None, run)
+    with pytest.raises(ValueError, match=r"in the middle of an epoch by 2 processes.*go on with as many, devices=2"):
+        restore(run, fit.state)
+    progress = restore(run, replace(fit.state, ranks=Ranks(again=True)))
+    assert (progress.epoch, progress.step) == (1, 1)

@@ -4,7 +4,7 @@ import errno
 import shutil
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from tests.tiny import QUICK, Stopped, after_steps, same, timeless, weights
 
 from metaformer.config import Recipe
+from metaformer.core.ranks import Ranks
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.train import saver
@@ -194,6 +195,27 @@ def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monk
         1,
         2,
     ]
+
+
+@dataclass(frozen=True)
+class Told(Ranks):
+    """The second of two ranks; what the first one says."""
+
+    rank: int = 1
+    count: int = 2
+    first_says: bool = False
+
+    def most(self, value: float) -> float:
+        return max(value, self.first_says)
+
+
+@pytest.mark.parametrize("first_says", [True, False])
+def test_the_first_rank_decides_when_to_save(fit: Any, tmp_path: Path, first_says: bool) -> None:
+    run = create_run(replace(fit.recipe, save_minutes=1.0), tmp_path, "run")
+    now = [0.0]
+    with Saver(run, fit.about, lambda: now[0], ranks=Told(first_says=first_says)) as saving:
+        now[0] = 30.0 if first_says else 120.0  # a clock that differs
+        assert saving.due() is first_says
 
 
 def test_what_cannot_be_written_is_told_at_the_next_step(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ class Ranks:
     rank: int = 0
     count: int = 1
     near: int = 1
+    again: bool = False
+    """Whether torchrun started them again, perhaps in another number."""
 
     @property
     def first(self) -> bool:
@@ -119,9 +121,17 @@ def together() -> Iterator[Ranks]:
             raise SystemExit(130) from None
         raise
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        if _get_default_store().add("failed", 1) > 1:
+        if not _first_to_fail():
             raise SystemExit(2) from error
         raise
+
+
+def _first_to_fail() -> bool:
+    """Whether none has said before that it failed; one whose store is gone was left alone."""
+    try:
+        return _get_default_store().add("failed", 1) == 1
+    except dist.DistError:
+        return False
 
 
 def own_device(device: torch.device, ranks: Ranks) -> torch.device:

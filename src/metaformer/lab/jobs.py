@@ -71,9 +71,11 @@ def _train(
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
-    if resume is None and ranks.told(ranks.first and _started_again(root, name)):
-        resume, name, root = Path(root) / str(name), None, "runs"
-        settings = dict[str, Any]()
+    if ranks.told(ranks.first and _started_again(resume, root, name)):
+        ranks = replace(ranks, again=True)
+        if resume is None:
+            resume, name, root = Path(root) / str(name), None, "runs"
+            settings = dict[str, Any]()
     if resume is not None:
         if settings or name is not None or Path(root) != Path("runs"):
             raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
@@ -97,16 +99,16 @@ def _train(
     return run
 
 
-def _started_again(root: str | Path, name: str | None) -> bool:
+def _started_again(resume: str | Path | None, root: str | Path, name: str | None) -> bool:
     """Whether torchrun starts this command again, after a crash or because a node came or went, and its run is there.
 
     Raises ValueError where it could be so and nothing tells which run that is.
     """
-    if name is None:
+    if resume is None and name is None:
         if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
             raise ValueError("--max-restarts starts this command again: give the run a name=, by which it is found and goes on")
         return False
-    run = Run(Path(root) / name)
+    run = Run(Path(root) / str(name) if resume is None else Path(resume))
     if not is_run(run.path):
         return False
     job = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # what torchrun calls a job that was given no --rdzv-id

@@ -269,9 +269,12 @@ def _check_same_learns(run: Run, kept: dict[str, Any], state: State) -> None:
 
 
 def _random_of(run: Run, kept: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
-    """The generators' states of this rank; at an epoch's end, where others may take over, new ones of a new rank."""
+    """The generators' states of this rank; new ones of a new rank.
+
+    There may be one at an epoch's end, and where torchrun goes on with the machines that are left.
+    """
     saved, progress = [kept["random"], *kept.get("others", [])], kept["progress"]
-    if len(saved) != ranks.count and progress["step"]:
+    if len(saved) != ranks.count and progress["step"] and not ranks.again:
         raise ValueError(
             f"{run.path} was saved in the middle of an epoch by {len(saved)} processes, and its random numbers are theirs: "
             f"go on with as many, devices={len(saved)}; with another number only from an epoch's end"
