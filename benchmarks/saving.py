@@ -71,6 +71,7 @@ def main() -> None:
                     cost.append(waited + beside - more * usual / count)
             for _ in range(3):
                 moment = snapshot(fit.state, progress, fit.about)
+                assert moment is not None
                 began = time.perf_counter()
                 write(run, moment, saver.recipe)
                 writing.append(time.perf_counter() - began)

@@ -22,7 +22,7 @@ from metaformer.core.ranks import Ranks
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run, is_run
 from metaformer.tasks.classification import Classification
-from metaformer.train.checkpoint import Progress, State, restore, snapshot, write
+from metaformer.train.checkpoint import Progress, Snapshot, State, restore, snapshot, write
 from metaformer.train.hold import reopen
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.saver import Saver
@@ -304,6 +304,13 @@ def test_a_run_from_before_updates_were_known_goes_on(
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 
+def taken(state: State, progress: Progress) -> Snapshot:
+    """A moment, as the one rank that there is has it."""
+    moment = snapshot(state, progress, {})
+    assert moment is not None
+    return moment
+
+
 def state(ema: float | None = None) -> State:
     torch.manual_seed(0)
     model = create_model("identityformer_t6", num_classes=3, dims=(8, 8, 8, 8), depths=(1, 1, 1, 1))
@@ -320,7 +327,7 @@ def test_restore_brings_back_all_that_was_saved(tmp_path: Path, ema: float | Non
     if saved.average is not None:
         saved.average.update(saved.model, 1)
     progress = Progress(epoch=3, step=4, loss_sum=0.1, count=7, seconds=1.5, best=0.25)
-    write(run, snapshot(saved, progress, {}), {})
+    write(run, taken(saved, progress), {})
     expected = torch.rand(3)
     torch.manual_seed(5)
     fresh = state(ema)
@@ -336,7 +343,7 @@ def test_a_snapshot_stays_as_it_is_while_training_goes_on(tmp_path: Path) -> Non
     run, learning = create_run(Recipe(model="x"), tmp_path, "run"), state(0.5)
     learning.model(torch.randn(2, 3, 8, 8)).square().sum().backward()
     learning.optimizer.step()
-    moment = snapshot(learning, Progress(step=1), {})
+    moment = taken(learning, Progress(step=1))
     write(run, moment, {})
     first = (run.last / "model.safetensors").read_bytes(), str(torch.load(run.last / "training.pt", weights_only=True))
     with torch.no_grad():
@@ -352,7 +359,7 @@ def test_a_snapshot_stays_as_it_is_while_training_goes_on(tmp_path: Path) -> Non
 
 
 def test_a_save_leaves_the_sums_of_others_on(tmp_path: Path) -> None:
-    write(create_run(Recipe(model="x"), tmp_path, "run"), snapshot(state(), Progress(), {}), {})
+    write(create_run(Recipe(model="x"), tmp_path, "run"), taken(state(), Progress()), {})
     assert torch.serialization.get_crc32_options()
 
 

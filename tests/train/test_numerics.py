@@ -274,7 +274,9 @@ def test_the_scale_of_losses_is_kept(fashion: str, tmp_path: Path) -> None:
     fit = prepare(quick(fashion, precision="fp16"), open_data(fashion), None)
     run = create_run(fit.recipe, tmp_path, "run")
     state = replace(fit.state, scaler=torch.amp.GradScaler("cpu", init_scale=128.0))
-    write(run, snapshot(state, Progress(), {}), {})
+    moment = snapshot(state, Progress(), {})
+    assert moment is not None
+    write(run, moment, {})
     assert fit.state.scaler is not None
     assert fit.state.scaler.get_scale() == 65536.0
     restore(run, fit.state)

@@ -101,6 +101,7 @@ def together() -> Iterator[Ranks]:
     """Joins the processes that torchrun started; alone where it did not.
 
     Where they fail, the one that fails first says why: the others' errors, often of being left alone, become a silent exit.
+    Where one was killed and can say nothing, another raises ConnectionError.
     """
     if not started_together():
         yield ALONE
@@ -123,6 +124,11 @@ def together() -> Iterator[Ranks]:
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if not _first_to_fail():
             raise SystemExit(2) from error
+        if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
+            raise ConnectionError(
+                "another of the processes that train together is gone, so all end: what was saved before is whole; the same "
+                "processes, started again on that run, go on from it"
+            ) from error
         raise
 
 
