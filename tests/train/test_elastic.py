@@ -69,6 +69,7 @@ def test_a_killed_rank_is_started_again_and_nothing_differs(fashion: str, tmp_pa
     said = (tmp_path / "run.txt").read_text()
     assert said.count("metaformer: another of the processes that train together is gone, so all end") == 1
     assert "Traceback" not in said
+    assert "Warning" not in said
     assert (run.path / "log.txt").read_text().count("going on at epoch") == 1
     assert distance(weights(whole.last), weights(run.last)) <= 1e-6
     for ours, theirs in zip(timeless(run.metrics), timeless(whole.metrics), strict=True):

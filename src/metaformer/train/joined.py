@@ -1,5 +1,6 @@
 """Several processes that train one model: the same data, gradients and batch norms' statistics shared."""
 
+import warnings
 from copy import deepcopy
 
 import torch
@@ -26,7 +27,9 @@ def joined(fit: Fit) -> nn.Module:
     unused = _leaves_out(fit)
     share_statistics(fit.state.model)
     gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
-    return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # torch 2.11 has no other word
+        return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
 
 
 def _leaves_out(fit: Fit) -> bool:
