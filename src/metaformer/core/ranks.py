@@ -126,8 +126,8 @@ def together() -> Iterator[Ranks]:
             raise SystemExit(2) from error
         if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
             raise ConnectionError(
-                "another of the processes that train together is gone, so all end: what was saved before is whole; the same "
-                "processes, started again on that run, go on from it"
+                "another of the processes that train together is gone, so all end; what was saved is whole: as many processes, "
+                "started on the run's directory, go on"
             ) from error
         raise
 
