@@ -100,10 +100,10 @@ def shell(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words_of_ours(line: str) -> list[str] | None:
-    """What follows `metaformer` in a line that is this one command and asks nothing else of the shell."""
+    """What follows `metaformer` in a line that is this one command and asks nothing else of the shell, nor for processes."""
     quoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line).partition("#")[0]
     words = shlex.split(line, comments=True)
-    return words[1:] if words[:1] == ["metaformer"] and not re.search(r"[|&;<>$`*?~{\[\\]", quoted) else None
+    return words[1:] if words[:1] == ["metaformer"] and not re.search(r"[|&;<>$`*?~{\[\\]|devices=", quoted) else None
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ def words_of_ours(line: str) -> list[str] | None:
         ("metaformer models 'a*' \"b?\"", ["models", "a*", "b?"]),
         ("metaformer eval x | head", None),
         ("metaformer eval runs/*", None),
+        ("metaformer train x devices=2", None),
         ("python x.py", None),
     ],
 )
