@@ -1,12 +1,13 @@
 """The processes that train together, as torchrun starts them: which one this is, and what they tell each other."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -14,8 +15,6 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store
 
 T = TypeVar("T")
-TURNS = count()
-"""Numbers the times that these processes have joined: in torchrun's store the addresses of an earlier time are stale."""
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: one may be downloading, or reading a million names."""
 
@@ -110,7 +109,7 @@ def together() -> Iterator[Ranks]:
     if fresh:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-        store = dist.PrefixStore(f"metaformer/{next(TURNS)}", store)
+        store = dist.PrefixStore(f"metaformer/{_turn(store, rank, size)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"]))
     try:
@@ -130,6 +129,26 @@ def together() -> Iterator[Ranks]:
                 "started on the run's directory, go on"
             ) from error
         raise
+
+
+def _turn(store: dist.Store, rank: int, size: int) -> str:
+    """A name, known to all ranks, for this time that they join.
+
+    torchrun's store still holds what ranks of an earlier time said, their addresses for one. So each says that it is here
+    by a word of its own, and the first one answers that word, until all have heard.
+    """
+    own = uuid4().hex
+    if rank:
+        store.set(f"here/{rank}", own)
+        turn = store.get(f"turn/{own}").decode()
+        store.set(f"{turn}/{rank}", "heard")
+        return turn
+    for other in range(1, size):
+        while not store.check([f"{own}/{other}"]):
+            said = store.get(f"here/{other}").decode()  # perhaps of one that is dead
+            store.set(f"turn/{said}", own)
+            time.sleep(0.01)
+    return own
 
 
 def _first_to_fail() -> bool:
