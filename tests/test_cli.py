@@ -394,7 +394,10 @@ def test_a_slip_is_answered_by_the_command_that_was_meant(
         ("convert in out", "convert needs --to: metaformer convert --help tells what it may be\n"),
         ("eval x --dta digits", "eval has no option '--dta', did you mean --data?\n  metaformer eval x --data digits\n"),
         ("eval x --dta=digits", "eval has no option '--dta', did you mean --data?\n  metaformer eval x --data=digits\n"),
-        ("eval x --xyz", "eval has no option '--xyz': it takes --data, --device, --engine, --precision, --threads, --json"),
+        (
+            "eval x --xyz",
+            "eval has no option '--xyz': it takes --data, --device, --engine, --precision, --threads, --streams, --json",
+        ),
         ("eval runs/tiny --data", "--data needs a value after it\n"),
         ("eval runs/tiny more", "more is too much: metaformer eval MODEL\n"),
         ("models a b", "b is too much: metaformer models [PATTERN]\n"),
