@@ -31,7 +31,8 @@ def hoarding(cell: Cell, *, kept: int, packed: int, transient: int) -> Ready:
     held: list[bytes] = []
 
     def go() -> int:
-        held.extend([b"x" * (kept << 20)] * (not held))
+        if not held:
+            held.append(b"x" * (kept << 20))
         return len(b"x" * (transient << 20))
 
     return holding(Ready(go, cell.batch), packed << 20)
