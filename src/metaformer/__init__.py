@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from metaformer.core.mixers import SepConv as SepConv
     from metaformer.core.mixers import SpatialFC as SpatialFC
     from metaformer.core.model import MetaFormer as MetaFormer
+    from metaformer.data.checked import Checked as Checked
+    from metaformer.data.checked import check_data as check_data
+    from metaformer.data.shard import Sharded as Sharded
+    from metaformer.data.shard import shard_data as shard_data
     from metaformer.export.export import Exported as Exported
     from metaformer.export.export import export as export
     from metaformer.infer.evaluate import evaluate as evaluate
@@ -63,6 +67,8 @@ _HOME = {
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
     "core.model": "MetaFormer",
     "core.architecture": "MetaFormerConfig",
+    "data.checked": "Checked check_data",
+    "data.shard": "Sharded shard_data",
     "export.export": "Exported export",
     "infer.evaluate": "evaluate",
     "infer.fuse": "fuse",

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from metaformer import __version__
+from metaformer.cli_data import data as data_verbs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(data_verbs, name="data")
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
 MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, hf:USER/NAME, or an exported file."
@@ -316,9 +318,7 @@ def tune(
 @app.command()
 def soup(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, or one that was trained with keep=.")],
-    out: Annotated[
-        str | None, typer.Option(help="A folder; by default soup, beside the first run or in the single one.")
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="By default soup, beside the first run or in the single one.")] = None,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take in, the best first, only what does not make it worse.")
     ] = False,

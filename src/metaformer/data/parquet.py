@@ -49,7 +49,7 @@ def list_parquet(place: Path, *, judged: bool = False, labels: str = "auto") -> 
     if not files:
         raise ValueError(f"{place} has no .parquet file in it")
     root = place.parent if place.is_file() else place
-    chosen, notes = _parts({file: _word(file.relative_to(root)) for file in files}, judged=judged)
+    chosen, notes = _parts({file: part_of(file.relative_to(root)) for file in files}, judged=judged)
     _check_memory(chosen, place)
     columns: list[Any] = []
     keys: list[str] = []
@@ -82,7 +82,7 @@ def _several(labels: list[Label], place: Path) -> list[Label]:
     return separate(texts, separator(texts)) if texts else labels
 
 
-def _word(path: Path) -> str | None:
+def part_of(path: Path) -> str | None:
     """The part that a path names, the last word counting: train-00000-of-00004.parquet, data/test/0.parquet."""
     words = [word for word in re.split(r"[^a-z]+", path.as_posix().lower()) if word in WORDS]
     return WORDS[words[-1]] if words else None
@@ -106,7 +106,7 @@ def _check_memory(files: Iterable[Path], place: Path) -> None:
         try:
             groups = pq.read_metadata(file)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{file} is not a Parquet file, or it is damaged ({_line(error)})") from error
+            raise ValueError(f"{file} is not a Parquet file, or it is damaged ({one_line(error)})") from error
         total += sum(groups.row_group(i).total_byte_size for i in range(groups.num_row_groups))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**33
     if total > memory / 2:
@@ -126,21 +126,27 @@ def _read(file: Path, labels: str) -> tuple["pa.ChunkedArray", list[Label], tupl
         image, label = find_column(schema.names, IMAGE, "image", file), find_column(schema.names, LABEL, "label", file)
         table = pq.read_table(file, columns=[image, label])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is not a Parquet file, or it is damaged ({_line(error)})") from error
+        raise ValueError(f"{file} is not a Parquet file, or it is damaged ({one_line(error)})") from error
     images = table[image]
     if pa.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
         images = pa.chunked_array([chunk.field("bytes") for chunk in images.chunks], images.type.field("bytes").type)
     if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
         raise ValueError(f"column {image!r} of {file} holds {images.type}, not the bytes of image files")
-    names = _class_names(schema, label)
-    kind = table[label].type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    names = class_names(schema, label)
+    lists = has_lists(table[label].type)
     if lists and labels == "single":
         raise ValueError(f"{label} of {file} has lists of labels, and labels=single is one for each image: leave it out")
-    return images.cast(pa.large_binary()), _labels(table[label], label, file, names, lists=lists, labels=labels), names
+    return images.cast(pa.large_binary()), labels_of(table[label], label, file, names, lists=lists, labels=labels), names
 
 
-def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
+def has_lists(kind: "pa.DataType") -> bool:
+    """Whether a column of this type has several values for each row."""
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
     """The names in the metadata that Hugging Face's `datasets` writes."""
     try:
         kept = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -152,9 +158,11 @@ def _class_names(schema: "pa.Schema", label: str) -> tuple[str, ...] | None:
         return None
 
 
-def _labels(
+def labels_of(
     column: "pa.ChunkedArray", label: str, file: Path, names: tuple[str, ...] | None, *, lists: bool, labels: str
 ) -> list[Label]:
+    """The labels in a column, by name. Raises ValueError that names the row."""
+
     def one(value: object, row: int) -> str:
         if names is None:
             return _label(value, row, label, file)
@@ -182,5 +190,6 @@ def _label(value: object, row: int, label: str, file: Path) -> str:
     return str(value)
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a library said, without line breaks."""
     return " ".join(str(error).split())[:160]

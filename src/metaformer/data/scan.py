@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from metaformer.data.dataset import Progress, statistics
 from metaformer.data.decode import header, see
+from metaformer.data.look import moments
 
 SMALL = 64
 """Images that all have one size of at most so many pixels a side are kept decoded."""
@@ -158,15 +158,8 @@ class _Look:
         if self.rows is not None and self.rows.shape[2:] == (image.height, image.width):
             self.rows[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         if self.counts[i]:  # also of images that have a row: one of another size, met later, makes the rows useless
-            part.sums += _moments(image)
+            part.sums += moments(image)
             part.weight += 1
-
-
-def _moments(image: Image.Image) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Mean and mean square of each of three channels, (2, 3), in units of 0 to 1."""
-    counts = np.array(image.histogram(), dtype=np.float64).reshape(-1, 256) / (image.width * image.height)
-    values = np.arange(256) / 255
-    return np.broadcast_to(np.stack([counts @ values, counts @ values**2]), (2, 3))
 
 
 def digest(item: Path | bytes) -> bytes:

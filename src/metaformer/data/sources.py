@@ -87,7 +87,7 @@ def _listing(source: str, *, judged: bool = False, labels: str = "auto") -> List
     """What is in a folder or file. Raises FileNotFoundError or ValueError where it is none that is known."""
     place = Path(source).expanduser()
     if not source or not place.exists():
-        raise _nothing(source)
+        raise nothing(source)
     if place.is_dir():
         if any(file.suffix.lower() == ".parquet" for file in files_in(place)):
             return list_parquet(place, judged=judged, labels=labels)
@@ -101,7 +101,7 @@ def _listing(source: str, *, judged: bool = False, labels: str = "auto") -> List
     raise ValueError(f"data={source} is a file, but not a .parquet, .csv or .tsv one; allowed: {FORMS}")
 
 
-def _nothing(source: str) -> ValueError | FileNotFoundError:
+def nothing(source: str) -> ValueError | FileNotFoundError:
     """Why a name stands for nothing, and which one may be meant."""
     name, colon, place = source.partition(":")
     close = get_close_matches(name.lower().replace("_", "-"), [*KNOWN, "cifar-10"], n=1, cutoff=0.6)

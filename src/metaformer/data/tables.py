@@ -35,7 +35,7 @@ def list_csv(file: Path, *, judged: bool = False, labels: str = "auto") -> Listi
     `labels`: single, multi (those of an image stand between `|` or `;`, and there may be none), or auto, multi where there
     is a `|`. With `judged`, only the part that judges is wanted. Raises ValueError with a sentence that names the line.
     """
-    rows, notes = _once(_rows(file), file)
+    rows, notes = _once(read_rows(file), file)
     multi = labels == "multi" or (labels == "auto" and any("|" in row.label for row in rows))
     if multi and labels == "auto":
         notes.append(f"images of {file} have several labels, between |; labels=single would take each text as one")
@@ -71,7 +71,7 @@ def separate(texts: Sequence[str], mark: str) -> list[Label]:
     return [tuple(dict.fromkeys(name for part in text.split(mark) if (name := part.strip()))) for text in texts]
 
 
-def _rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[Row]:
     """The lines of a table. Raises ValueError where it has no rows, or a row lacks its path or label."""
     try:
         text = file.read_text(encoding="utf-8-sig")
