@@ -15,6 +15,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from tests.stored import CLASSES, COUNTS, label, on_the_web, write_parquets, write_table, write_tars
 from tests.tiny import QUICK, after_steps, same, timeless, weights
 
+from metaformer import download
 from metaformer.config import Recipe
 from metaformer.core.ranks import Ranks
 from metaformer.data import hub as hub_module
@@ -90,7 +91,7 @@ def values(loader: Loader, epoch: int, start: int = 0) -> list[list[int]]:
 
 def test_every_format_has_the_same_images_and_labels(data: Data) -> None:
     assert data.classes == CLASSES
-    assert (data.channels, data.image_size, data.drawn, data.unreadable) == (1, None, (), ())
+    assert (data.channels, data.image_size, data.drawn, data.unreadable) == (3, None, (), ())
     for split, part in ((data.train, "train"), (data.val, "val")):
         assert isinstance(split, Encoded)
         shift = 100 if part == "val" else 0
@@ -149,7 +150,7 @@ def test_shards_elsewhere_are_read_one_after_the_other(stored: dict[str, str]) -
 def test_judging_and_a_split_that_is_drawn(stored: dict[str, str], tmp_path: Path) -> None:
     judged = open_judged(stored["tar"], CLASSES, 3)
     assert (len(judged.train), len(judged.val), judged.val.name(0)) == (0, 7, "val-000000.tar 000000")
-    drawn = open_data(f"{stored['tar']}/train-*.tar")
+    drawn = open_data(f"tar:{stored['tar']}/train-*.tar")
     assert (len(drawn.train), len(drawn.val)) == (18, 5)
     assert dict(drawn.drawn).keys() == {f"train-{i // 6:06d}.tar {i:06d}" for i in range(23)}
 
@@ -183,16 +184,19 @@ def test_copies_take_no_more_room_than_is_said(stored: dict[str, str], monkeypat
         whole.train.image(0)
 
 
-def test_a_server_that_cuts_off_or_sends_no_parts(tmp_path: Path) -> None:
+def test_a_server_that_cuts_off_or_sends_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.01)
     root = write_tars(tmp_path / "stored" / "tar").parent
     with on_the_web(root) as hub:
-        hub.plan = ["well", "cut", "well", "cut", "no ranges"]
-        data = open_data(f"{hub.address}/tar/{{train-000000,val-000000}}.tar")
-        assert (len(data.train), len(data.val)) == (6, 6)
-        assert data.classes == CLASSES
-        gets = len(hub.gets())
-        assert open_data(f"{hub.address}/tar/{{train-000000,val-000000}}.tar").classes == CLASSES
-        assert len(hub.gets()) == gets + 1  # the names of the classes: shards are here
+        source = f"{hub.address}/tar/{{train-000000,val-000000}}.tar"
+        # Each shard is looked up, which leads elsewhere, both before the names of the classes; the rest is fetching.
+        hub.plan = ["well", "well", "well", "cut", "well", "cut", "no ranges"]
+        data = open_data(source)
+        assert (len(data.train), len(data.val), data.classes) == (6, 6, CLASSES)
+        assert [bool(wanted) for wanted in hub.gets()[3:]] == [False, True, False, True]
+        before = len(hub.asked)
+        assert torch.equal(open_data(source).train.image(3), data.train.image(3))
+        assert [path for kind, path, _ in hub.asked[before:] if kind == "GET" and not path.startswith("/bytes")] == []
 
 
 @pytest.mark.parametrize(
@@ -217,10 +221,11 @@ def test_what_cannot_be_had_is_said(source: str, sentence: str) -> None:
     assert re.search(sentence.replace("{", r"\{"), str(caught.value))
 
 
-def test_offline_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", ["hf:user/name", "s3://bucket/a.tar", "https://example.org/a.parquet"])
+def test_offline_nothing_is_fetched(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METAFORMER_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match="METAFORMER_OFFLINE or HF_HUB_OFFLINE forbids"):
-        open_data("hf://datasets/user/name")
+    with pytest.raises(ConnectionError, match="is not on this machine, and METAFORMER_OFFLINE or HF_HUB_OFFLINE forbids"):
+        open_data(source)
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.stored import CLASSES, label, picture, write_tar, write_tars
+from tests.tiny import write_fashion
 
+from metaformer.data import tar
+from metaformer.data.everything import take_stock
 from metaformer.data.shard import shard_data
 from metaformer.data.sources import open_data
 
@@ -64,15 +67,16 @@ def test_several_labels(tmp_path: Path) -> None:
 
 
 def test_what_data_shard_writes(tmp_path: Path) -> None:
-    shard_data("digits", tmp_path / "out", size="200KB", shuffle=0)
-    ours, theirs = open_data(str(tmp_path / "out")), open_data("digits")
-    assert (len(ours.train), len(ours.val), ours.classes) == (1437, 360, theirs.classes)
+    fashion = write_fashion(tmp_path / "fashion")
+    assert shard_data(fashion, tmp_path / "out", size="20KB", shuffle=0).shards > 4
+    ours, theirs = open_data(str(tmp_path / "out")), open_data(fashion)
+    assert (len(ours.train), len(ours.val), ours.classes) == (96, 40, theirs.classes)
     assert ours.train.labels.bincount().tolist() == theirs.train.labels.bincount().tolist()
-    assert ours.mean == pytest.approx(theirs.mean, abs=1e-3)
+    assert (ours.mean, ours.image_size) == (pytest.approx(theirs.mean), theirs.image_size)
 
 
 BROKEN = {
-    "x has no label: no .cls, no .json with one": {"x.png": b"x", "y.png": b"y", "y.cls": b"1"},
+    "x in .* has no label: no .cls, no .json with one": {"x.png": b"x", "y.png": b"y", "y.cls": b"1"},
     "label 3 of x in .* is not the number of one of its 3 classes": {"x.png": b"x", "x.cls": b"3"},
     "x.cls in .* is not text in UTF-8": {"x.png": b"x", "x.cls": b"\xff"},
     "x.json in .* is damaged: it holds no names with values": {"x.png": b"x", "x.json": b"{"},
@@ -125,14 +129,11 @@ def test_damaged_members_are_left_out_and_listed(tmp_path: Path) -> None:
 
 
 def test_what_is_in_a_tar_is_kept_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metaformer.data import tar
-
     file = write_tar(tmp_path / "x.tar", many("cls %"))
     first = open_data(str(file))
-    read = tar.read_index
-    monkeypatch.delattr(tar, "read_index")
-    assert open_data(str(file)).drawn == first.drawn
-    monkeypatch.setattr(tar, "read_index", read)
+    with monkeypatch.context() as patch:
+        patch.delattr(tar, "read_index")
+        assert open_data(str(file)).drawn == first.drawn
     write_tar(file, many("cls %", count=12))
     os.utime(file, (1, 1))
     assert len(open_data(str(file)).drawn) == 12
@@ -147,3 +148,14 @@ def test_a_folder_of_photos_with_a_tar_in_it_is_one_of_photos(tmp_path: Path) ->
         (tmp_path / CLASSES[i % 2] / f"{i}.png").write_bytes(picture("train", i))
     write_tars(tmp_path / "ants")
     assert open_data(str(tmp_path)).classes == ("ants", "bees")
+
+
+def test_a_whole_data_set_is_looked_at_and_sharded_again(tmp_path: Path) -> None:
+    root = write_tars(tmp_path / "tar")
+    write_tar(root / "test-000000.tar", {"7.png": picture("val", 50), "7.cls": b"2"})
+    done = shard_data(str(root), tmp_path / "rows", format="parquet")
+    assert (done.shards, done.images) == (3, 31)
+    stock = take_stock(str(tmp_path / "rows"))
+    assert (len(stock), stock.classes, set(stock.named)) == (31, CLASSES, {"train", "val", "test"})
+    with pytest.raises(ValueError, match="of patterns and addresses only tar files can be looked at as a whole"):
+        take_stock(f"{tmp_path}/rows/*.parquet")

@@ -47,8 +47,9 @@ def find_places(source: str) -> Places:
     `{00..12}` counts, `{train,val}` lists; `*` and `?` match names where they can be listed, which web servers do not offer.
     Raises FileNotFoundError or ValueError with a sentence.
     """
-    texts = [text if is_remote(text) else str(Path(text).expanduser()) for text in _unbraced(source)]
-    named = [file for text in texts for file in (_matches(text) if glob.has_magic(text) else [text])]
+    there = not is_remote(source) and Path(source).exists()  # whatever signs are in its name
+    texts = [source] if there else [text if is_remote(text) else str(Path(text).expanduser()) for text in _unbraced(source)]
+    named = texts if there else [file for text in texts for file in (_matches(text) if glob.has_magic(text) else [text])]
     if len(named) == 1 and not named[0].lower().endswith((*KINDS, ".csv", ".tsv")):
         return _in_folder(named[0])
     return gathered(dict.fromkeys(named))

@@ -14,7 +14,7 @@ from metaformer.data.folder import list_folder
 from metaformer.data.hub import find_on_hub
 from metaformer.data.known import cifar10, digits, fashion_mnist
 from metaformer.data.parquet import list_parquet, list_rows
-from metaformer.data.places import find_places, is_pattern
+from metaformer.data.places import Places, find_places, is_pattern
 from metaformer.data.splits import subset
 from metaformer.data.store import is_remote
 from metaformer.data.tables import list_csv
@@ -92,13 +92,12 @@ def _one_label(source: str) -> ValueError:
 
 def _listing(source: str, *, judged: bool = False, labels: str = "auto", progress: Progress | None = None) -> Listing:
     """What is in a folder or in files. Raises FileNotFoundError or ValueError where it is none that is known."""
+    places = find_shards(source)
+    if places is not None:
+        return _shards(source, places, judged=judged, labels=labels, progress=progress)
     place = Path(source).expanduser()
-    if source and not place.exists() and (source.startswith(("hf:", "tar:")) or is_remote(source) or is_pattern(source)):
-        return _shards(source, judged=judged, labels=labels, progress=progress)
     if not source or not place.exists():
         raise nothing(source)
-    if place.suffix.lower() == ".tar" or (place.is_dir() and _has_tars(place)):
-        return list_tar(find_places(str(place)), judged=judged, labels=labels, progress=progress)
     if place.is_dir():
         if any(file.suffix.lower() == ".parquet" for file in files_in(place)):
             return list_parquet(place, judged=judged, labels=labels)
@@ -112,12 +111,23 @@ def _listing(source: str, *, judged: bool = False, labels: str = "auto", progres
     raise ValueError(f"data={source} is a file, but not a .tar, .parquet, .csv or .tsv one; allowed: {FORMS}")
 
 
-def _shards(source: str, *, judged: bool, labels: str, progress: Progress | None) -> Listing:
-    """What is in files that a pattern, an address or the hub names."""
+def find_shards(source: str) -> Places | None:
+    """The files that a pattern, an address or the hub names, or the tar files of a folder; None for what is something else.
+
+    Raises FileNotFoundError or ValueError with a sentence.
+    """
+    place = Path(source).expanduser()
+    if source and place.exists():
+        return find_places(str(place)) if place.suffix.lower() == ".tar" or (place.is_dir() and _has_tars(place)) else None
     if source.startswith("hf:") and not is_remote(source):
-        places = find_on_hub(source.removeprefix("hf:"))
-    else:
-        places = find_places(source.removeprefix("tar:"))
+        return find_on_hub(source.removeprefix("hf:"))
+    if source.startswith("tar:") or is_remote(source) or is_pattern(source):
+        return find_places(source.removeprefix("tar:"))
+    return None
+
+
+def _shards(source: str, places: Places, *, judged: bool, labels: str, progress: Progress | None) -> Listing:
+    """What is in such files."""
     if places.kind == ".tar":
         return list_tar(places, judged=judged, labels=labels, progress=progress)
     if places.kind == ".parquet":

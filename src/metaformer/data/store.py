@@ -56,11 +56,12 @@ def is_remote(place: str) -> bool:
 
 
 def look_up(place: str) -> Stored:
-    """What is known of a file. Raises FileNotFoundError or another OSError, and ValueError for an unknown kind of address."""
+    """What is known of a file. Raises FileNotFoundError or ConnectionError, and ValueError for an unknown kind of address."""
     if not is_remote(place):
         found = Path(place).stat()
         return Stored(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))  # noqa: PTH100  a text is wanted
     if _on_the_web(place):
+        _check_online(place)
         return download.retried(lambda: _look_up_on_the_web(place), f"reach {place}")
     files, path = filesystem(place)
     about = files.info(path)
@@ -85,9 +86,8 @@ def filesystem(place: str) -> tuple[Any, str]:
     """fsspec's file system for an address, and the path in it. Raises ValueError that says which package is missing."""
     from fsspec.core import url_to_fs
 
+    _check_online(place)
     kind = place.partition("://")[0]
-    if download.is_offline() and kind not in ("file", "memory"):
-        raise FileNotFoundError(f"{place}: METAFORMER_OFFLINE or HF_HUB_OFFLINE forbids to fetch it")
     try:
         return url_to_fs(place)
     except ImportError as error:
@@ -199,6 +199,11 @@ def _fetch(stored: Stored, part: Path) -> None:
     if stored.size is not None and part.stat().st_size != stored.size:
         part.unlink()
         raise ValueError(f"{stored.place} is not what it was when it was found: start again")
+
+
+def _check_online(place: str) -> None:
+    if download.is_offline() and not place.startswith(("file:", "memory:")):
+        raise ConnectionError(f"{place} is not on this machine, and METAFORMER_OFFLINE or HF_HUB_OFFLINE forbids to fetch it")
 
 
 def _on_the_web(place: str) -> bool:

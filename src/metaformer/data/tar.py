@@ -7,7 +7,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from metaformer.data.blocks import Shards, Spans
 from metaformer.data.dataset import Label, Listing, Progress, names_of
 from metaformer.data.find import is_image
-from metaformer.data.parquet import chosen_parts
+from metaformer.data.parquet import chosen_parts, part_of
 from metaformer.data.places import Places
 from metaformer.data.store import Stored, here, look_up, text_of
 from metaformer.data.tables import LABEL, number_order
@@ -52,7 +52,19 @@ def list_tar(places: Places, *, judged: bool = False, labels: str = "auto", prog
     `judged` as for Parquet. Raises ValueError or FileNotFoundError with a sentence.
     """
     chosen, notes = chosen_parts({file: places.name(file) for file in places.files}, judged=judged)
+    return _list(places, chosen, notes, labels, progress)
+
+
+def list_every_tar(places: Places) -> Listing:
+    """The same of all shards, with the parts that they name, train, val, test or an empty word, as they are."""
+    return _list(places, {file: part_of(Path(places.name(file))) or "" for file in places.files}, [], "auto", None)
+
+
+def _list(
+    places: Places, chosen: Mapping[str, str | None], notes: list[str], labels: str, progress: Progress | None
+) -> Listing:
     _check_complete(places)
+    found = {place: _found(place, places) for place in chosen}
     names = _class_names(places)
     keys: list[str] = []
     told: list[Label] = []
@@ -62,12 +74,11 @@ def list_tar(places: Places, *, judged: bool = False, labels: str = "auto", prog
     for done, (place, part) in enumerate(chosen.items()):
         if progress is not None:
             progress("reading shards", done, len(chosen))
-        stored = _found(place, places)
-        index = _indexed(stored)
+        index = _indexed(found[place])
         keys += [f"{places.name(place)} {key}" for key in index.keys]
         told += _named(index, names, place, labels)
         parts += [part] * len(index.keys) if part is not None else []
-        shards.append(Spans(stored, np.array(index.starts, np.int64), np.array(index.sizes, np.int64)))
+        shards.append(Spans(found[place], np.array(index.starts, np.int64), np.array(index.sizes, np.int64)))
         without += index.without
     multi = any(isinstance(label, tuple) for label in told)
     if multi and not all(isinstance(label, tuple) for label in told):
@@ -79,11 +90,12 @@ def list_tar(places: Places, *, judged: bool = False, labels: str = "auto", prog
 
 
 def _found(place: str, places: Places) -> Stored:
-    """Raises FileNotFoundError that says how many shards are named."""
+    """What is known of a shard. Raises FileNotFoundError where there is none."""
     try:
         return look_up(place)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {place}, one of {len(places.files):,} shards that are named") from error
+        among = f", one of {len(places.files):,} shards that are named" if len(places.files) > 1 else ""
+        raise FileNotFoundError(f"there is no {place}{among}") from error
 
 
 def _check_complete(places: Places) -> None:
