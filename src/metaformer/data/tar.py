@@ -101,7 +101,9 @@ def _found(place: str, places: Places) -> Stored:
 def _check_complete(places: Places) -> None:
     """Raises FileNotFoundError where a folder lacks a shard that its manifest.json lists, ValueError where that is not done."""
     text = text_of(_beside(places, "manifest.json")) if places.whole else None
-    listed = {} if text is None else _object(text, _beside(places, "manifest.json"))
+    if text is None:
+        return
+    listed = _object(text, _beside(places, "manifest.json"))
     there = {places.name(file) for file in places.files}
     shards = [entry["file"] for entry in listed.get("shards", ()) if isinstance(entry, dict) and "file" in entry]
     missing = [name for name in shards if name not in there]
@@ -232,14 +234,14 @@ def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.
         if own != key:
             if key is not None:
                 yield key, members
-            key, members = own, {}
+            key, members = own, dict[str, tarfile.TarInfo]()
         members[suffix.lower()] = member
     if key is not None:
         yield key, members
 
 
 def _add(index: Index, key: str, members: Mapping[str, tarfile.TarInfo], archive: tarfile.TarFile, place: str) -> None:
-    image = next((member for member in members.values() if is_image(PurePosixPath(member.name))), None)
+    image = next((member for member in members.values() if is_image(Path(member.name))), None)
     if image is None:
         index.without += 1
         return
