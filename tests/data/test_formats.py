@@ -119,6 +119,7 @@ def test_every_image_comes_once_an_epoch_for_ranks_and_goes_on_where_it_stopped(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes:UserWarning")  # of two cores
 def test_workers_change_nothing(data: Data, workers: int) -> None:
     preprocess, device = Preprocess(4, (0.5,), (0.5,)), torch.device("cpu")
     for count in (1, 2, 3, 4):
