@@ -30,7 +30,7 @@ class Recipe:
     changes: Mapping[str, str] = field(default_factory=dict)
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
-    """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, or the path of a folder, a parquet file or a CSV."""
+    """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, `hf:NAME`, or paths or addresses of a folder, shards or a CSV."""
     labels: str = "auto"
     """Whether an image has one label (single), any number of them (multi), or as the data looks (auto)."""
     image_size: int | None = None
@@ -115,6 +115,8 @@ class Recipe:
     """What an image counts in the loss: none, all the same; balanced, the more the rarer its class, 1 on average."""
     sampling: str = "shuffle"
     """What an epoch draws: shuffle, every image once; balanced, as many images, every class equally often, with replacement."""
+    window: int | None = None
+    """Images in shards over which an epoch is shuffled; `none` for all where the shards are here, 20,000 where they are not."""
     teacher: str | None = None
     """A model to learn from beside the labels: a run, a folder or file, a published name, timm:<name>, hf:USER/NAME."""
     distill: str = "soft"
@@ -215,7 +217,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),
     "layer_decay": (0.01, 1),
     "flip": (0, 1), "pad": (0, 1), "crop": (0.01, 1), "erase": (0, 1), "mixup": (0, inf), "cutmix": (0, inf),
-    "ema": (0, 0.99999), "workers": (0, 1024), "crop_fraction": (0.1, 1),
+    "ema": (0, 0.99999), "window": (1, inf), "workers": (0, 1024), "crop_fraction": (0.1, 1),
     "distill_weight": (0, 1), "distill_temperature": (0.01, inf),
 }
 # fmt: on

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from metaformer.data import parquet
+from metaformer.data.blocks import Shards
+from metaformer.data.parquet import Rows, list_parquet
 from metaformer.data.sources import open_data, open_judged
 from metaformer.data.splits import Encoded, Images
 
@@ -163,11 +165,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         open_data(str(file))
 
 
-def test_more_than_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_memory_is_read_when_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.parquet", [0, 1] * 3)
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "cache"))
+    assert isinstance(list_parquet(file).items, Rows)
     monkeypatch.setattr(parquet.os, "sysconf", lambda _: 100)
-    with pytest.raises(ValueError, match=r"holds 0\.0 GB of images, more than half of this machine's memory: write them "):
-        open_data(str(file))
+    items = list_parquet(file).items
+    assert isinstance(items, Shards)
+    assert not (tmp_path / "cache").exists()
+    assert list(items) == [encoded(i) for i in range(6)]
 
 
 def test_an_image_without_bytes_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ ELSEWHERE = {
     "distill": "test_task",
     "distill_weight": "test_task",
     "distill_temperature": "test_task",
+    "window": "data/test_formats: it takes shards",
     "workers": "test_loader: it must not change what is learnt",
 }
 

@@ -14,9 +14,11 @@ from metaformer.data.find import SUFFIXES, files_in, is_image, subfolders
 from metaformer.data.folder import JUDGING
 from metaformer.data.inventory import Gathering, Inventory, Item
 from metaformer.data.parquet import IMAGE, class_names, has_lists, labels_of, one_line, part_of
-from metaformer.data.sources import FORMS, KNOWN, nothing
+from metaformer.data.places import Places
+from metaformer.data.sources import FORMS, KNOWN, find_shards, nothing
 from metaformer.data.splits import Encoded
 from metaformer.data.tables import LABEL, WORDS, find_column, number_order, read_rows, separate, separator
+from metaformer.data.tar import list_every_tar
 
 
 def take_stock(source: str, progress: Progress | None = None) -> Inventory:
@@ -28,6 +30,9 @@ def take_stock(source: str, progress: Progress | None = None) -> Inventory:
     path = Path(place if name in KNOWN else source).expanduser()
     if name in KNOWN and not (name == "cifar10" and place and any(path.glob("*.parquet"))):
         return _of_pixels(source, KNOWN[name](place, progress))
+    places = find_shards(source)
+    if places is not None:
+        return _of_tars(source, places)
     if not source or not path.exists():
         raise nothing(source)
     if path.is_dir() and not any(file.suffix.lower() == ".parquet" for file in files_in(path)):
@@ -178,6 +183,32 @@ def _columns(file: Path) -> tuple[str, list[Label], tuple[str, ...] | None]:
         raise ValueError(f"column {image!r} of {file} holds {kind}, not the bytes of image files")
     names = class_names(schema, label)
     return image, labels_of(column, label, file, names, lists=has_lists(column.type), labels="auto"), names
+
+
+# --- tar --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Images that are read one by one."""
+
+    items: Sequence[Path | bytes]
+
+    def read(self, numbers: Sequence[int]) -> Iterator[Item]:
+        """Their bytes."""
+        return (self.items[i] for i in numbers)
+
+
+def _of_tars(source: str, places: Places) -> Inventory:
+    if places.kind != ".tar":
+        raise ValueError(
+            f"{source}: of patterns and addresses only tar files can be looked at as a whole: name a file or folder"
+        )
+    listing, rows = list_every_tar(places), Gathering()
+    assert listing.parts is not None
+    for key, label, part in zip(listing.keys, listing.labels, listing.parts, strict=True):
+        rows.add(key, label, part)
+    return rows.done(source, Listed(listing.items), order=listing.classes, multi=listing.multi, notes=listing.notes)
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------

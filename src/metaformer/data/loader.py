@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch, generator
+from metaformer.data.blocks import WINDOW, blocks_of, in_window
 from metaformer.data.preprocess import Preprocess, resize
 from metaformer.data.share import cuts, places
 from metaformer.data.splits import Encoded, Images
@@ -78,6 +79,9 @@ class Loader:
 
     Of several `ranks` each has its part of every batch, cut for as many micro-batches as `accumulate` says; where the images
     come in order, every so many a batch, whole: what a model answers may depend on how many it is asked about at once.
+
+    Images in shards are shuffled over a `window` of so many (`blocks.in_window`); without it, over all of them where the
+    shards are here, else over 20,000.
     """
 
     def __init__(
@@ -93,9 +97,11 @@ class Loader:
         balanced: bool = False,
         ranks: Ranks = ALONE,
         accumulate: int = 1,
+        window: int | None = None,
     ) -> None:
         self.split, self.batch, self.preprocess, self.device, self.augment = split, batch, preprocess, device, augment
         self.balanced, self.ranks, self.accumulate = balanced, ranks, accumulate
+        self.blocks, self.window = _sequence(split, window) if augment is not None else (None, 0)
         self.order = Order()
         self.damaged: dict[int, str] = {}
         self.loader: DataLoader[Any] = DataLoader(
@@ -160,9 +166,13 @@ class Loader:
             return order, order
         draw = generator(self.augment.seed, epoch, "order")
         if self.balanced:
-            return draw_balanced(self.split.labels, draw), torch.arange(len(self.split))
-        order = torch.randperm(len(self.split), generator=draw)
+            return self._near(draw_balanced(self.split.labels, draw), draw), torch.arange(len(self.split))
+        order = self._near(torch.randperm(len(self.split), generator=draw), draw)
         return order, order
+
+    def _near(self, samples: Tensor, draw: torch.Generator) -> Tensor:
+        """Shuffled samples, those of a shard near each other where it is to be read as a whole."""
+        return samples if self.blocks is None else in_window(samples, self.blocks, self.window, draw)
 
     def _note(self, damaged: dict[int, str]) -> None:
         self.damaged |= damaged
@@ -182,6 +192,14 @@ class Loader:
         if self.augment is None or not len(index):
             return Batch(images, labels)
         return self.augment.mixed(Batch(self.augment.erased(images, draws, epoch), labels, samples=samples), epoch, step)
+
+
+def _sequence(split: Images | Encoded, window: int | None) -> tuple[Tensor | None, int]:
+    """The shard of each image (N,) where their order has to respect it, and over how many images it is shuffled."""
+    found = blocks_of(split.items) if isinstance(split, Encoded) else None
+    if found is None or (found[1] and window is None):
+        return None, 0
+    return found[0], WINDOW if window is None else window
 
 
 def draw_balanced(labels: Tensor, draw: torch.Generator) -> Tensor:

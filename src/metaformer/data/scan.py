@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metaformer.data.blocks import blocks_of, first_blocks
 from metaformer.data.dataset import Progress, statistics
 from metaformer.data.decode import header, see
 from metaformer.data.look import moments
@@ -51,21 +52,29 @@ def scan(
     reported can be decoded. Of more, those that `closely` (N,) names are decoded, by default those that do not count, and
     5,000 that count, for mean and standard deviation; of the others the header is read, and they are decoded if their end
     is not one of their format. Damage in the middle of those is not seen.
+
+    Of more images in shards that are not here, those that judge and the shards with 5,000 that count are looked at, no more.
     """
     total = len(items)
-    look = _Look(items, counts, _room(items))
-    numbers = range(total)
-    if look.pixels is None and total > ALL:
+    blocks = blocks_of(items)
+    surely = ~counts if closely is None else closely
+    numbers: Sequence[int] = range(total)
+    if blocks is not None and not blocks[1] and total > ALL:
+        look = _Look(items, counts, None)
+        numbers = (surely | first_blocks(blocks[0], counts, SAMPLE)).nonzero().flatten().tolist()
+        look.closely = set(numbers)
+    else:
+        look = _Look(items, counts, _room(items))
+    if look.closely is None and look.pixels is None and total > ALL:
         order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-        surely = ~counts if closely is None else closely
         look.closely = {*order[counts[order]][:SAMPLE].tolist(), *surely.nonzero().flatten().tolist()}
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
     whole = _Part()
     try:
-        for part in pool.map(look, [numbers[start : start + CHUNK] for start in range(0, total, CHUNK)]):
+        for part in pool.map(look, [numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK)]):
             whole.add(part)
             if progress is not None:
-                progress("checking images", whole.images, total)
+                progress("checking images", whole.images, len(numbers))
     finally:
         pool.shutdown(cancel_futures=True)
     return _found(whole, look, counts)

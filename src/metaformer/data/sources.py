@@ -1,4 +1,4 @@
-"""What `data=` can name: a data set known by name, a folder, a Parquet file or a folder of them, a CSV."""
+"""What `data=` can name: a data set known by name or on the hub, a folder, Parquet files, tar shards, a CSV, addresses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,19 +9,26 @@ import torch
 
 from metaformer.data.check import build, build_judged, recalled
 from metaformer.data.dataset import Data, Listing, Progress, read_split, with_channels
-from metaformer.data.find import files_in
+from metaformer.data.find import files_in, is_image
 from metaformer.data.folder import list_folder
+from metaformer.data.hub import find_on_hub
 from metaformer.data.known import cifar10, digits, fashion_mnist
-from metaformer.data.parquet import list_parquet
+from metaformer.data.parquet import list_parquet, list_rows
+from metaformer.data.places import Places, find_places, is_pattern
 from metaformer.data.splits import subset
+from metaformer.data.store import is_remote
 from metaformer.data.tables import list_csv
+from metaformer.data.tar import list_tar
 
 KNOWN: dict[str, Callable[[str, Progress | None], Data]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
 }
-FORMS = "digits, fashion-mnist[:PATH], cifar10[:PATH], a folder of class folders, a .parquet or .csv file"
+FORMS = (
+    "digits, fashion-mnist[:PATH], cifar10[:PATH], hf:NAME[:CONFIG], a folder of class folders, .tar or .parquet files, "
+    "a .csv file, or addresses of such files"
+)
 
 
 def open_data(
@@ -40,7 +47,7 @@ def open_data(
             raise _one_label(source)
         return KNOWN[name](place, progress)
     recorded = read_split(split) if split is not None and split.is_file() else None
-    return build(_listing(source, labels=labels), source, seed=seed, split=recorded, progress=progress)
+    return build(_listing(source, labels=labels, progress=progress), source, seed=seed, split=recorded, progress=progress)
 
 
 def open_judged(
@@ -66,7 +73,7 @@ def open_judged(
             raise ValueError(f"the classes of {source}, {_some(data.classes)}, are not the model's, {_some(classes)}")
         data = replace(data, train=subset(data.train, torch.arange(0)))
     else:
-        listing = _listing(source, judged=True, labels=labels)
+        listing = _listing(source, judged=True, labels=labels, progress=progress)
         if listing.parts is None and split is not None and split.is_file():
             listing = recalled(listing, read_split(split), source, part="val")
         data = build_judged(listing, source, classes, progress=progress)
@@ -83,8 +90,11 @@ def _one_label(source: str) -> ValueError:
     return ValueError(f"{source} has one label for each image: labels=multi is for a .csv or .parquet that has several")
 
 
-def _listing(source: str, *, judged: bool = False, labels: str = "auto") -> Listing:
-    """What is in a folder or file. Raises FileNotFoundError or ValueError where it is none that is known."""
+def _listing(source: str, *, judged: bool = False, labels: str = "auto", progress: Progress | None = None) -> Listing:
+    """What is in a folder or in files. Raises FileNotFoundError or ValueError where it is none that is known."""
+    places = find_shards(source)
+    if places is not None:
+        return _shards(source, places, judged=judged, labels=labels, progress=progress)
     place = Path(source).expanduser()
     if not source or not place.exists():
         raise nothing(source)
@@ -98,7 +108,39 @@ def _listing(source: str, *, judged: bool = False, labels: str = "auto") -> List
         return list_parquet(place, judged=judged, labels=labels)
     if place.suffix.lower() in (".csv", ".tsv"):
         return list_csv(place, judged=judged, labels=labels)
-    raise ValueError(f"data={source} is a file, but not a .parquet, .csv or .tsv one; allowed: {FORMS}")
+    raise ValueError(f"data={source} is a file, but not a .tar, .parquet, .csv or .tsv one; allowed: {FORMS}")
+
+
+def find_shards(source: str) -> Places | None:
+    """The files that a pattern, an address or the hub names, or the tar files of a folder; None for what is something else.
+
+    Raises FileNotFoundError or ValueError with a sentence.
+    """
+    place = Path(source).expanduser()
+    if source and place.exists():
+        return find_places(str(place)) if place.suffix.lower() == ".tar" or (place.is_dir() and _has_tars(place)) else None
+    if source.startswith("hf:") and not is_remote(source):
+        return find_on_hub(source.removeprefix("hf:"))
+    if source.startswith("tar:") or is_remote(source) or is_pattern(source):
+        return find_places(source.removeprefix("tar:"))
+    return None
+
+
+def _shards(source: str, places: Places, *, judged: bool, labels: str, progress: Progress | None) -> Listing:
+    """What is in such files."""
+    if places.kind == ".tar":
+        return list_tar(places, judged=judged, labels=labels, progress=progress)
+    if places.kind == ".parquet":
+        return list_rows(places, judged=judged, labels=labels)
+    if places.kind in (".csv", ".tsv") and len(places.files) == 1:
+        return list_csv(places.files[0], judged=judged, labels=labels)
+    raise ValueError(f"data={source} names {places.kind or 'other'} files; allowed: {FORMS}")
+
+
+def _has_tars(folder: Path) -> bool:
+    """Whether a folder holds tar files and neither images nor Parquet files."""
+    kinds = {"image" if is_image(file) else file.suffix.lower() for file in files_in(folder)}
+    return ".tar" in kinds and not kinds & {"image", ".parquet"}
 
 
 def nothing(source: str) -> ValueError | FileNotFoundError:

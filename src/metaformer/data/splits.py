@@ -69,7 +69,7 @@ class Encoded:
 
     def name(self, sample: int) -> str:
         """The path, or the name given."""
-        item = self.items[sample]
+        item = self.items[sample] if isinstance(self.items, list) else None
         if isinstance(item, Path):
             return str(item)
         return self.names[sample] if self.names is not None else f"image {sample}"

@@ -1,12 +1,16 @@
 """CSV files that name image files and their classes → what is in them. And what all tables share."""
 
 import csv
+import posixpath
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
+from metaformer.data.blocks import Shards, Whole
 from metaformer.data.dataset import Label, Listing, names_of
+from metaformer.data.store import Stored, is_remote, look_up, opened
 
 PATH = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
 LABEL = ("label", "labels", "class", "target", "category", "fine_label")
@@ -26,12 +30,13 @@ class Row:
     part: str | None
 
 
-def list_csv(file: Path, *, judged: bool = False, labels: str = "auto") -> Listing:
+def list_csv(file: Path | str, *, judged: bool = False, labels: str = "auto") -> Listing:
     """The images that a CSV or TSV file names, with their labels.
 
     Columns are found by name (`path` or `file`, `label` or `class` ...); without such a header the first is the path and
     the second the label. A column `split` (the third, without a header) says train, val or test; without it, nothing says
     which rows judge. Relative paths start at the file's own folder. Labels are integers or text, not a mixture.
+    `file` is a path, or as text an address; the images then have addresses too, and are fetched when they are wanted.
     `labels`: single, multi (those of an image stand between `|` or `;`, and there may be none), or auto, multi where there
     is a `|`. With `judged`, only the part that judges is wanted. Raises ValueError with a sentence that names the line.
     """
@@ -47,6 +52,14 @@ def list_csv(file: Path, *, judged: bool = False, labels: str = "auto") -> Listi
     rows = [row for row in rows if row.part in wanted]
     found = separate([row.label for row in rows], mark) if multi else [row.label for row in rows]
     _check_labels(rows, found, file)
+    items = _files(rows, file) if isinstance(file, Path) else _elsewhere(rows, file)
+    parts = [part for row in rows if (part := wanted[row.part]) is not None]
+    keys = [row.path for row in rows]
+    return Listing(items, keys, found, number_order(names_of(found)), parts or None, (*notes, *told), multi)
+
+
+def _files(rows: list[Row], file: Path) -> list[Path | bytes]:
+    """The files that rows name. Raises ValueError where one is missing."""
     paths = [file.parent / Path(row.path).expanduser() for row in rows]
     missing = [(row, path) for row, path in zip(rows, paths, strict=True) if not path.is_file()]
     if missing:
@@ -56,9 +69,15 @@ def list_csv(file: Path, *, judged: bool = False, labels: str = "auto") -> Listi
         raise ValueError(
             f"line {row.line} of {file}: there is no file {path}{count}; paths start at the table's folder{header}"
         )
-    parts = [part for row in rows if (part := wanted[row.part]) is not None]
-    keys = [row.path for row in rows]
-    return Listing(paths, keys, found, number_order(names_of(found)), parts or None, (*notes, *told), multi)
+    return [*paths]
+
+
+def _elsewhere(rows: list[Row], address: str) -> Shards:
+    """The same where the table has an address; another table is another copy of what it names."""
+    table, folder = look_up(address), posixpath.dirname(address)
+    web = address.startswith("http")
+    paths = [row.path if is_remote(row.path) else f"{folder}/{quote(row.path, '/%') if web else row.path}" for row in rows]
+    return Shards([Whole(Stored(path, None, table.version)) for path in paths])
 
 
 def separator(texts: Sequence[str]) -> str:
@@ -71,14 +90,15 @@ def separate(texts: Sequence[str], mark: str) -> list[Label]:
     return [tuple(dict.fromkeys(name for part in text.split(mark) if (name := part.strip()))) for text in texts]
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path | str) -> list[Row]:
     """The lines of a table. Raises ValueError where it has no rows, or a row lacks its path or label."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with opened(look_up(str(file))) as held:
+            text = held.read().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not text in UTF-8: {error}") from error
     start = text.split("\n", 1)[0]
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=start.count)
+    delimiter = "\t" if str(file).lower().endswith(".tsv") else max(",;\t", key=start.count)
     lines = csv.reader(text.splitlines(), delimiter=delimiter)
     cells = [(lines.line_num, [cell.strip() for cell in line]) for line in lines if any(map(str.strip, line))]
     if not cells or len(cells[0][1]) < 2:
@@ -94,7 +114,7 @@ def read_rows(file: Path) -> list[Row]:
     return [_row(number, line, columns, file) for number, line in cells]
 
 
-def _columns(names: list[str], file: Path) -> tuple[int, int, int | None] | None:
+def _columns(names: list[str], file: Path | str) -> tuple[int, int, int | None] | None:
     """Where path, label and part are, if the first line is a header."""
     lower = [name.lower() for name in names]
     if not set(lower) & {*PATH, *LABEL}:
@@ -104,7 +124,7 @@ def _columns(names: list[str], file: Path) -> tuple[int, int, int | None] | None
     return names.index(path), names.index(label), part
 
 
-def _row(number: int, line: list[str], columns: tuple[int, int, int | None], file: Path) -> Row:
+def _row(number: int, line: list[str], columns: tuple[int, int, int | None], file: Path | str) -> Row:
     path, label, part = (None if i is None else line[i] if i < len(line) else "" for i in columns)
     if not path:
         raise ValueError(f"line {number} of {file} has no path")
@@ -114,7 +134,7 @@ def _row(number: int, line: list[str], columns: tuple[int, int, int | None], fil
     return Row(number, path, label, None if part is None else WORDS[part.lower()])
 
 
-def _once(rows: list[Row], file: Path) -> tuple[list[Row], list[str]]:
+def _once(rows: list[Row], file: Path | str) -> tuple[list[Row], list[str]]:
     """Each path once. Raises ValueError for a path with two labels or in two parts."""
     first: dict[str, Row] = {}
     for row in rows:
@@ -125,7 +145,7 @@ def _once(rows: list[Row], file: Path) -> tuple[list[Row], list[str]]:
     return list(first.values()), [f"rows of {file} that name a file again, left out: {again:,}"] if again else []
 
 
-def _check_labels(rows: list[Row], labels: Sequence[Label], file: Path) -> None:
+def _check_labels(rows: list[Row], labels: Sequence[Label], file: Path | str) -> None:
     """Raises ValueError where most labels are integers and one is not."""
     named = [(row.line, name) for row, label in zip(rows, labels, strict=True) for name in sorted(names_of([label]))]
     others = [(line, name) for line, name in named if not _is_integer(name)]
@@ -149,7 +169,7 @@ def wanted_parts(present: Collection[str | None], *, judged: bool) -> tuple[dict
     return dict.fromkeys(present), []
 
 
-def find_column(names: Sequence[str], known: Sequence[str], what: str, file: Path) -> str:
+def find_column(names: Sequence[str], known: Sequence[str], what: str, file: Path | str) -> str:
     """The first of the known names that a table has, in any case. Raises ValueError that says what it has."""
     lower = {name.lower(): name for name in reversed(names)}
     found = next((lower[name] for name in known if name in lower), None)

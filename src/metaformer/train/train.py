@@ -178,7 +178,7 @@ def _loaders(
     augment, balanced = Augment.of(recipe, mirrors=data.mirrors), recipe.sampling == "balanced"
     train = Loader(
         data.train, batch, preprocess, device, workers=learning, view=view, augment=augment, balanced=balanced,
-        ranks=ranks, accumulate=recipe.accumulate,
+        ranks=ranks, accumulate=recipe.accumulate, window=recipe.window,
     )  # fmt: skip
     return train, Loader(data.val, batch, preprocess, device, workers=judging, ranks=ranks), augment
 
