@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from metaformer.data.augment import Augment, View, posterize
 from metaformer.data.loader import Loader
-from metaformer.data.part import simplejpeg
+from metaformer.data.part import faster
 from metaformer.data.preprocess import Preprocess
 from metaformer.data.splits import Encoded
 from metaformer.recipes import ROWS
@@ -135,7 +136,7 @@ def main() -> None:
                 record["outputs"] = {name: spread(epoch, 5) for name, epoch in zip(("ours", "timm"), both, strict=True)}
             del both
     versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": Image.__version__}
-    versions["simplejpeg"] = simplejpeg.__version__ if simplejpeg else "none"
+    versions["simplejpeg"] = version("simplejpeg") if faster() else "none"
     record |= {"images": len(paths), "rounds": args.rounds, "epochs": args.epochs, "batch": args.batch, "versions": versions}
     print(json.dumps(record | {"machine": platform.processor() or platform.machine()}, indent=2))
 

@@ -70,13 +70,20 @@ class View:
         transform = _rand_augment(self.randaugment, self.preprocess.size, self.preprocess.mean)
         channels, seed = len(pixels), draw.getrandbits(32)
         image = Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
-        own = np.random.RandomState(seed)
+        own = _numbers()
+        own.seed(seed)
         weights = transform.choice_weights
         chosen = own.choice(len(transform.ops), transform.num_layers, replace=weights is None, p=weights)
         with _seeded(seed):
             for i in chosen:
                 image = transform.ops[i](image)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)[:channels]
+
+
+@lru_cache(maxsize=1)
+def _numbers() -> np.random.RandomState:
+    """What timm draws operations from. Made once: its making reads the system's random numbers, which is slow."""
+    return np.random.RandomState(0)
 
 
 def _whole(height: int, width: int) -> Box:
@@ -181,10 +188,10 @@ class Augment:
         if not (self.mixup or self.cutmix):
             return batch
         draw = np.random.default_rng(number(self.seed, epoch, step, "mix"))
-        cut = self.cutmix > 0 and (self.mixup == 0 or draw.random() < 0.5)
-        alpha = self.cutmix if cut else self.mixup
+        pasted = self.cutmix > 0 and (self.mixup == 0 or draw.random() < 0.5)
+        alpha = self.cutmix if pasted else self.mixup
         share = float(draw.beta(alpha, alpha))
-        if not cut:
+        if not pasted:
             images = torch.empty_like(batch.images)
             for own, partner, both in zip(*map(few, (batch.images, batch.images.flip(0), images)), strict=True):
                 both.copy_(partner.float().lerp_(own.float(), share).round_())

@@ -19,6 +19,8 @@ Pixels = NDArray[np.uint8]
 
 LARGEST = 2**14
 """Pixels of a side that a description may ask for: what is meant by more is to fill the memory."""
+CACHED = 2**18
+"""Numbers that are worked on at a time on a processor: as floats a megabyte."""
 LONG = 20
 """Sides' ratio beyond which only the middle of an image is looked at before it is resized."""
 
@@ -158,4 +160,5 @@ def resize(pixels: "Tensor", height: int, width: int, mode: str = "bicubic") -> 
 
 def few(batch: "Tensor") -> "Sequence[Tensor]":
     """The batch (B, ...) in parts that stay in a processor's cache from one operation to the next; on a GPU in one."""
-    return batch.split(2 if batch.device.type == "cpu" else max(1, len(batch)))
+    count = len(batch) if batch.device.type != "cpu" else CACHED // max(1, batch[:1].numel())
+    return batch.split(max(1, count))
