@@ -180,3 +180,11 @@ def test_workers_are_for_what_costs_time(train: Images) -> None:
     assert default_workers(train, None, CPU) == 0
     assert default_workers(train, VIEW, CPU) >= 1
     assert default_workers(Encoded([], torch.zeros(0), 1), None, CPU) >= 1
+
+
+def test_what_is_erased_is_not_mixed() -> None:
+    black = Images(torch.zeros(64, 1, 16, 16, dtype=torch.uint8), torch.zeros(64, dtype=torch.long))
+    augment = Augment(pad=0.0, flip=0.0, erase=1.0, mixup=8.0, cutmix=0.0, seed=0)
+    batch = next(iter(Loader(black, 64, Preprocess(16, (0.0,), (1.0,)), CPU, augment=augment).epoch()))
+    assert 0.2 < batch.share < 0.8
+    assert batch.images[batch.images != 0].std().item() == pytest.approx(1, abs=0.05)

@@ -132,3 +132,16 @@ def test_arrays_are_fitted_as_tensors_are(size: tuple[int, int], fit: str, fract
     off = np.abs(ours.astype(int) - theirs.astype(int))
     assert off.max() <= 1
     assert off.mean() < 0.2
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_normalising_does_not_ask_how_pixels_lie(count: int) -> None:
+    pixels = torch.randint(256, (count, 3, 160, 200), dtype=torch.uint8)
+    preprocess = Preprocess(8, (0.2, 0.5, 0.7), (0.1, 0.3, 0.9))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    for given in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        before = given.clone()
+        seen = preprocess.normalise(given)
+        torch.testing.assert_close(seen, (pixels / 255 - mean) / std)
+        assert seen.is_contiguous(memory_format=torch.channels_last) == given.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(given, before)

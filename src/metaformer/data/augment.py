@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from metaformer.config import Recipe
 from metaformer.data.batch import Batch, generator, number
-from metaformer.data.preprocess import Preprocess, resize
+from metaformer.data.part import Box, Choose, cut
+from metaformer.data.preprocess import Preprocess, few, resize
+from metaformer.data.slide import SLIDES
 
 
 @dataclass(frozen=True)
@@ -38,38 +40,58 @@ class View:
 
     def __call__(self, pixels: Tensor, epoch: int, sample: int) -> Tensor:
         """(C, H, W) → (C, size, size)."""
+        return self.read(partial(cut, pixels), epoch, sample)
+
+    def read(self, part: Callable[[Choose], Tensor], epoch: int, sample: int) -> Tensor:
+        """(C, size, size) of an image of which `part` gives what is asked for, so that no more of it need be decoded."""
         draw = random.Random(number(self.seed, epoch, sample, "view"))
-        view = self._crop(pixels, draw) if self.crop is not None else self.preprocess.fitted(pixels[None])[0]
+        if self.crop is None:
+            view = self.preprocess.fitted(part(_whole)[None])[0]
+        else:
+            size, mode = self.preprocess.size, draw.choice(("bilinear", "bicubic"))
+            pixels = part(partial(self._box, draw))[None].contiguous(memory_format=torch.channels_last)
+            view = resize(pixels, size, size, mode)[0]
         return view if self.randaugment is None else self._randaugment(view, draw)
 
-    def _crop(self, pixels: Tensor, draw: random.Random) -> Tensor:
+    def _box(self, draw: random.Random, height: int, width: int) -> Box:
         """GoogLeNet's crop: ten tries for one that fits, else the greatest one of an allowed ratio at the centre."""
         assert self.crop is not None
-        _, height, width = pixels.shape
-        size, mode = self.preprocess.size, draw.choice(("bilinear", "bicubic"))
         for _ in range(10):
             area = height * width * draw.uniform(self.crop, 1.0)
             ratio = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
-                top, left = draw.randint(0, height - h), draw.randint(0, width - w)
-                return resize(pixels[None, :, top : top + h, left : left + w], size, size, mode)[0]
+                return draw.randint(0, height - h), draw.randint(0, width - w), h, w
         h, w = min(height, round(width / (3 / 4))), min(width, round(height * (4 / 3)))
-        top, left = (height - h) // 2, (width - w) // 2
-        return resize(pixels[None, :, top : top + h, left : left + w], size, size, mode)[0]
+        return (height - h) // 2, (width - w) // 2, h, w
 
     def _randaugment(self, pixels: Tensor, draw: random.Random) -> Tensor:
         assert self.randaugment is not None
-        operation = _rand_augment(self.randaugment, self.preprocess.size, self.preprocess.mean)
-        channels = len(pixels)
+        transform = _rand_augment(self.randaugment, self.preprocess.size, self.preprocess.mean)
+        channels, seed = len(pixels), draw.getrandbits(32)
         image = Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
-        with _seeded(draw.getrandbits(32)):
-            changed = operation(image)
-        return torch.from_numpy(np.array(changed)).permute(2, 0, 1)[:channels]
+        own = _numbers()
+        own.seed(seed)
+        weights = transform.choice_weights
+        chosen = own.choice(len(transform.ops), transform.num_layers, replace=weights is None, p=weights)
+        with _seeded(seed):
+            for i in chosen:
+                image = transform.ops[i](image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[:channels]
+
+
+@lru_cache(maxsize=1)
+def _numbers() -> np.random.RandomState:
+    """What timm draws operations from. Made once: its making reads the system's random numbers, which is slow."""
+    return np.random.RandomState(0)
+
+
+def _whole(height: int, width: int) -> Box:
+    return 0, 0, height, width
 
 
 @lru_cache(maxsize=4)
-def _rand_augment(text: str, size: int, mean: tuple[float, ...]) -> Callable[[Any], Any]:
+def _rand_augment(text: str, size: int, mean: tuple[float, ...]) -> Any:
     """timm's RandAugment, set up as timm's training does. Raises ValueError for a string that it does not know."""
     from timm.data.auto_augment import rand_augment_transform
 
@@ -80,11 +102,12 @@ def _rand_augment(text: str, size: int, mean: tuple[float, ...]) -> Callable[[An
         raise ValueError(f"randaugment={text} is not a RandAugment string such as rand-m9-mstd0.5-inc1") from error
     for operation in transform.ops:
         if operation.name.startswith("Posterize"):
-            operation.aug_fn = _posterize
+            operation.aug_fn = posterize
+        operation.aug_fn = SLIDES.get(operation.name, operation.aug_fn)
     return transform
 
 
-def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     """Magnitude 10 keeps no bits at all: black in the published runs, an error in Pillow 13."""
     if bits >= 8:
         return image
@@ -93,20 +116,21 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """timm draws from the global generators: lend them a seed, and give back what was there."""
-    ours, theirs = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """timm's operations draw from the global generator: lend it a seed, and give back what was there."""
+    before = random.getstate()
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
-        random.setstate(ours)
-        np.random.set_state(theirs)  # noqa: NPY002
+        random.setstate(before)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to whole batches, on the model's device: shift and flip on bytes; erasing and mixing after normalising."""
+    """What is done to whole batches, on the model's device: flips, shifts and mixing on bytes, erasing after normalising.
+
+    In timm's order, which is that of the published runs: what is erased is not mixed.
+    """
 
     pad: float
     flip: float
@@ -123,18 +147,23 @@ class Augment:
 
     def move(self, pixels: Tensor, index: Tensor, epoch: int, total: int) -> Tensor:
         """(B, C, H, W) of bytes → the same shape; `index` (B,) says which of the `total` samples these are."""
-        draw = _draws(self.seed, epoch, total)[index].to(pixels.device)
+        draw = _draws(self.seed, epoch, total)[index]
         height, width = pixels.shape[2:]
-        mirrored = torch.where(draw[:, 0].view(-1, 1, 1, 1) < self.flip, pixels.flip(3), pixels) if self.flip else pixels
+        mirrored = pixels.clone()
+        turned = (draw[:, 0] < self.flip).nonzero()[:, 0].to(pixels.device)
+        mirrored[turned] = pixels[turned].flip(3)
         if not self.pad:
             return mirrored
+        draw = draw.to(pixels.device)
         return shift(mirrored, _moves(draw[:, 1], self.pad * height), _moves(draw[:, 2], self.pad * width))
 
     def erased(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """Random erasing, arXiv 1708.04896: a rectangle of 2 % to a third of the area becomes normal noise, per pixel."""
+        """Random erasing, arXiv 1708.04896: a rectangle of 2 % to a third of the area becomes normal noise, per pixel.
+
+        Writes into `images`, (B, C, H, W), and gives them back.
+        """
         if not self.erase:
             return images
-        images = images.clone()
         _, _, height, width = images.shape
         for image, sample in zip(images, index.tolist(), strict=True):
             draw = random.Random(number(self.seed, epoch, sample, "erase"))
@@ -157,21 +186,21 @@ class Augment:
         return bool(self.mixup or self.cutmix)
 
     def mixed(self, batch: Batch, epoch: int, step: int) -> Batch:
-        """Mixup (arXiv 1710.09412) or CutMix (1905.04899) with the reversed batch, one draw for all, as timm does.
+        """Mixup (arXiv 1710.09412) or CutMix (1905.04899) of bytes with the reversed batch, one draw for all, as timm does.
 
-        Where both are wanted each has its turn with probability 0.5.
+        Where both are wanted each has its turn with probability 0.5. Mixed bytes are rounded.
         """
         if not self.mixes:
             return batch
         draw = np.random.default_rng(number(self.seed, epoch, step, "mix"))
-        cut = self.cutmix > 0 and (self.mixup == 0 or draw.random() < 0.5)
-        alpha = self.cutmix if cut else self.mixup
+        pasted = self.cutmix > 0 and (self.mixup == 0 or draw.random() < 0.5)
+        alpha = self.cutmix if pasted else self.mixup
         share = float(draw.beta(alpha, alpha))
-        partner = batch.images.flip(0)
-        if not cut:
-            return replace(
-                batch, images=batch.images * share + partner * (1 - share), partners=batch.labels.flip(0), share=share
-            )
+        if not pasted:
+            images = torch.empty_like(batch.images)
+            for own, partner, both in zip(*map(few, (batch.images, batch.images.flip(0), images)), strict=True):
+                both.copy_(partner.float().lerp_(own.float(), share).round_())
+            return replace(batch, images=images, partners=batch.labels.flip(0), share=share)
         height, width = batch.images.shape[2:]
         side = math.sqrt(1 - share)
         y, x = int(draw.integers(height)), int(draw.integers(width))
@@ -179,7 +208,7 @@ class Augment:
         top, bottom = max(y - tall // 2, 0), min(y + (tall + 1) // 2, height)
         left, right = max(x - wide // 2, 0), min(x + (wide + 1) // 2, width)
         images = batch.images.clone()
-        images[:, :, top:bottom, left:right] = partner[:, :, top:bottom, left:right]
+        images[:, :, top:bottom, left:right] = batch.images[:, :, top:bottom, left:right].flip(0)
         share = 1 - (bottom - top) * (right - left) / (height * width)
         return replace(batch, images=images, partners=batch.labels.flip(0), share=share)
 

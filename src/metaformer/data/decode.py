@@ -91,6 +91,20 @@ def _upright(image: Image.Image) -> Image.Image:
     return seen if turn is None else seen.transpose(turn)
 
 
+def plain_jpeg(source: Path | bytes, channels: int) -> tuple[bytes, int, int] | None:
+    """Bytes, height and width of a JPEG that `decode` would give as it is stored, and that ends as it should; else None."""
+    try:
+        with _file(source) as file:
+            data = source if isinstance(source, bytes) else file.read()
+            image = _opened(BytesIO(data))
+            plain = image.format == "JPEG" and (image.mode == "L" or (image.mode == "RGB" and channels == 3))
+            if not plain or shrink(image.size) > 1 or _orientation(image) is not None:
+                return None
+    except UnreadableError:
+        return None
+    return (data, image.height, image.width) if b"\xff\xd9" in data[-12:] else None
+
+
 def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
     """What a header tells: (width, height) as stored, whether it is grey, and whether the file ends as it should.
 
@@ -181,10 +195,16 @@ def _turned(image: Image.Image) -> Image.Transpose | None:
     """Loads the pixels and says how to turn them. A damaged EXIF block says nothing."""
     if image.format != "TIFF":  # which reads its EXIF at the end of loading
         image.load()
-        if not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
-            return None
+        return _orientation(image)
     with _hushed():
         image.load()
+    return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    if image.format != "TIFF" and not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}:
+        return None
+    with _hushed():
         try:
             return TURN.get(image.getexif().get(0x0112, 1))
         except DAMAGED:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,12 +49,13 @@ class Feed(Dataset[Any]):
             except ValueError as error:
                 damaged[sample] = str(error)
         size = self.preprocess.size
-        stacked = torch.stack(pixels) if pixels else torch.empty(0, 1, size, size, dtype=torch.uint8)
-        return stacked, torch.tensor(read, dtype=torch.int64).view(-1, 2), damaged
+        stacked = torch.stack([image.permute(1, 2, 0) for image in pixels]) if pixels else torch.empty(0, size, size, 1).byte()
+        return stacked.permute(0, 3, 1, 2), torch.tensor(read, dtype=torch.int64).view(-1, 2), damaged
 
     def _one(self, epoch: int, sample: int, draw: int) -> Tensor:
-        pixels = self.split.image(sample)
-        return self.preprocess.fitted(pixels[None])[0] if self.view is None else self.view(pixels, epoch, draw)
+        if self.view is None:
+            return self.preprocess.fitted(self.split.image(sample)[None])[0]
+        return self.view.read(partial(self.split.part, sample), epoch, draw)
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Loader:
     def epoch(self, epoch: int = 0, start: int = 0, side: int | None = None) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; the last one may be smaller.
 
-        Images are resized to `side` pixels where it is given, after they were moved and before they are erased and mixed.
+        Images are resized to `side` pixels where it is given, after they were moved and mixed and before they are erased.
         """
         for done, (pixels, index) in enumerate(self._read(epoch, start)):
             batch = self._ready(pixels, index, epoch, start + done, side or self.preprocess.size)
@@ -185,13 +187,16 @@ class Loader:
         pixels = pixels.to(self.device, non_blocking=True)
         if self.augment is not None and len(index):
             pixels = self.augment.move(pixels, draws, epoch, len(self.split))
-        images = self.preprocess.normalise(pixels)
+        labels = self.split.labels[samples].to(self.device, non_blocking=True)
+        batch = Batch(pixels, labels, samples=samples if self.augment is not None and len(index) else None)
+        if self.augment is not None and len(index):
+            batch = self.augment.mixed(batch, epoch, step)
+        images = self.preprocess.normalise(batch.images)
         if side != self.preprocess.size and len(index):
             images = resize(images, side, side)
-        labels = self.split.labels[samples].to(self.device, non_blocking=True)
-        if self.augment is None or not len(index):
-            return Batch(images, labels)
-        return self.augment.mixed(Batch(self.augment.erased(images, draws, epoch), labels, samples=samples), epoch, step)
+        if self.augment is not None and len(index):
+            images = self.augment.erased(images, draws, epoch)
+        return replace(batch, images=images)
 
 
 def _sequence(split: Images | Encoded, window: int | None) -> tuple[Tensor | None, int]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from metaformer.data.decode import decode
+from metaformer.data.part import Choose, cut, decode_part
 
 
 class Split(Protocol):
@@ -22,6 +23,10 @@ class Split(Protocol):
 
     def image(self, sample: int) -> Tensor:
         """Pixels (C, H, W) of one sample as uint8. Raises ValueError that says why it cannot be read."""
+        ...
+
+    def part(self, sample: int, choose: Choose) -> Tensor:
+        """Of the pixels what `choose` wants, told their height and width. Raises ValueError as `image` does."""
         ...
 
     def name(self, sample: int) -> str:
@@ -43,6 +48,10 @@ class Images:
     def image(self, sample: int) -> Tensor:
         """Pixels (C, H, W)."""
         return self.pixels[sample]
+
+    def part(self, sample: int, choose: Choose) -> Tensor:
+        """What `choose` wants of the pixels (C, H, W)."""
+        return cut(self.pixels[sample], choose)
 
     def name(self, sample: int) -> str:
         """The name given, or the sample's number."""
@@ -66,6 +75,10 @@ class Encoded:
         """Pixels (C, H, W), upright. Raises ValueError with the reason."""
         item = self.items[sample]
         return decode(item, self.channels, self.name(sample))[0]
+
+    def part(self, sample: int, choose: Choose) -> Tensor:
+        """What `choose` wants of the pixels (C, H, W); of a JPEG no more is decoded than that takes."""
+        return decode_part(self.items[sample], self.channels, self.name(sample), choose)
 
     def name(self, sample: int) -> str:
         """The path, or the name given."""
