@@ -83,20 +83,33 @@ def find_lr(
 
 @app.command(name="eval")
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"{MODEL} Several are compared with the first.")],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
+    corruptions: Annotated[str, typer.Option(help="Images made worse: all, noise, blur, weather, digital, or names.")] = "",
+    sizes: Annotated[str, typer.Option(help="Images in other sizes: 160,192,256.")] = "",
+    tta: Annotated[str, typer.Option(help="Several views of an image: flip, crops, or flip,crops.")] = "",
+    images: Annotated[int | None, typer.Option(min=2, help="How many images those three are measured on.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="A CSV with the columns image and group.")] = None,
+    real: Annotated[Path | None, typer.Option(help="ReaL's labels: its real.json, or auto.")] = None,
+    among: Annotated[str, typer.Option(help="Classes of the answers: auto, all, imagenet-a or imagenet-r.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="A folder for eval.html and eval.json.")] = None,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
-    """Judge a model, of a run its best weights, on held-out images."""
-    from metaformer.infer.evaluate import evaluate as judge
-    from metaformer.lab.tables import evaluation_text
+    """Judge models, of a run its best weights, on held-out images: metaformer eval runs/one runs/two --out judged"""
+    from metaformer.lab.judge import Asked, judge
+    from metaformer.lab.judge_text import judged_text
 
-    figures = judge(source, data=data, device=device, engine=engine, precision=precision, threads=threads).summary()
-    print(json.dumps(figures, indent=2) if as_json else evaluation_text(figures))
+    asked = Asked(corruptions, sizes, tta, images, groups, real, among)
+    found = judge(
+        *sources, data=data, asked=asked, out=out, device=device, engine=engine, precision=precision, threads=threads
+    )  # fmt: skip
+    print(json.dumps(found.to_dict(), indent=2) if as_json else judged_text(found.told))
+    if found.page is not None and not as_json:
+        print(f"\nThe page: {found.page}")
 
 
 @app.command()
@@ -128,36 +141,19 @@ def predict(
     threads: Threads = None,
 ) -> None:
     """Say what is on images. What cannot be read is told, and the exit code is then 1."""
-    from rich.console import Console
-    from rich.progress import track
+    from metaformer.infer.screen import predict as show
 
-    from metaformer.data.find import find_images, printable
-    from metaformer.infer.output import NEXT, Table, check_out, json_line, saved, summary
-    from metaformer.infer.predictor import Predictor
-
-    file, images = check_out(out), find_images(paths)
-    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads)
-    screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
-    aside.print(predictor.choice, markup=False)
-    most = len(predictor.classes) if predictor.several else min(top, len(predictor.classes))
-    following = most if predictor.several else NEXT
-    table = Table(images, predictor.classes, width=screen.width if screen.is_terminal else None, following=following)
-    shown, failed = not json_lines and file is None, 0
-    if shown and screen.is_terminal:
-        screen.print(table.header())
-    answers = predictor.stream(images, top=top)
-    hidden = shown or json_lines or not aside.is_terminal
-    with saved(file, most) as save:
-        for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
-            save(answer)
-            if answer.error is not None:
-                failed += 1
-                aside.print(printable(answer.error), markup=False)
-            if json_lines:
-                print(json_line(answer))
-            elif shown and answer.error is None:
-                screen.print(table.row(answer))
-    aside.print(summary(len(images), failed, file), markup=False)
+    failed = show(
+        source,
+        paths,
+        out=out,
+        json_lines=json_lines,
+        top=top,
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+    )
     if failed:
         raise typer.Exit(1)
 
