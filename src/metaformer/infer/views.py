@@ -1,6 +1,5 @@
 """The same images shown in other ways: made worse, larger or smaller, mirrored, cut. What models answer then."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +14,8 @@ from metaformer.infer.predictor import Predictor
 
 TTA = ("flip", "crops")
 """What an image may be shown as besides, by test-time augmentation."""
-ENLARGED = 8 / 7
-"""How much larger an image is fitted before crops are cut out: 256 for 224."""
+ENLARGED = 8, 7
+"""How much larger an image is fitted before crops are cut out, as a ratio: 256 for 224."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class View:
     def fitting(self, own: Preprocess) -> Preprocess:
         """How images are fitted for it."""
         size = self.size or own.size
-        return replace(own, size=math.ceil(size * ENLARGED) if self.crops else size)
+        return replace(own, size=-(-size * ENLARGED[0] // ENLARGED[1]) if self.crops else size)
 
     def shown(self, pixels: Tensor, samples: list[int], size: int) -> list[Tensor]:
         """All that is shown of fitted images (B, C, H, W)."""
