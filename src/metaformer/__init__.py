@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from metaformer.lab.compare import Comparison as Comparison
     from metaformer.lab.compare import compare as compare
     from metaformer.lab.jobs import train as train
+    from metaformer.lab.judge import Asked as Asked
+    from metaformer.lab.judge import Judgement as Judgement
+    from metaformer.lab.judge import judge as judge
     from metaformer.lab.probe import probe as probe
     from metaformer.lab.search import tune as tune
     from metaformer.lab.soup import soup as soup
@@ -76,6 +79,7 @@ _HOME = {
     "infer.quantize": "quantize",
     "lab.compare": "Comparison compare",
     "lab.jobs": "train",
+    "lab.judge": "Asked Judgement judge",
     "lab.probe": "probe",
     "lab.search": "tune",
     "lab.soup": "soup",

@@ -81,8 +81,16 @@ def find_lr(
 
 @app.command(name="eval")
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"{MODEL} Several are compared with the first.")],
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
+    corruptions: Annotated[str, typer.Option(help="Images made worse: all, noise, blur, weather, digital, or names.")] = "",
+    sizes: Annotated[str, typer.Option(help="Images in other sizes: 160,192,256.")] = "",
+    tta: Annotated[str, typer.Option(help="Each image shown several times: flip, crops, or flip,crops.")] = "",
+    images: Annotated[int | None, typer.Option(min=2, help="How many images those three are measured on.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="A CSV with the columns image and group.")] = None,
+    real: Annotated[Path | None, typer.Option(help="ReaL's labels: its real.json, or auto.")] = None,
+    among: Annotated[str, typer.Option(help="Classes of the answers: auto, all, imagenet-a or imagenet-r.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="A folder for eval.html and eval.json.")] = None,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "auto",
@@ -90,13 +98,25 @@ def evaluate(
     streams: Streams = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
-    """Judge a model, of a run its best weights, on held-out images."""
-    from metaformer.infer.evaluate import evaluate as judge
-    from metaformer.lab.tables import evaluation_text
+    """Judge models, of a run its best weights, on held-out images: metaformer eval runs/one runs/two --out judged"""
+    from metaformer.lab.judge import Asked, judge
+    from metaformer.lab.judge_text import judged_text
 
-    found = judge(source, data=data, device=device, engine=engine, precision=precision, threads=threads, streams=streams)
-    figures = found.summary()
-    print(json.dumps(figures, indent=2) if as_json else evaluation_text(figures))
+    asked = Asked(corruptions, sizes, tta, images, groups, real, among)
+    found = judge(
+        *sources,
+        data=data,
+        asked=asked,
+        out=out,
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        streams=streams,
+    )
+    print(json.dumps(found.to_dict(), indent=2) if as_json else judged_text(found.told))
+    if found.page is not None and not as_json:
+        print(f"\nThe page: {found.page}")
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """ImageNet's class names, in the order of the published classifiers."""
 
+from importlib.resources import files
+
 import pytest
 
-from metaformer.weights.imagenet import class_names, rows_by_synset, synsets
+from metaformer.weights.imagenet import class_names, rows_by_synset, subset, synsets
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,10 @@ def test_every_class_but_the_teddy_bear_has_a_row() -> None:
     assert [place for place, row in enumerate(rows) if row is None] == [850]
     assert len({row for row in rows if row is not None}) == 999
     assert all(synsets(21841)[row] == synsets(1000)[place] for place, row in enumerate(rows) if row is not None)
+
+
+@pytest.mark.parametrize("name", ["imagenet-a", "imagenet-r"])
+def test_subsets_are_where_timm_has_them(name: str) -> None:
+    """By WordNet's numbers as by timm's own list of places."""
+    text = files("timm").joinpath("data", "_info", f"{name.replace('-', '_')}_indices.txt").read_text()
+    assert list(subset(name)) == [int(line) for line in text.split()]

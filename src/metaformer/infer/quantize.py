@@ -19,7 +19,7 @@ from metaformer.data.sources import open_data
 from metaformer.data.splits import Encoded, Images, subset
 from metaformer.infer.convert import write_ir
 from metaformer.infer.engines import OpenVinoEngine, need
-from metaformer.infer.evaluate import judge, own_data
+from metaformer.infer.evaluate import evaluate_split, own_data
 from metaformer.infer.predictor import Predictor
 from metaformer.infer.sensitivity import Labelled, compressed, int8_layers, linear_layers, nncf_quietly, quantized
 from metaformer.runs import is_run
@@ -189,7 +189,7 @@ def _names(predictor: Predictor, layers: Mapping[str, int]) -> dict[str, str]:
 
 
 def _judged(predictor: Predictor, split: Images | Encoded) -> Evaluation:
-    found = judge(predictor, split)
+    found = evaluate_split(predictor, split)
     assert isinstance(found, Evaluation)
     return found
 

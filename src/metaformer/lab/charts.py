@@ -122,6 +122,13 @@ def by_epoch(series: Sequence[Series], best: int, y_name: str) -> Markup:
     return frame.svg(inside, f"{y_name} by epoch")
 
 
+def lines(series: Sequence[Series], x_name: str, y_name: str) -> Markup:
+    """Lines of several models over the same axis, which begins where the values do."""
+    x, y = ([point[axis] for line in series for point in line.points] for axis in (0, 1))
+    frame = Frame(ticks(min(x), max(x)), ticks(min(y), max(y)), x_name, y_name)
+    return frame.svg(Markup("").join(frame.line(line) for line in series), f"{y_name} by {x_name}")
+
+
 def roc(series: Sequence[Series]) -> Markup:
     """ROC curves, from (0, 0) to (1, 1)."""
     frame = Frame(ticks(0, 1), ticks(0, 1), "false positive rate", "true positive rate")

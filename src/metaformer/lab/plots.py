@@ -176,6 +176,27 @@ def search(
     write(made, path)
 
 
+def robustness(names: Sequence[str], models: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Of models whose `corruptions` are told as `lab.judge` does: errors by severity, and by corruption as shades."""
+    made, axes = figure(10, 4.2, 1, 2)
+    lines, shades = axes[0]
+    each = [list(model["each"].values()) for model in models]
+    for name, model, rows in zip(names, models, each, strict=True):
+        errors = [model["clean_error"]["value"], *np.mean([row["errors"] for row in rows], 0)]
+        lines.plot(range(len(errors)), errors, marker=".", label=name)
+    lines.set_title("error by severity, mean of the corruptions, %", fontsize=10)
+    lines.set_xlabel("severity, 0 is none", fontsize=8)
+    lines.legend(fontsize=8, frameon=False)
+    values = np.array([[row["mean"] for row in rows] for rows in each]).T
+    shades.imshow(values, cmap="Reds", vmin=0, vmax=max(100.0, values.max()), aspect="auto")
+    for place, value in np.ndenumerate(values):
+        shades.text(place[1], place[0], f"{value:.0f}", ha="center", va="center", fontsize=7)
+    shades.set_xticks(range(len(names)), names, rotation=20, fontsize=7, ha="right")
+    shades.set_yticks(range(len(values)), [name.replace("_", " ") for name in models[0]["each"]], fontsize=7)
+    shades.set_title("error by corruption, mean of the severities, %", fontsize=10)
+    write(made, path)
+
+
 def _dots(axis: Any, places: Sequence[Any], trials: Sequence[Any]) -> None:
     for cut, colour, label in ((False, BLUE, "to the end"), (True, GREY, "cut short")):
         at = [i for i, trial in enumerate(trials) if (trial.state != "finished") is cut]

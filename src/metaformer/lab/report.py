@@ -6,7 +6,7 @@ import torch
 
 from metaformer.data.dataset import Data
 from metaformer.data.sources import open_data
-from metaformer.infer.evaluate import judge
+from metaformer.infer.evaluate import evaluate_split
 from metaformer.infer.predictor import Predictor
 from metaformer.lab import plots, several
 from metaformer.lab.page import Judged, page
@@ -28,7 +28,7 @@ def report(run: Run, model: Model | None = None, data: Data | None = None) -> Ev
     predictor = Predictor(run.path, model=model)
     recipe = run.recipe
     data = data or open_data(recipe.data, seed=recipe.seed, split=run.path / "split.csv", labels=recipe.labels)
-    judged = judge(predictor, data.val)
+    judged = evaluate_split(predictor, data.val)
     summary = judged.summary()
     write_text(run.path / "evaluation.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     plots.curves(run.metrics, run.path / "curves.png")

@@ -241,12 +241,17 @@ class TemperatureCheck:
     nll_after: float | None
 
 
+def halves(images: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The numbers of the images that a temperature is fitted on, and of those that judge it."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    return order[: images // 2], order[images // 2 :]
+
+
 def check_temperature(logits: Tensor, labels: Tensor, seed: int = 0) -> TemperatureCheck | None:
     """Halves drawn by `seed`. None for fewer than two images."""
     if len(labels) < 2:
         return None
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+    seen, unseen = halves(len(labels), seed)
     temperature = fit_temperature(logits[seen], labels[seen])
     before, truth = logits[unseen].double(), labels[unseen]
     right = before.argmax(1) == truth

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FILES = {1000: "imagenet_synsets.txt", 21841: "imagenet22k_synsets.txt"}
+SUBSETS = {"imagenet-a": "imagenet_a_synsets.txt", "imagenet-r": "imagenet_r_synsets.txt"}
+"""Test sets of 200 of the 1000 classes: Hendrycks et al., arXiv 1907.07174 and 2006.16241."""
 
 
 @cache
@@ -41,8 +43,24 @@ def rows_by_synset() -> tuple[int | None, ...]:
     return tuple(places.get(synset) for synset in synsets(1000))
 
 
+@cache
+def subset(name: str) -> tuple[int, ...]:
+    """The places among ImageNet-1K's classes of those that a test set of SUBSETS has."""
+    places = {synset: place for place, synset in enumerate(synsets(1000))}
+    return tuple(sorted(places[synset] for synset in _lines(SUBSETS[name])))
+
+
+def real_labels() -> Path:
+    """The file of ReaL's labels of the validation set, all that a person sees on each image (arXiv 2006.07159)."""
+    return _folder() / "imagenet_real_labels.json"
+
+
 def _lines(file: str) -> list[str]:
+    return (_folder() / file).read_text(encoding="utf-8").splitlines()
+
+
+def _folder() -> Path:
     found = find_spec("timm")
     assert found is not None
     assert found.origin is not None
-    return (Path(found.origin).parent / "data" / "_info" / file).read_text(encoding="utf-8").splitlines()
+    return Path(found.origin).parent / "data" / "_info"
