@@ -181,6 +181,7 @@ def test_views_are_spread_as_timms(theirs: Tensor) -> None:
     assert max(off(mine, theirs)) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"flip": 0.0}, {"crop": 0.3}, {"randaugment": None}, {"erase": 0.0}, {"erase": 0.5}])
 def test_another_recipe_is_told_apart(theirs: Tensor, changes: dict[str, float | None]) -> None:
     mine = ours(replace(RECIPE, **changes))

@@ -94,7 +94,7 @@ def _within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 def _gaps(confidence: Tensor, right: Tensor) -> Tensor:
     """(N, bins): whether it is right minus its confidence, in the column of its bin."""
     edges = torch.linspace(0, 1, metrics.BINS + 1, dtype=torch.float64)
-    place = torch.bucketize(confidence.double(), edges[1:-1])
+    place = torch.bucketize(confidence.double().contiguous(), edges[1:-1])
     return torch.zeros(len(right), metrics.BINS, dtype=torch.float64).scatter_(
         1, place[:, None], (right.double() - confidence.double())[:, None]
     )
