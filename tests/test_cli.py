@@ -396,10 +396,11 @@ def test_a_slip_is_answered_by_the_command_that_was_meant(
         ("eval x --dta=digits", "eval has no option '--dta', did you mean --data?\n  metaformer eval x --data=digits\n"),
         (
             "eval x --xyz",
-            "eval has no option '--xyz': it takes --data, --device, --engine, --precision, --threads, --streams, --json",
+            "eval has no option '--xyz': it takes --data, --corruptions, --sizes, --tta, --images, --groups, --real, --among, "
+            "--out, --device, --engine, --precision, --threads, --streams, --json",
         ),
         ("eval runs/tiny --data", "--data needs a value after it\n"),
-        ("eval runs/tiny more", "more is too much: metaformer eval MODEL\n"),
+        ("export runs/tiny onnx out more", "more is too much: metaformer export MODEL FORMAT [OUT]\n"),
         ("models a b", "b is too much: metaformer models [PATTERN]\n"),
         ("predict runs/tiny x.png --top 0", "--top: "),
         ("--nothing", "metaformer has no option '--nothing': it takes --version, --help\n"),

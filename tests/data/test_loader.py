@@ -73,6 +73,7 @@ def test_an_epoch_goes_on_where_it_stopped(train: Images, view: View | None, sta
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # workers are forked from a process with threads
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")  # of one core
 def test_workers_change_nothing(train: Images) -> None:
     alone = Loader(train, 20, PREPROCESS, CPU, view=VIEW, augment=AUGMENT)
     helped = Loader(train, 20, PREPROCESS, CPU, view=VIEW, augment=AUGMENT, workers=2)
