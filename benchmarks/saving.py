@@ -3,6 +3,7 @@
 python benchmarks/saving.py --model caformer_s18 --rounds 5
 Each round times some steps without a save, then begins one and times the steps until it is on the disk. What these took
 beyond as many usual steps is what the save cost: reported are its median and its share of a minute. The batch lies ready.
+Then some saves while nothing trains, each of which is written when the next step could begin.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.recipes import SMALL
 from metaformer.runs import create_run
-from metaformer.train.checkpoint import Progress, snapshot, write
+from metaformer.train.checkpoint import Progress
 from metaformer.train.loop import Fit
 from metaformer.train.saver import Saver
 from metaformer.train.train import prepare
@@ -53,7 +54,7 @@ def main() -> None:
     fit = prepare(recipe, open_data("digits"), None)
     batch, progress = next(iter(fit.train.epoch())), Progress()
     waiting: list[float] = []
-    writing: list[float] = []
+    alone: list[float] = []
     cost: list[float] = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         run = create_run(fit.recipe, folder, "run")
@@ -69,18 +70,16 @@ def main() -> None:
                 if done:  # the first save makes room in memory
                     waiting.append(waited)
                     cost.append(waited + beside - more * usual / count)
-            for _ in range(3):
-                moment = snapshot(fit.state, progress, fit.about)
-                assert moment is not None
+            for _ in range(args.rounds):
                 began = time.perf_counter()
-                write(run, moment, saver.recipe)
-                writing.append(time.perf_counter() - began)
+                saver.save(fit.state, progress)
+                alone.append(time.perf_counter() - began)
         size = sum(file.stat().st_size for file in run.last.iterdir())
     record = {
         "megabytes": round(size / 1e6),
         "seconds": {
-            "until training goes on": statistics.median(waiting),
-            "writing, while nothing trains": statistics.median(writing),
+            "until training goes on": sorted(waiting),
+            "a save while nothing trains": sorted(alone),
             "lost by a save beside training": sorted(cost),
             "a usual step": usual / count,
         },

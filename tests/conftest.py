@@ -1,5 +1,6 @@
 """What several tests share: a tiny data set, and a run on it."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,12 @@ import pytest
 from tests.tiny import QUICK, one_core, write_fashion
 
 import metaformer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """As in a terminal: what a shell starts in the background, and what that starts, is deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,8 @@ single place have such a one, so images are not tiny; so have biases of timm's b
 
 def run_few(out: Path, data: str, several: str, ranks: Ranks) -> dict[str, Any]:
     """What this rank has in the end, by case: those that say most in a few seconds."""
-    root = out / f"{ranks.count}"
-    done = {"plain in parts": trained(root, data, CASES["plain in parts"], ranks)}
-    return done | random_cases(root, data, ranks) | evaluations(data, several, ranks)
+    case = "plain in parts"
+    return {case: trained(out / f"{ranks.count}", data, CASES[case], ranks)} | evaluations(data, several, ranks)
 
 
 def run_cases(out: Path, data: str, several: str, ranks: Ranks) -> dict[str, Any]:
@@ -66,13 +65,9 @@ def run_cases(out: Path, data: str, several: str, ranks: Ranks) -> dict[str, Any
     done["several labels"] = trained(root, several, UNEVEN | {"epochs": 6}, ranks)
     done["hours"] = trained(root, data, STEADY | {"hours": 3e-4}, ranks)
     done["left"] = [str(left(root, data, steps, ranks).path) for steps in (7, 6)]  # in the middle of an epoch, and at an end
-    return done | random_cases(root, data, ranks) | evaluations(data, several, ranks)
-
-
-def random_cases(root: Path, data: str, ranks: Ranks) -> dict[str, Any]:
-    """What draws random numbers, at one go and in two."""
-    whole = trained(root, data, RANDOM, ranks)
-    return {"random": whole, "random, gone on": trained(root, data, RANDOM, ranks, run=left(root, data, 7, ranks))}
+    done["random"] = trained(root, data, RANDOM, ranks)
+    done["random, gone on"] = trained(root, data, RANDOM, ranks, run=left(root, data, 7, ranks))
+    return done | evaluations(data, several, ranks)
 
 
 def evaluations(data: str, several: str, ranks: Ranks) -> dict[str, Any]:

@@ -191,26 +191,11 @@ def replace_folder(folder: Path, write: Callable[[Path], None], *, keep: bool = 
     Cut short anywhere, `folder` is the old or the new one, or away for a moment, and then `folder.old` is the old one; with
     `keep` it is `folder.before`, and stays. A disk that fails leaves the old one there, too.
     """
-    fill_folder(folder, write)
-    put_folder(folder, keep=keep)
-
-
-def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """The first half of `replace_folder`, which takes a processor: fills `folder.new`."""
-    new = folder.with_name(folder.name + ".new")
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + (".before" if keep else ".old"))
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir()
         write(new)
-    except OSError:
-        shutil.rmtree(new, ignore_errors=True)  # a full disk needs its place
-        raise
-
-
-def put_folder(folder: Path, *, keep: bool = False) -> None:
-    """The second half, which waits for the disk: puts `folder.new` in the place of `folder`."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + (".before" if keep else ".old"))
-    try:
         for path in (*new.iterdir(), new):
             _sync(path)
         if folder.exists():
@@ -219,7 +204,7 @@ def put_folder(folder: Path, *, keep: bool = False) -> None:
         new.rename(folder)
         _sync(folder.parent)
     except OSError:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)  # a full disk needs its place
         raise
     if not keep:
         shutil.rmtree(old, ignore_errors=True)

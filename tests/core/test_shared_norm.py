@@ -7,7 +7,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from metaformer.core.shared_norm import SharedBatchNorm, share_statistics
+from metaformer.core.shared_norm import SharedBatchNorm, idle, share_statistics
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,17 @@ def test_alone_it_is_the_norm_that_it_was(norm: nn.Module, shape: tuple[int, ...
         assert name == same
         torch.testing.assert_close(tensor, value)
     torch.testing.assert_close(shared.eval()(x), norm.eval()(x))
+
+
+def test_where_no_rank_has_an_image_nothing_is_learnt() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    share_statistics(model)
+    before = copy.deepcopy(model.state_dict())
+    with idle(model):
+        model(torch.randn(2, 3, 4, 4)).sum().mul(0).backward()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, momentum=None), nn.BatchNorm3d(3)])

@@ -62,6 +62,10 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return all_done(request.param, tmp_path_factory.mktemp("many"), (2,) if request.param == "few" else (2, 3))
 
 
+EVERY = pytest.mark.parametrize("done", [pytest.param("cases", marks=pytest.mark.slow)], indirect=True, scope="module")
+"""For what the few cases do not tell."""
+
+
 def several(done: dict[int, Done]) -> list[tuple[dict[str, Any], Done]]:
     """What one process has, and what the ranks of each number of them have."""
     return [(done[1][0], ranks) for count, ranks in done.items() if count > 1]
@@ -95,6 +99,7 @@ def test_an_evaluation_is_the_same_to_the_bit(done: dict[int, Done], what: str) 
             assert rank[what]["summary"] == alone[what]["summary"]
 
 
+@EVERY
 def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[int, Done]) -> None:
     for alone, ranks in several(done):
         assert len({tuple(rank["random"]["random"].tolist()) for rank in ranks}) == len(ranks)
@@ -106,15 +111,14 @@ def test_each_rank_draws_its_own_random_numbers_and_learns_as_well(done: dict[in
         assert theirs[-1]["val_loss"] == pytest.approx(last["val_loss"], rel=0.3)
 
 
+@EVERY
 def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Done]) -> None:
-    for rank in (*done[1], *done[2]):
+    for rank in (*done[1], *done[2], *done[3]):
         assert same(rank["random, gone on"]["weights"], rank["random"]["weights"])
         assert rank["random, gone on"]["metrics"] == rank["random"]["metrics"]
-    for rank in done.get(3, []):  # in what order three gradients are summed, DistributedDataParallel decides anew
-        assert distance(rank["random, gone on"]["weights"], rank["random"]["weights"]) <= 1e-5
 
 
-@pytest.mark.parametrize("done", [pytest.param("cases", marks=pytest.mark.slow)], indirect=True, scope="module")
+@EVERY
 @pytest.mark.usefixtures("thread")
 def test_another_number_of_processes_takes_over_at_an_epochs_end_only(done: dict[int, Done]) -> None:
     middle, end = done[2][0]["left"]

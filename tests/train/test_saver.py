@@ -1,8 +1,10 @@
 """Saves in the middle of an epoch: beside training, exact, and what they cannot write is told."""
 
 import errno
+import os
 import shutil
 import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from metaformer.core.ranks import Ranks
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.train import saver
-from metaformer.train.checkpoint import Progress, damage
+from metaformer.train.checkpoint import Progress, Snapshot, damage, write
 from metaformer.train.hold import reopen
 from metaformer.train.saver import Saver
 from metaformer.train.train import go_on, prepare, start
@@ -42,16 +44,20 @@ def finish(path: Path) -> Run:
 
 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Saves in the middle of an epoch are on the disk when the next step begins; where they were."""
-    seen, original = [], Saver.begin
+    """Saves in the middle of an epoch are on the disk when the next step begins; where all of them were."""
+    seen, begin, moment = [], Saver.begin, Saver._moment
 
     def waiting(self: Saver, state: Any, progress: Progress) -> None:
-        seen.append((progress.epoch, progress.step))
-        original(self, state, progress)
+        begin(self, state, progress)
         if self.writing is not None:
             self.writing.result()
 
+    def noted(self: Saver, state: Any, progress: Progress) -> Snapshot | None:
+        seen.append((progress.epoch, progress.step))
+        return moment(self, state, progress)
+
     monkeypatch.setattr(Saver, "begin", waiting)
+    monkeypatch.setattr(Saver, "_moment", noted)
     return seen
 
 
@@ -109,14 +115,14 @@ def test_a_kill_costs_no_more_than_the_steps_since_the_last_save(
 def test_ctrl_c_while_a_save_is_being_written(
     fashion: str, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, calls = saver.publish, []
+    write, calls = saver.write, []
 
-    def slow(run: Run) -> None:
+    def slow(*arguments: Any) -> None:
         calls.append(signal.raise_signal(signal.SIGINT) if not calls else None)  # which the main thread hears
-        publish(run)
+        write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(saver, "publish", slow)
+        patch.setattr(saver, "write", slow)
         with pytest.raises(KeyboardInterrupt):
             begin(quick(fashion), tmp_path)
     assert len(calls) >= 2
@@ -168,14 +174,10 @@ def fit(fashion: str) -> Any:
     return prepare(quick(fashion), open_data(fashion), None)
 
 
-@pytest.mark.parametrize("half", ["publish", "write"])
-def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: str) -> None:
-    """While the disk works, on a processor; while all of it is written, elsewhere."""
+def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, now = create_run(replace(fit.recipe, save_minutes=2.0), tmp_path, "run"), [0.0]
-    release, act = threading.Event(), getattr(saver, half)
-    monkeypatch.setattr(saver, half, lambda *arguments: (release.wait(30), act(*arguments)))
-    if half == "write":
-        monkeypatch.setattr(saver, "beside", lambda state: True)
+    release = threading.Event()
+    monkeypatch.setattr(saver, "write", lambda *arguments: (release.wait(30), write(*arguments)))
     with Saver(run, fit.about, lambda: now[0]) as saving:
         now[0] = 119.0
         assert not saving.due()
@@ -191,10 +193,41 @@ def test_training_goes_on_while_a_save_is_written(fit: Any, tmp_path: Path, monk
         assert saving.due()
         saving.begin(fit.state, Progress(step=2))
         assert not saving.due()
-    assert [torch.load(folder / "training.pt", weights_only=True)["progress"]["step"] for folder in (run.before, run.last)] == [
-        1,
-        2,
-    ]
+    kept = [torch.load(folder / "training.pt", weights_only=True) for folder in (run.before, run.last)]
+    assert [moment["progress"]["step"] for moment in kept] == [1, 2]
+
+
+def test_what_is_written_beside_training_is_the_moment_of_the_save(
+    fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, release = create_run(fit.recipe, tmp_path, "run"), threading.Event()
+    monkeypatch.setattr(saver, "write", lambda *arguments: (release.wait(30), write(*arguments)))
+    before = {name: tensor.clone() for name, tensor in fit.state.model.state_dict().items()}
+    with Saver(run, fit.about) as saving, torch.no_grad():
+        saving.begin(fit.state, Progress(step=1))
+        for parameter in fit.state.model.parameters():
+            parameter.add_(1)
+        release.set()
+    assert same(weights(run.last), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a whole process's")
+def test_training_goes_before_a_save_beside_it(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(saver, "write", lambda *_: found.append(os.nice(0)))
+    with Saver(create_run(fit.recipe, tmp_path, "run"), fit.about) as saving:
+        saving.begin(fit.state, Progress(step=1))
+        saving.save(fit.state, Progress(step=2))
+    assert found == [min(19, os.nice(0) + saver.GENTLY), os.nice(0)]
+
+
+def test_where_memory_has_no_room_for_a_copy_training_waits(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(fit.recipe, tmp_path, "run")
+    monkeypatch.setattr(saver, "spare_memory", lambda: saver.ROOM * saver.size(fit.state))
+    with Saver(run, fit.about) as saving:
+        saving.begin(fit.state, Progress(step=1))
+        assert saving.writing is None
+        assert damage(run.last) is None
 
 
 @dataclass(frozen=True)
@@ -223,7 +256,7 @@ def test_what_cannot_be_written_is_told_at_the_next_step(fit: Any, tmp_path: Pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = create_run(fit.recipe, tmp_path, "run")
-    monkeypatch.setattr(saver, "publish", full)
+    monkeypatch.setattr(saver, "write", full)
     with Saver(run, fit.about) as saving:
         saving.begin(fit.state, Progress(step=1))
         assert saving.writing is not None

@@ -53,13 +53,13 @@ class SharedBatchNorm(nn.BatchNorm2d):
         counted = x[:0] if self.idle else x
         places = (0, *range(2, x.ndim))
         sums = _total(torch.cat([counted.sum(places), x.new_tensor([counted.numel() / self.num_features])]))
-        count = sums[-1].detach()
+        some, count = sums[-1].detach() > 0, sums[-1].detach().clamp(min=1)
         mean = sums[:-1] / count
         var = _total((counted - mean.view(shape)).square().sum(places)) / count
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum)
+            self.num_batches_tracked.add_(some)
+            self.running_mean.lerp_(mean, self.momentum * some)
+            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), self.momentum * some)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return ((x - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
 

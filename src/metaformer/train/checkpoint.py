@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,7 +14,7 @@ from metaformer.config import Recipe, read_json
 from metaformer.core.lora import is_updated
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.batch import number
-from metaformer.runs import Run, fill_folder, put_folder
+from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
 from metaformer.weights.files import read_file
 from metaformer.weights.pretrained import Model, copied_state, fill, told_text, write_pretrained
@@ -127,31 +126,15 @@ def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
 
     `recipe` is what the run is trained by. Raises OSError where the disk fails, and both are then as they were.
     """
-    compose(run, moment, recipe)
-    publish(run)
-
-
-def publish(run: Run) -> None:
-    """The second half of `write`, in which a disk works and no processor."""
-    put_folder(run.path / "last", keep=True)
-
-
-def compose(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
-    """The first half of `write`, which takes a processor: into files, with their sums, by two threads."""
-
-    def weights(folder: Path) -> dict[str, str]:
-        write_pretrained(folder, moment.weights, moment.about)
-        return {name: _digest(folder / name) for name in ("model.json", "model.safetensors")}
 
     def fill_new(folder: Path) -> None:
-        with ThreadPoolExecutor(1, "save") as other:
-            model = other.submit(weights, folder)
-            kept = {"training.pt": _save_kept(moment.kept, folder / "training.pt")}
-            files = model.result() | kept
+        kept = _save_kept(moment.kept, folder / "training.pt")
+        write_pretrained(folder, moment.weights, moment.about)
+        files = {name: _digest(folder / name) for name in ("model.json", "model.safetensors")} | {"training.pt": kept}
         text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
         (folder / "checkpoint.json").write_text(text, encoding="utf-8")
 
-    fill_folder(run.path / "last", fill_new)
+    replace_folder(run.path / "last", fill_new, keep=True)
 
 
 def _save_kept(kept: dict[str, Any], path: Path) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from metaformer.core.ranks import Ranks
-from metaformer.core.shared_norm import share_statistics
+from metaformer.core.shared_norm import idle, share_statistics
 from metaformer.data.dataset import Data
 from metaformer.train.loop import Fit
 from metaformer.train.parts import training_mode
@@ -24,17 +24,38 @@ def check_same(data: Data, ranks: Ranks) -> None:
 
 def joined(fit: Fit) -> nn.Module:
     """The model as a part of all ranks': they share gradients, and the statistics of batch norms."""
-    unused = _leaves_out(fit)
-    share_statistics(fit.state.model)
-    gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # torch 2.11 has no other word
-        return DistributedDataParallel(fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused)
+    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []):
+        unused = _leaves_out(fit)
+        share_statistics(fit.state.model)
+        gpus = [fit.train.device.index] if fit.train.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # torch 2.11 has no other
+            model = DistributedDataParallel(
+                fit.forward, device_ids=gpus, broadcast_buffers=False, find_unused_parameters=unused
+            )
+        if not (unused or fit.recipe.compile):  # a compiler would be asked for a size that never comes again
+            _group_gradients(model, fit)
+    return model
 
 
 def _leaves_out(fit: Fit) -> bool:
     """Whether a parameter that learns has no part in the model's answer, so that nobody must wait for its gradient."""
-    model, side = training_mode(deepcopy(fit.state.model), fit.recipe), fit.recipe.start_size or fit.train.preprocess.size
-    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []):
-        model(torch.zeros(2, len(fit.train.preprocess.mean), side, side, device=fit.train.device)).sum().backward()
+    model = training_mode(deepcopy(fit.state.model), fit.recipe)
+    model(_images(fit, 2)).sum().backward()
     return any(p.grad is None for p in model.parameters() if p.requires_grad)
+
+
+def _group_gradients(model: nn.Module, fit: Fit) -> None:
+    """Has the gradients grouped for their exchange, which torch does anew when it has seen in what order they come.
+
+    Else a run that goes on sums its first gradients in another order than the run that it was: three numbers or more have one.
+    """
+    with idle(model):
+        (model(_images(fit, 1)).sum() * 0).backward()
+    model.zero_grad()
+
+
+def _images(fit: Fit, count: int) -> torch.Tensor:
+    """Black ones (count, C, side, side)."""
+    side = fit.recipe.start_size or fit.train.preprocess.size
+    return torch.zeros(count, len(fit.train.preprocess.mean), side, side, device=fit.train.device)

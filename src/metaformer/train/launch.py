@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 TOGETHER = ("train",)
 """Verbs that several processes do together."""
+MOST = 1024
+"""Processes on a machine."""
 
 
 def check_alone(verb: str | None) -> None:
@@ -33,10 +35,6 @@ def launched(words: Sequence[str]) -> bool:
         return False
     _launch(int(texts[0]), [word for word in words if not word.startswith("devices=")])
     return True
-
-
-MOST = 1024
-"""Processes on a machine."""
 
 
 def _launch(count: int, words: list[str]) -> None:

@@ -1,5 +1,7 @@
-"""Saves beside training: the loop waits for a copy of what learns, not for the disk."""
+"""Saves beside training: the loop waits for a copy of what learns, not for the files or the disk."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,17 +10,15 @@ from typing import Any
 
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.runs import Run
-from metaformer.train.checkpoint import Progress, Snapshot, State, compose, publish, snapshot, write
+from metaformer.train.checkpoint import Progress, Snapshot, State, snapshot, write
+from metaformer.train.memory import spare_memory
 from metaformer.train.numerics import NonFiniteError
 from metaformer.weights.files import bad_values
 
-
-def beside(state: State) -> bool:
-    """Whether a thread composes files while training goes on, rather than only wait for the disk.
-
-    Not on a processor: training has all its cores, and taking turns with it costs more than the work itself (docs/LOG.md).
-    """
-    return next(state.model.parameters()).device.type != "cpu"
+GENTLY = 19
+"""How much nicer than training a thread is that writes beside it, as Linux counts to 19."""
+ROOM = 2
+"""A copy waits to be written while training goes on where memory has room for so many."""
 
 
 class Saver:
@@ -57,37 +57,49 @@ class Saver:
         return self.ranks.most(now) > 0
 
     def begin(self, state: State, progress: Progress) -> None:
-        """Copies the moment, and writes it while training goes on.
+        """Copies the moment, and writes it while training goes on; at once where memory has no room for that.
 
         Raises NonFiniteError for weights that nobody could go on from: the loss of the step that spoilt them was a number.
         """
+        roomy = spare_memory() > ROOM * size(state)
+        moment = self._moment(state, progress)
+        if moment is not None and roomy:
+            thread = ThreadPoolExecutor(1, "save", initializer=_gently)
+            self.writing = thread.submit(write, self.run, moment, self.recipe)
+            thread.shutdown(wait=False)  # it ends with its work: where workers are forked there should be none
+        elif moment is not None:
+            write(self.run, moment, self.recipe)
+
+    def save(self, state: State, progress: Progress) -> None:
+        """The same, and it is written when this returns, on all ranks."""
+        moment = self._moment(state, progress)
+        if moment is not None:
+            write(self.run, moment, self.recipe)
+        self.ranks.wait()
+
+    def _moment(self, state: State, progress: Progress) -> Snapshot | None:
+        """What there is to write now, when the save before is written."""
         self.wait()
         self.began = self.clock()
         moment = snapshot(state, progress, self.about)
         bad = moment is not None and any(any(bad_values(tensor)) for tensor in moment.weights.values())
         if self.ranks.most(bad):
             raise NonFiniteError(f"weights became no numbers in epoch {progress.epoch + 1}, by step {progress.step}")
-        if moment is not None:
-            self._write(moment, aside=beside(state))
-
-    def _write(self, moment: Snapshot, *, aside: bool) -> None:
-        """Hands a moment to a thread: all the work where that goes `aside`, else what the disk does."""
-        thread = ThreadPoolExecutor(1, "save")
-        if aside:
-            self.writing = thread.submit(write, self.run, moment, self.recipe)
-        else:
-            compose(self.run, moment, self.recipe)
-            self.writing = thread.submit(publish, self.run)
-        thread.shutdown(wait=False)  # it ends with its work: where workers are forked there should be none
-
-    def save(self, state: State, progress: Progress) -> None:
-        """The same, and it is written when this returns, on all ranks."""
-        self.begin(state, progress)
-        self.wait()
-        self.ranks.wait()
+        return moment
 
     def wait(self) -> None:
         """Until all is written."""
         writing, self.writing = self.writing, None
         if writing is not None:
             writing.result()
+
+
+def size(state: State) -> int:
+    """Bytes of a moment at most, nearly: weights, their average, two moments of the gradient."""
+    return 4 * sum(tensor.nbytes for tensor in state.model.parameters())
+
+
+def _gently() -> None:
+    """Lets training go first, where a thread has a priority of its own: but on Linux it is the process's."""
+    if sys.platform == "linux":
+        os.nice(GENTLY)
