@@ -63,13 +63,13 @@ def test_operations_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one level in a few values, which an operation after it may make more."""
     monkeypatch.setitem(auto_augment.NAME_TO_OP, "PosterizeIncreasing", posterize)
     colour = tuple(round(255 * value) for value in FIT.mean)
-    timms = auto_augment.rand_augment_transform(TEXT, {"translate_const": int(32 * 0.45), "img_mean": colour})
+    randaugment = auto_augment.rand_augment_transform(TEXT, {"translate_const": int(32 * 0.45), "img_mean": colour})
     view, image = View(FIT, None, TEXT, 0), Image.open(io.BytesIO(picture())).resize((32, 32))
     pixels, gaps = torch.from_numpy(np.array(image)).permute(2, 0, 1), []
     for seed in range(300):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
-        theirs = torch.from_numpy(np.array(timms(image))).permute(2, 0, 1)
+        theirs = torch.from_numpy(np.array(randaugment(image))).permute(2, 0, 1)
         ours = view._randaugment(pixels, SimpleNamespace(getrandbits=lambda _, seed=seed: seed))
         gaps.append((ours.int() - theirs.int()).abs())
     assert (torch.stack(gaps) > 0).double().mean() < 0.005
@@ -78,24 +78,24 @@ def test_operations_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rectangles_are_timms() -> None:
     images, augment = torch.full((200, 3, 32, 32), 9.0), Augment.of(replace(RECIPE, erase=0.7), mirrors=True)
-    ours, timms = augment.erased(images.clone(), torch.arange(200), 4), RandomErasing(0.7, mode="pixel", device="cpu")
+    ours, erasing = augment.erased(images.clone(), torch.arange(200), 4), RandomErasing(0.7, mode="pixel", device="cpu")
     for place, image in enumerate(images):
         random.seed(number(augment.seed, 4, place, "erase"))
-        assert torch.equal(timms(image.clone()) != 9.0, ours[place] != 9.0), place
+        assert torch.equal(erasing(image.clone()) != 9.0, ours[place] != 9.0), place
 
 
 def test_batches_are_mixed_as_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     """The draws of a step come from one generator in timm's order; timm is lent ours."""
     batch = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
     augment, both = Augment.of(RECIPE, mirrors=True), []
-    timms = FastCollateMixup(RECIPE.mixup, RECIPE.cutmix, label_smoothing=0.0, num_classes=8)
+    collate = FastCollateMixup(RECIPE.mixup, RECIPE.cutmix, label_smoothing=0.0, num_classes=8)
     for step in range(60):
         own = np.random.default_rng(number(augment.seed, 2, step, "mix"))
         monkeypatch.setattr("timm.data.mixup.np.random.beta", own.beta)
         monkeypatch.setattr("timm.data.mixup.np.random.randint", lambda low, high, size, own=own: int(own.integers(low, high)))
         turn = iter([0.0, own.random()])  # the first asks whether to mix at all, which timm always draws
         monkeypatch.setattr("timm.data.mixup.np.random.rand", lambda turn=turn: next(turn))
-        theirs, target = timms([(image, label) for label, image in enumerate(batch)])
+        theirs, target = collate([(image, label) for label, image in enumerate(batch)])
         mixed = augment.mixed(Batch(batch, torch.arange(8)), 2, step)
         assert (mixed.images.int() - theirs.int()).abs().max() <= 1
         both.append((mixed.images != theirs).double().mean().item())
@@ -129,8 +129,7 @@ def ours(recipe: Recipe, epoch: int = 0) -> Tensor:
     return torch.cat([batch.images for batch in loader.epoch(epoch)])
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Tensor:
+def timms() -> Tensor:
     """The same of timm's loader, set up as timm's training does."""
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
@@ -143,6 +142,12 @@ def theirs() -> Tensor:
             mean=FIT.mean, std=FIT.std, num_workers=0, device=torch.device("cpu"), persistent_workers=False,
         )  # fmt: skip
         return torch.cat([images for images, _ in loader])
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Tensor:
+    """Once for all tests."""
+    return timms()
 
 
 def figures(images: Tensor) -> dict[str, Tensor]:
