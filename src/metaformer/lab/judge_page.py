@@ -53,7 +53,7 @@ def short(names: list[str]) -> list[str]:
 
 def band(interval: list[float] | None, digits: int = 2, scale: float = 1.0) -> str:
     """An interval in brackets of words: 1.23 to 4.56."""
-    return "–" if interval is None else f"{scale * interval[0]:.{digits}f} to {scale * interval[1]:.{digits}f}"
+    return "–" if interval is None else " to ".join(f"{scale * end:.{digits}f}" for end in interval).replace("-", "−")
 
 
 def signed(value: float, digits: int = 2) -> str:
