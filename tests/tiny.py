@@ -130,7 +130,7 @@ class Killer:
 
     CALLS = (
         *((Path, name) for name in ("mkdir", "open", "rename", "replace", "write_text")),
-        (shutil, "rmtree"), (os, "fsync"), (torch, "save"),
+        (shutil, "rmtree"), (os, "fsync"), (os, "ftruncate"), (torch, "save"),
     )  # fmt: skip
 
     def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:

@@ -113,6 +113,17 @@ def test_errors_under_corruption(told: dict[str, Any]) -> None:
         assert len(model["each"]["fog"]["intervals"]) == 5
 
 
+def test_the_first_model_is_the_baseline_of_all(run: Run, worse: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(run.path, again)
+    told = judge(run.path, worse, again, asked=Asked(corruptions="fog", images=20, times=QUICK)).told
+    second, third = (model["corruptions"]["mce"] for model in told["shown"]["models"][1:])
+    assert third == {"value": pytest.approx(100), "interval": pytest.approx((100, 100))}
+    assert second["value"] > 100
+    assert [pair["first"] for pair in told["pairs"]] == [str(run.path)] * 2
+    assert set(told["pairs"][1]["mcnemar"].values()) >= {0, 1.0}  # no image that only one gets right
+
+
 def made_up(seed: int, part: float, names: list[str]) -> dict[str, Answers]:
     """Answers of which a part is wrong, more where images are worse."""
     draw = torch.Generator().manual_seed(seed)

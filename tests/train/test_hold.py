@@ -20,9 +20,10 @@ from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weigh
 from metaformer.config import Recipe
 from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
-from metaformer.train import checkpoint, hold, loop
+from metaformer.train import hold, loop
 from metaformer.train.checkpoint import damage
 from metaformer.train.hold import held, holder, reopen
+from metaformer.train.sink import Sink
 from metaformer.train.train import go_on, start
 from metaformer.weights import pretrained
 
@@ -95,8 +96,8 @@ def break_call(patch: pytest.MonkeyPatch, owner: Any, name: str, error: BaseExce
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 FAILURES: dict[str, tuple[Any, str, BaseException, str]] = {
-    "weights": (pretrained, "save_tensors", SafetensorError("I/O: full (os error 28)"), "No space left on device"),
-    "training.pt": (checkpoint._Sink, "write", FULL, "No space left on device"),
+    "best weights": (pretrained, "save_tensors", SafetensorError("I/O: full (os error 28)"), "No space left on device"),
+    "a save's files": (Sink, "write", FULL, "No space left on device"),
     "metrics.jsonl": (loop, "append_line", FULL, "No space left on device"),
     "rename": (Path, "rename", OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
     "sync": (os, "fsync", OSError(errno.EIO, "Input/output error"), "Input/output error"),

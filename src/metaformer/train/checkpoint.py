@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, cast
@@ -16,8 +16,9 @@ from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.batch import number
 from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
+from metaformer.train.sink import Sink
 from metaformer.weights.files import read_file
-from metaformer.weights.pretrained import Model, copied_state, fill, told_text, write_pretrained
+from metaformer.weights.pretrained import Model, copied_state, fill, packed, told_text
 
 SCHEMA = 1
 """Version of `checkpoint.json`, which says what the files of a checkpoint must be."""
@@ -128,50 +129,36 @@ def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
     """
 
     def fill_new(folder: Path) -> None:
-        kept = _save_kept(moment.kept, folder / "training.pt")
-        write_pretrained(folder, moment.weights, moment.about)
-        files = {name: _digest(folder / name) for name in ("model.json", "model.safetensors")} | {"training.pt": kept}
+        files = {
+            "training.pt": _written(folder / "training.pt", lambda sink: _save_kept(moment.kept, sink)),
+            "model.safetensors": _written(folder / "model.safetensors", lambda sink: sink.write(packed(moment.weights))),
+            "model.json": _written(folder / "model.json", lambda sink: sink.write(moment.about.encode())),
+        }
         text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
         (folder / "checkpoint.json").write_text(text, encoding="utf-8")
 
     replace_folder(run.path / "last", fill_new, keep=True)
 
 
-def _save_kept(kept: dict[str, Any], path: Path) -> str:
-    """Writes what torch.load reads; its SHA-256, which stands for the sums that torch would make of each tensor."""
-    sums = torch.serialization.get_crc32_options()
-    with path.open("wb") as file:
-        sink = _Sink(file)
-        torch.serialization.set_crc32_options(False)
-        try:
-            torch.save(kept, cast(IO[bytes], sink))
-        except RuntimeError:
-            if sink.error is None:
-                raise
-            raise sink.error from None
-        finally:
-            torch.serialization.set_crc32_options(sums)
+def _written(path: Path, write: Callable[[Sink], object]) -> str:
+    """Has a file written; its SHA-256."""
+    with Sink(path) as sink:
+        write(sink)
     return sink.sum.hexdigest()
 
 
-class _Sink:
-    """A file that sums what is written, and remembers why it could not be: torch goes on to an error of its own."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.sum = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        self.sum.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
+def _save_kept(kept: dict[str, Any], sink: Sink) -> None:
+    """Writes what torch.load reads. The sink's sum stands for those that torch would make of each tensor."""
+    sums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(kept, cast(IO[bytes], sink))
+    except RuntimeError:
+        if sink.error is None:
             raise
-
-    def flush(self) -> None:
-        self.file.flush()
+        raise sink.error from None
+    finally:
+        torch.serialization.set_crc32_options(sums)
 
 
 def _digest(file: Path) -> str:

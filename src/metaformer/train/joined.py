@@ -48,7 +48,7 @@ def _leaves_out(fit: Fit) -> bool:
 def _group_gradients(model: nn.Module, fit: Fit) -> None:
     """Has the gradients grouped for their exchange, which torch does anew when it has seen in what order they come.
 
-    Else a run that goes on sums its first gradients in another order than the run that it was: three numbers or more have one.
+    Else a run that goes on would sum its first gradients in another order than it did before: three processes show it.
     """
     with idle(model):
         (model(_images(fit, 1)).sum() * 0).backward()

@@ -15,8 +15,8 @@ from metaformer.train.memory import spare_memory
 from metaformer.train.numerics import NonFiniteError
 from metaformer.weights.files import bad_values
 
-GENTLY = 19
-"""How much nicer than training a thread is that writes beside it, as Linux counts to 19."""
+GENTLY = 10
+"""How much nicer than training a thread is that writes beside it, as Linux counts from 0 to 19."""
 ROOM = 2
 """A copy waits to be written while training goes on where memory has room for so many."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as pack_tensors
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 
@@ -34,7 +35,11 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
     folder = Path(folder)
     text = told_text(model, about or {})
     folder.mkdir(parents=True, exist_ok=True)
-    write_pretrained(folder, copied_state(model), text)
+    weights, told = folder / "model.safetensors.tmp", folder / "model.json.tmp"
+    _write(copied_state(model), weights, {"format": "pt"})
+    told.write_text(text, encoding="utf-8")
+    weights.replace(folder / "model.safetensors")
+    told.replace(folder / "model.json")
 
 
 def told_text(model: Model, about: Mapping[str, Any]) -> str:
@@ -44,13 +49,9 @@ def told_text(model: Model, about: Mapping[str, Any]) -> str:
     return json.dumps({**describe(model), **about}, indent=2) + "\n"
 
 
-def write_pretrained(folder: Path, state: Mapping[str, Tensor], text: str) -> None:
-    """Writes what `copied_state` and `told_text` say of a model. Raises OSError where the disk fails."""
-    weights, about = folder / "model.safetensors.tmp", folder / "model.json.tmp"
-    _write(state, weights, {"format": "pt"})
-    about.write_text(text, encoding="utf-8")
-    weights.replace(folder / "model.safetensors")
-    about.replace(folder / "model.json")
+def packed(state: Mapping[str, Tensor]) -> bytes:
+    """What a model.safetensors holds, of a `copied_state`."""
+    return pack_tensors(dict(state), metadata={"format": "pt"})
 
 
 def save_file(model: Model, file: Path, about: Mapping[str, Any]) -> None:
