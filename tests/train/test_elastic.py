@@ -57,7 +57,7 @@ def epochs_of(run: Run) -> int:
 
 
 def test_a_killed_rank_is_started_again_and_nothing_differs(fashion: str, tmp_path: Path) -> None:
-    words = ["caformer_t6", f"data={fashion}", f"root={tmp_path}", *pairs(SETTINGS | {"epochs": 16})]
+    words = ["caformer_t6", f"data={fashion}", f"root={tmp_path}", *pairs(SETTINGS | {"epochs": 10})]
     options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     run, whole = Run(tmp_path / "run"), Run(tmp_path / "whole")
     with torchrun(options, [*words, "name=run"], tmp_path / "run.txt") as process:
@@ -80,10 +80,10 @@ def test_a_run_goes_on_with_the_machines_that_are_left(fashion: str, tmp_path: P
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    words = ["caformer_t6", f"data={fashion}", f"root={tmp_path}", "name=run", *pairs(SETTINGS | {"epochs": 30})]
+    words = ["caformer_t6", f"data={fashion}", f"root={tmp_path}", "name=run", *pairs(SETTINGS | {"epochs": 16})]
     options = [
         "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}",
-        "--rdzv-id=job", "--rdzv-conf=last_call_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=2",
+        "--rdzv-id=job", "--rdzv-conf=last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=2",
     ]  # fmt: skip
     run, log, said = Run(tmp_path / "run"), tmp_path / "run" / "log.txt", tmp_path / "first.txt"
     with torchrun(options, words, said) as first:
@@ -95,7 +95,7 @@ def test_a_run_goes_on_with_the_machines_that_are_left(fashion: str, tmp_path: P
             kill_all(second)
         assert first.wait(120) == 0, said.read_text()
     assert run.finished
-    assert epochs_of(run) == 30
+    assert epochs_of(run) == 16
     after = log.read_text().rpartition("in 2 processes")[2]
     assert "on cpu in" in after
     assert "going on at epoch" in after
