@@ -210,5 +210,5 @@ def _located(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
         if hits[best]:
             return best, called
     raise FileNotFoundError(
-        f"none of the images of {file}, such as {names[0]}, is beside it or in a folder beside it: put the folder of images there"
+        f"none of the images of {file}, such as {names[0]}, is beside it or in a folder there: put the images beside it"
     )

@@ -12,6 +12,7 @@ from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.batch import generator
 from metaformer.data.dense_views import DenseView
 from metaformer.data.loader import Key, Order, as_is, undisturbed
+from metaformer.data.packed import Packed, pack
 from metaformer.data.scenes import Scenes
 from metaformer.data.share import cuts, places
 from metaformer.data.truth import VOID, Objects, Scene
@@ -59,7 +60,7 @@ class DenseFeed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def __getitems__(self, keys: list[Key]) -> tuple[list[Scene], Tensor, dict[int, str]]:
+    def __getitems__(self, keys: list[Key]) -> tuple[Packed, Tensor, dict[int, str]]:
         """Scenes, numbers of samples and draws (B, 2), and why samples missing from them cannot be read."""
         shown: list[Scene] = []
         read: list[tuple[int, int]] = []
@@ -70,7 +71,7 @@ class DenseFeed(Dataset[Any]):
                 read.append((sample, draw))
             except ValueError as error:
                 damaged[sample] = str(error)
-        return shown, torch.tensor(read, dtype=torch.int64).view(-1, 2), damaged
+        return pack(shown), torch.tensor(read, dtype=torch.int64).view(-1, 2), damaged
 
 
 class DenseLoader:
@@ -127,10 +128,10 @@ class DenseLoader:
         elif self.ranks.count > 1:
             batches = [[batch[place] for place in places(len(batch), self.ranks, pairs=False)] for batch in batches]
         self.order.batches = tuple(batches)
-        for done, (shown, index, damaged) in enumerate(self.loader):
+        for done, (sent, index, damaged) in enumerate(self.loader):
             if damaged:
                 self._note(damaged)
-            batch = self._ready(shown, index)
+            batch = self._ready(sent.scenes(), index)
             if self.shuffled and self.ranks.count > 1:
                 batch = replace(batch, cuts=self._cuts(sizes[done], batches[done], set(index[:, 0].tolist())))
             yield batch

@@ -78,7 +78,7 @@ def _moved(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> S
 
 
 def _objects(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> Objects:
-    """The objects of a scene, moved: those that are still to be seen. Where the move `cuts`, boxes are drawn to what is left."""
+    """The objects of a scene, moved: those that are still to be seen. Where it `cuts`, boxes are drawn to what is left."""
     from torchvision import tv_tensors
 
     before = scene.truth
@@ -93,7 +93,7 @@ def _objects(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) ->
         share = _area(boxes) / _area(before.boxes).clamp(min=1e-6)
     after = replace(before, boxes=boxes, masks=masks, areas=before.areas * share, height=height, width=width)
     seen = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= LEAST
-    return after.take(seen if masks is None else seen & masks.flatten(1).any(1))
+    return after.take(seen if masks is None else seen & masks.bool().flatten(1).any(1))
 
 
 def _tightened(boxes: Tensor, masks: Tensor) -> Tensor:

@@ -103,7 +103,8 @@ class Drawing:
         """All of them."""
         return Outlines(
             np.array(self.points, np.float32), np.array(self.ends, np.int64), np.array(self.polygons, np.int64),
-            np.array(self.codes, np.uint8), np.array(self.code_ends, np.int64), np.array(self.code_sizes, np.int32).reshape(-1, 2),
+            np.array(self.codes, np.uint8), np.array(self.code_ends, np.int64),
+            np.array(self.code_sizes, np.int32).reshape(-1, 2),
         )  # fmt: skip
 
 

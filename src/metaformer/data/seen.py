@@ -59,7 +59,8 @@ def see_all(listed: Listed, source: str, *, progress: Progress | None = None) ->
     if len(damaged) > MOST_UNREADABLE * len(names):
         first = "; ".join(f"{names[i]}: {reasons[i]}" for i in damaged[:3])
         raise ValueError(
-            f"{len(damaged):,} of the {len(names):,} images of {source} cannot be read, more than 1 %: repair or remove them ({first})"
+            f"{len(damaged):,} of the {len(names):,} images of {source} cannot be read, more than 1 %: "
+            f"repair or remove them ({first})"
         )
     truths = listed.truths
     if isinstance(truths, Annotations):
@@ -73,7 +74,7 @@ def see_all(listed: Listed, source: str, *, progress: Progress | None = None) ->
 
 
 def statistics_of(root: Path, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images spread over these, in units of 0 to 1; of none at all, a middle grey."""
+    """Mean and standard deviation per channel of images spread over these, in units of 0 to 1."""
     spread = [root / names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).astype(int))]
     found = [one for one in _threaded(_moments, spread) if one is not None]
     if not found:
