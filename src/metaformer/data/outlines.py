@@ -65,21 +65,35 @@ class Outlines:
     def _draw(self, mask: NDArray[np.uint8], m: int, stretch: tuple[float, float]) -> None:
         from pycocotools import mask as coco
 
-        height, width = mask.shape
         own = range(self.polygons[m], self.polygons[m + 1])
         if own:
             rings = [self._ring(p, stretch) for p in own]
-            mask[:] = coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))
+            first, last = _window(rings, mask.shape)
+            height, width = (int(side) for side in last - first)
+            moved = [(ring - first[::-1]).round(3).ravel().tolist() for ring in rings]
+            if height > 0 < width:
+                drawn = coco.decode(coco.merge(coco.frPyObjects(moved, height, width)))
+                mask[first[0] : last[0], first[1] : last[1]] = drawn
         elif self.code_ends[m] < self.code_ends[m + 1]:
             code = self.codes[self.code_ends[m] : self.code_ends[m + 1]].tobytes()
-            drawn: Masks = coco.decode({"size": self.code_sizes[m].tolist(), "counts": code})
+            drawn = coco.decode({"size": self.code_sizes[m].tolist(), "counts": code})
             rows, columns = ((np.arange(new) * old) // new for new, old in zip(mask.shape, drawn.shape, strict=True))
             mask[:] = drawn[rows[:, None], columns]
 
-    def _ring(self, p: int, stretch: tuple[float, float]) -> list[float]:
-        """Rounded to what was written: thousandths are exact up to 16,000 pixels, and half pixels then fall as they did."""
+    def _ring(self, p: int, stretch: tuple[float, float]) -> NDArray[np.float64]:
+        """(corners, 2), rounded to what was written: thousandths are exact up to 16,000 pixels."""
         points = self.points[self.ends[p] : self.ends[p + 1]].astype(np.float64).round(3).reshape(-1, 2)
-        return (points * stretch).ravel().tolist()
+        return points * stretch
+
+
+def _window(rings: Sequence[NDArray[np.float64]], shape: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row and column, and the last ones, of the part of an image that polygons lie in, with a margin.
+
+    Drawing takes time by the pixels that it is done on. What is drawn is the same: polygons move by whole pixels.
+    """
+    corners = np.concatenate(rings)[:, ::-1]
+    low, high = np.floor(corners.min(0)) - 2, np.ceil(corners.max(0)) + 2
+    return low.clip(0, shape).astype(np.int64), high.clip(0, shape).astype(np.int64)
 
 
 class Drawing:

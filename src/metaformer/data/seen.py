@@ -41,22 +41,22 @@ class Seen:
     """Images that were left out, each with its reason."""
 
 
-def see_all(listed: Listed, source: str, *, progress: Progress | None = None) -> Seen:
+def see_all(listed: Listed, source: str, *, strict: bool = True, progress: Progress | None = None) -> Seen:
     """Looks at every image of a listing, in threads. What is wrong is added to its flaws.
 
-    Raises ValueError with a sentence where more than 1 % cannot be read, or most of the files are not there.
+    Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, or most of the files are not there.
     """
-    sizes, reasons = _headers(listed, progress)
+    sizes, reasons = _headers(listed, progress, every=not strict)
     names, flaws = [printable(name) for name in listed.names], listed.flaws
     missing = [i for i, reason in reasons.items() if reason == MISSING]
     damaged = [i for i in reasons if i not in set(missing)]
     for i in missing:
         flaws.add("images that are missing, left out", names[i])
-    if len(missing) > len(names) / 2:
+    if strict and len(missing) > len(names) / 2:
         raise ValueError(
             f"{len(missing):,} of the {len(names):,} images of {source} are missing, such as {listed.root / names[missing[0]]}"
         )
-    if len(damaged) > MOST_UNREADABLE * len(names):
+    if strict and len(damaged) > MOST_UNREADABLE * len(names):
         first = "; ".join(f"{names[i]}: {reasons[i]}" for i in damaged[:3])
         raise ValueError(
             f"{len(damaged):,} of the {len(names):,} images of {source} cannot be read, more than 1 %: "
@@ -90,11 +90,11 @@ def _moments(item: Path) -> NDArray[np.float64] | None:
         return None
 
 
-def _headers(listed: Listed, progress: Progress | None) -> tuple[NDArray[np.int32], dict[int, str]]:
+def _headers(listed: Listed, progress: Progress | None, *, every: bool) -> tuple[NDArray[np.int32], dict[int, str]]:
     """(N, 2) width and height as shown, 0 where nobody looked; and why images cannot be read, by number."""
     truths, count = listed.truths, len(listed.names)
     known = isinstance(truths, Maps) or (not listed.relative and bool(truths.sizes.all()))
-    look = _Look(listed, closely=count <= ALL or not known)
+    look = _Look(listed, closely=every or count <= ALL or not known, maps=count if every else MAPS)
     sizes, reasons = np.zeros((count, 2), np.int32), dict[int, str]()
     for done, (i, size, reason) in enumerate(_threaded(look, range(count))):
         sizes[i] = size
@@ -110,9 +110,9 @@ def _headers(listed: Listed, progress: Progress | None) -> tuple[NDArray[np.int3
 class _Look:
     """Looks at the image of a number: its size as shown, and why it cannot be used."""
 
-    def __init__(self, listed: Listed, *, closely: bool) -> None:
+    def __init__(self, listed: Listed, *, closely: bool, maps: int) -> None:
         self.root, self.names, self.truths, self.closely = listed.root, listed.names, listed.truths, closely
-        self.some = set(range(0, len(self.names), max(1, len(self.names) // MAPS)))
+        self.some = set(range(0, len(self.names), max(1, len(self.names) // max(1, maps))))
         self.strange: dict[int, str] = {}
 
     def __call__(self, i: int) -> tuple[int, tuple[int, int], str]:
