@@ -1,7 +1,7 @@
 """What a check finds in a data set of objects or regions beside what it finds in any: how many, how large, what is wrong."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metaformer.data.annotations import Annotations
 from metaformer.data.dataset import Progress
-from metaformer.data.dense import parts_of
+from metaformer.data.dense import aligned, parts_of
 from metaformer.data.everything import Files
 from metaformer.data.flaws import Flaw, Flaws, together
 from metaformer.data.inventory import Gathering, Inventory
@@ -79,18 +79,19 @@ def take_dense_stock(source: str, progress: Progress | None = None) -> tuple[Inv
             listed = replace(listed, truths=replace(truths, outlines=None))  # boxes alone are no flaw
         seen[part] = see_all(listed, source, strict=False, progress=progress)
     classes = tuple(dict.fromkeys(name for found in seen.values() for name in found.listed.classes))
-    counted = [_count(found.listed, classes) for found in seen.values()]
-    listings = [found.listed for found in seen.values()]
+    listings = [aligned(found.listed, classes, source, "it") for found in seen.values()]
+    counted = [_count(listed) for listed in listings]
     base = Path(os.path.commonpath([listed.root for listed in listings]))
     rows = Gathering()
-    for (part, found), own in zip(seen.items(), counted, strict=True):
-        names = [(found.listed.root / name).relative_to(base).as_posix() for name in found.listed.names]
-        for name, present in zip(names, own > 0, strict=True):
-            rows.add(name, tuple(classes[c] for c in np.flatnonzero(present)), part)
-        for name, _ in found.unreadable:
+    for part, listed, own in zip(seen, listings, counted, strict=True):
+        for name, present in zip(listed.names, own > 0, strict=True):
+            rows.add(
+                (listed.root / name).relative_to(base).as_posix(), tuple(classes[c] for c in np.flatnonzero(present)), part
+            )
+        for name, _ in seen[part].unreadable:
             rows.add(Path(name).relative_to(base).as_posix(), None, part)
     whole = Truths(
-        {part: Scenes(found.listed.root, found.listed.names, found.listed.truths) for part, found in seen.items()},
+        {part: Scenes(one.root, one.names, one.truths) for part, one in zip(seen, listings, strict=True)},
         classes,
         np.stack([own.sum(0) for own in counted]),
         np.stack([(own > 0).sum(0) for own in counted]),
@@ -101,17 +102,16 @@ def take_dense_stock(source: str, progress: Progress | None = None) -> tuple[Inv
     return rows.done(source, Files(base, rows.names), order=classes, multi=True), whole
 
 
-def _count(listed: Listed, classes: Sequence[str]) -> NDArray[np.int64]:
+def _count(listed: Listed) -> NDArray[np.int64]:
     """(images, classes): objects, or pixels, of each."""
-    place = np.array([classes.index(name) for name in listed.classes], np.int64)
-    counts = np.zeros((len(listed.names), len(classes)), np.int64)
+    counts = np.zeros((len(listed.names), len(listed.classes)), np.int64)
     truths = listed.truths
     if isinstance(truths, Maps):
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             for i, own in enumerate(pool.map(lambda i: _pixels(truths, i, listed.flaws), range(len(truths)))):
-                counts[i, place] = own[: len(place)]
-    elif len(place):
-        np.add.at(counts, (truths.owners, place[truths.labels]), 1)
+                counts[i] = own[: counts.shape[1]]
+    else:
+        np.add.at(counts, (truths.owners, truths.labels), 1)
     return counts
 
 
