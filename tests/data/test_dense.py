@@ -81,7 +81,7 @@ def test_a_split_is_drawn_by_seed_and_path_and_can_be_recalled(tmp_path: Path) -
     assert data.drawn == open_dense(source, regions=False, seed=3).drawn
     assert any(data.drawn != open_dense(source, regions=False, seed=seed).drawn for seed in range(3))
     split = tmp_path / "split.csv"
-    split.write_text(split_csv(data))  # type: ignore[arg-type]
+    split.write_text(split_csv(data))
     again = open_dense(source, regions=False, seed=99, split=split)
     assert (again.drawn, again.train.names, again.val.names) == (data.drawn, data.train.names, data.val.names)
     judged = open_dense_judged(source, data.classes, regions=False, split=split)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.painted import COLOURS, Painted, box_of, near, paint, region_map
 
-from metaformer.data.dense_views import Crop, DenseView, Distort, Flip, Jitter, Mosaic, Ratio, ShortSide, Step
+from metaformer.data.dense_views import Crop, DenseView, Distort, Flip, Jitter, Mosaic, Ratio, ShortSide, Step, steps_of
 from metaformer.data.moves import cropped, flipped, on_canvas, padded, resized
 from metaformer.data.truth import VOID, Objects, Scene
 
@@ -185,6 +185,18 @@ def test_sizes_are_those_that_are_published() -> None:
     void = [float((scene.truth == VOID).float().mean()) for scene in jittered]  # type: ignore[union-attr]
     assert max(void) > 0.95
     assert min(void) == 0
+
+
+def test_rows_are_as_published() -> None:
+    assert steps_of("coco", 800) == (ShortSide((800, 800), 1333), Flip(0.5))
+    assert steps_of("ade20k", 512) == (
+        Ratio(2048, 512, 0.5, 2.0),
+        Crop(512, 0.75),
+        Flip(0.5),
+        Distort(32, (0.5, 1.5), (0.5, 1.5), 0.1),
+    )
+    with pytest.raises(ValueError, match="no augmentation 'coca'; allowed: coco, ade20k, objects"):
+        steps_of("coca", 800)
 
 
 def test_a_crop_is_not_of_one_class_alone() -> None:

@@ -1,5 +1,6 @@
 """COCO's JSON → images and their objects: one file or several, with gaps in the numbers, crowds, and images without objects."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -144,10 +145,11 @@ def _add_object(read: _Read, found: dict[str, Any], *, masks: bool) -> None:
             ("objects without an image or a class, left out", image_id if isinstance(image_id, int | str) else None)
         )
         return
-    shaped = masks or not _is_numbers(box, 4)
+    sides = _numbers(box)
+    shaped = masks or len(sides) != 4
     rings, code = _outline(read, image_id, found.get("segmentation")) if shaped else ([], None)
-    if _is_numbers(box, 4):
-        left, top, width, height = box
+    if len(sides) == 4:
+        left, top, width, height = sides
     elif rings or code:
         left, top, width, height = _around(rings, code)
     else:
@@ -158,7 +160,7 @@ def _add_object(read: _Read, found: dict[str, Any], *, masks: bool) -> None:
         read.met.setdefault(number, len(read.met)),
         (left, top, left + width, top + height),
         crowd=bool(found.get("iscrowd", 0)),
-        area=area if _is_numbers([area], 1) else float("nan"),
+        area=next(iter(_numbers([area])), float("nan")),
         rings=rings,
         code=code,
     )
@@ -175,8 +177,7 @@ def _outline(read: _Read, image_id: int | str, shape: Any) -> tuple[list[list[fl
     if not isinstance(shape, list) or not shape:
         return [], None
     rings = [shape] if isinstance(shape[0], int | float) else shape
-    whole = [ring for ring in rings if _is_numbers(ring, len(ring) if isinstance(ring, list) else 0)]
-    good = [ring for ring in whole if len(ring) >= 6 and len(ring) % 2 == 0]
+    good = [ring for ring in map(_numbers, rings) if len(ring) >= 6 and len(ring) % 2 == 0]
     read.late += [("polygons of under three points, left out", image_id)] * (len(rings) - len(good))
     return good, None
 
@@ -191,8 +192,12 @@ def _around(rings: list[list[float]], code: tuple[bytes, tuple[int, int]] | None
     return [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
 
 
-def _is_numbers(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(type(value) in (int, float) for value in values)
+def _numbers(values: Any) -> list[float]:
+    """A list of numbers; an empty one for anything else."""
+    try:
+        return array("d", values).tolist() if isinstance(values, list) else []
+    except (TypeError, OverflowError):
+        return []
 
 
 def _located(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:

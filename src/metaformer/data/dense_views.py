@@ -149,6 +149,22 @@ class Distort:
         return replace(scene, image=image)
 
 
+def steps_of(name: str, side: int) -> tuple[Step, ...]:
+    """The steps of a training: `coco` and `ade20k` as published, with a short side of 800 and a crop of 512; `objects` for a
+    few hundred images with objects, on squares. Of regions, `ade20k` serves a few hundred as well.
+
+    Raises ValueError for another name.
+    """
+    rows: dict[str, tuple[Step, ...]] = {
+        "coco": (ShortSide((side, side), side * 5 // 3), Flip()),
+        "ade20k": (Ratio(4 * side, side), Crop(side), Flip(), Distort()),
+        "objects": (Mosaic(side, 0.5), Jitter(side, 0.5, 1.5), Flip(), Distort()),
+    }
+    if name not in rows:
+        raise ValueError(f"no augmentation {name!r}; allowed: {', '.join(rows)}")
+    return rows[name]
+
+
 @dataclass(frozen=True)
 class DenseView:
     """How the scenes of a part are shown: steps one after another. Without any a scene is shown as it is."""
