@@ -127,7 +127,7 @@ def mended(found: Annotations, names: Sequence[str], flaws: Flaws) -> Annotation
     sizes[sizes == 0] = np.inf
     keep = np.ones(len(boxes), np.bool_)
 
-    def without(bad: NDArray[np.bool_], what: str) -> None:
+    def without(bad: Any, what: str) -> None:
         _tell(bad & keep, owners, names, what, flaws)
         keep[bad] = False
 
@@ -186,7 +186,8 @@ class Noted:
         self.crowd.append(crowd)
         self.areas.append(area)
         if self.drawing is not None:
-            self.drawing.add(rings, *(code or ()))
+            raw, size = code or (b"", (0, 0))
+            self.drawing.add(rings, raw, size)
 
     def done(self) -> tuple[list[str], Annotations, int]:
         """The names of the images, by number; all that was gathered; and how many objects are of images never named."""

@@ -136,7 +136,9 @@ def open_dense_judged(
     listed = seen.listed
     if part == "" and split is not None and split.is_file():
         keys = [printable(name) for name in listed.names]
-        listing = recalled(Listing(keys, keys, [()] * len(keys), None, None), read_split(split), source, part="val")
+        listing = recalled(
+            Listing([*map(Path, keys)], keys, [()] * len(keys), None, None), read_split(split), source, part="val"
+        )
         numbers = {key: i for i, key in enumerate(keys)}
         listed = _take(listed, [numbers[key] for key in listing.keys])
     listed = aligned(listed, classes, source, "the model")
@@ -173,7 +175,7 @@ def _split(listed: Listed, source: str, seed: int, split: Path | None) -> tuple[
         ends = truths.starts.tolist()
         own = (np.unique(truths.labels[ends[i] : ends[i + 1]]).tolist() for i in range(len(keys)))
         labels = [tuple(classes[c] for c in some) for some in own]
-    listing = Listing(keys, keys, labels, None, None, multi=True)
+    listing = Listing([*map(Path, keys)], keys, labels, None, None, multi=True)
     if split is not None and split.is_file():
         recorded = recalled(listing, read_split(split), source)
         assert recorded.parts is not None

@@ -51,9 +51,11 @@ def on_canvas(placed: Sequence[tuple[Scene, int, int]], height: int, width: int,
     if isinstance(truths[0], Tensor):
         regions = torch.full((height, width), VOID, dtype=torch.uint8)
         for scene, top, left in placed:
+            assert isinstance(scene.truth, Tensor)
             regions[top : top + scene.height, left : left + scene.width] = scene.truth
         return Scene(image, regions)
-    functional, moved = _functional(), []
+    functional = _functional()
+    moved: list[Objects] = []
     for scene, top, left in placed:
         around = [left, top, width - left - scene.width, height - top - scene.height]
         assert isinstance(scene.truth, Objects)
@@ -68,9 +70,14 @@ def _functional() -> Any:
     return functional
 
 
-def _moved(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> Scene:
+def _tv_tensors() -> Any:
     from torchvision import tv_tensors
 
+    return tv_tensors
+
+
+def _moved(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> Scene:
+    tv_tensors = _tv_tensors()
     image = move(tv_tensors.Image(scene.image)).as_subclass(Tensor)
     if isinstance(scene.truth, Tensor):
         return Scene(image, move(tv_tensors.Mask(scene.truth)).as_subclass(Tensor))
@@ -79,8 +86,7 @@ def _moved(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> S
 
 def _objects(scene: Scene, move: Callable[[Any], Any], *, cuts: bool = False) -> Objects:
     """The objects of a scene, moved: those that are still to be seen. Where it `cuts`, boxes are drawn to what is left."""
-    from torchvision import tv_tensors
-
+    tv_tensors = _tv_tensors()
     before = scene.truth
     assert isinstance(before, Objects)
     moved = move(tv_tensors.BoundingBoxes(before.boxes, format="XYXY", canvas_size=(scene.height, scene.width)))

@@ -63,8 +63,7 @@ class Outlines:
         return masks
 
     def _draw(self, mask: NDArray[np.uint8], m: int, stretch: tuple[float, float]) -> None:
-        from pycocotools import mask as coco
-
+        coco = masks_library()
         own = range(self.polygons[m], self.polygons[m + 1])
         if own:
             rings = [self._ring(p, stretch) for p in own]
@@ -122,13 +121,19 @@ class Drawing:
         )  # fmt: skip
 
 
+def masks_library() -> Any:
+    """pycocotools' masks, whose types are narrower than what it takes."""
+    from pycocotools import mask
+
+    return mask
+
+
 def compressed(code: dict[str, Any]) -> tuple[bytes, tuple[int, int]]:
     """COCO's run lengths, as a list or as text → compressed, and the height and width that they are of.
 
     Raises ValueError where they are not of as many pixels.
     """
-    from pycocotools import mask as coco
-
+    coco = masks_library()
     size, counts = code.get("size"), code.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**15 for side in size)):
         raise ValueError("run lengths without a size")

@@ -28,7 +28,8 @@ SAMPLE = 200
 """Images that mean and standard deviation are taken from."""
 MISSING = "no such file"
 CHUNK = 64
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
