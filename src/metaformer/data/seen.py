@@ -151,7 +151,8 @@ def _in_size(truths: Annotations, sizes: NDArray[np.int32], listed: Listed, name
     """Annotations in pixels; flaws tell where images have another size than these say."""
     if listed.relative:
         return truths.in_pixels(sizes)
-    said, known = truths.sizes, (truths.sizes > 0).all(1) & (sizes > 0).all(1)
+    said = truths.sizes
+    known: NDArray[np.bool_] = np.asarray((said > 0).all(1) & (sizes > 0).all(1))
     right = np.where(known[:, None], said, np.maximum(said, sizes)).astype(np.int32)
     for i in np.flatnonzero(known & (said != sizes).any(1)).tolist():
         one, other = (int(said[i, 0]), int(said[i, 1])), (int(sizes[i, 0]), int(sizes[i, 1]))

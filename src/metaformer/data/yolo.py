@@ -169,8 +169,9 @@ def _label_file(image: Path) -> Path | None:
     """The text file of an image: in labels/ in the place of images/, else beside it."""
     steps = list(image.with_suffix(".txt").parts)
     last = next((i for i in reversed(range(len(steps))) if steps[i].lower() == "images"), None)
-    swapped = [] if last is None else [Path(*steps[:last], "labels", *steps[last + 1 :])]
-    return next((file for file in (*swapped, image.with_suffix(".txt")) if file.is_file()), None)
+    beside = image.with_suffix(".txt")
+    swapped = beside if last is None else Path(*steps[:last], "labels", *steps[last + 1 :])
+    return next((file for file in (swapped, beside) if file.is_file()), None)
 
 
 def _add_line(noted: Noted, image: int | str, line: str, file: str, classes: Sequence[str] | None, flaws: Flaws) -> int:
@@ -179,9 +180,10 @@ def _add_line(noted: Noted, image: int | str, line: str, file: str, classes: Seq
     if not words:
         return 0
     try:
-        number, values = float(words[0]), [float(word) for word in words[1:]]
+        number, *values = map(float, words)
     except ValueError:
-        number, values = -1.0, []
+        flaws.add("lines that are no object, left out", file)
+        return 0
     polygon = len(values) >= 6 and len(values) % 2 == 0
     if number < 0 or number != int(number) or not (len(values) == 4 or polygon) or not np.isfinite(values).all():
         flaws.add("lines that are no object, left out", file)
