@@ -185,7 +185,7 @@ def _add_line(noted: Noted, image: int | str, line: str, file: str, classes: Seq
         flaws.add("lines that are no object, left out", file)
         return 0
     polygon = len(values) >= 6 and len(values) % 2 == 0
-    if number < 0 or number != int(number) or not (len(values) == 4 or polygon) or not np.isfinite(values).all():
+    if not np.isfinite([number, *values]).all() or number < 0 or number % 1 or not (len(values) == 4 or polygon):
         flaws.add("lines that are no object, left out", file)
         return 0
     if number >= (len(classes) if classes is not None else 2**16):
