@@ -42,7 +42,7 @@ class DenseBatch:
 
     def parts(self, count: int) -> "list[DenseBatch]":
         """The batch cut into at most `count` micro-batches, or as `cuts` says."""
-        size = -(-len(self) // count) if self.cuts is None else 0
+        size = max(1, -(-len(self) // count))
         sizes = [min(size, len(self) - at) for at in range(0, len(self), size)] if self.cuts is None else self.cuts
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         spans = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
