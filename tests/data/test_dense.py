@@ -317,7 +317,9 @@ def test_yolo_without_a_sheet_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     labels = tmp_path / "labels/train"
     (labels / "a1.txt").unlink()
     with (labels / "a2.txt").open("a") as file:
-        file.write("3 0.5 0.5 0.1 0.1\nx 0.5 0.5 0.1 0.1\n0 0.5 0.5\n0 0.5 0.5 0 0.1\n0 nan 0.5 0.1 0.1\ninf 0.5 0.5 0.1 0.1\n\n1 2.5 0.5 0.1 0.1\n")
+        file.write(
+            "3 0.5 0.5 0.1 0.1\nx 0.5 0.5 0.1 0.1\n0 0.5 0.5\n0 0.5 0.5 0 0.1\n0 nan 0.5 0.1 0.1\ninf 0.5 0.5 0.1 0.1\n\n1 2.5 0.5 0.1 0.1\n"
+        )
     data = open_dense(source, regions=False)
     assert {flaw.what: (flaw.count, [Path(where).stem for where in flaw.where]) for flaw in data.flaws} == {
         "images without a text file, taken as images without objects": (1, ["a1"]),
