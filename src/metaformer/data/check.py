@@ -40,7 +40,7 @@ def build(
         listing = recalled(listing, split, source)
     classes = _classes(listing, source)
     if listing.parts is None:
-        listing = replace(listing, parts=_draw(listing, seed, source))
+        listing = replace(listing, parts=draw_parts(listing, seed, source))
     assert listing.parts is not None
     seen = scan(listing.items, torch.tensor([part == "train" for part in listing.parts]), progress=progress)
     unreadable = _unreadable(listing, seen, source)
@@ -126,7 +126,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
 
 
-def _draw(listing: Listing, seed: int, source: str) -> list[str]:
+def draw_parts(listing: Listing, seed: int, source: str) -> list[str]:
     """Part of each image: in each class, the fifth whose keys, hashed with the seed, come first judges.
 
     Where an image may have several classes, the fifth of all images, but for those with a class that no other teaches.

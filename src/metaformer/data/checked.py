@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from metaformer.data.alike import bar_of, judged
 from metaformer.data.check import MOST_UNREADABLE
 from metaformer.data.dataset import Progress
+from metaformer.data.dense import is_dense
+from metaformer.data.dense_check import Truths, take_dense_stock
 from metaformer.data.everything import take_stock
 from metaformer.data.inventory import Inventory
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE, look
@@ -60,6 +62,8 @@ class Checked:
     """Previews: of each class some, and of the first groups."""
     previewed: tuple[int, ...]
     seconds: float
+    truths: Truths | None = None
+    """What is true of images that have objects or regions."""
 
     def problems(self, what: str) -> list[tuple[str, str]]:
         """Name and words of each image with this problem."""
@@ -148,6 +152,7 @@ class Checked:
             "leaked": {"all": self.leaked(), **{kind: self.leaked(kind) for kind in (SAME_FILE, SAME_PICTURE, NEAR)}},
             "groups": [self._told(group) for group in self.groups],
             "notes": list(inventory.notes),
+            **({} if self.truths is None else {"truth": self.truths.to_dict()}),
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
 
@@ -167,7 +172,7 @@ def check_data(source: str, *, workers: int | None = None, progress: Progress | 
     temporary file. Raises ValueError or FileNotFoundError with a sentence.
     """
     began = time.monotonic()
-    inventory = take_stock(source, progress)
+    inventory, truths = take_dense_stock(source, progress) if is_dense(source) else (take_stock(source, progress), None)
     preview = _preview(inventory)
     with shelf() as pictures:
         seen = survey(inventory, pictures, shown=preview, workers=workers, progress=progress)
@@ -177,7 +182,7 @@ def check_data(source: str, *, workers: int | None = None, progress: Progress | 
         if progress is not None:
             progress("comparing images", 1, 1)
     shots = seen.shots | _shots(inventory, [i for group in groups[:GROUPS] for i in group.members[:MEMBERS]])
-    return Checked(inventory, seen, tuple(groups), shots, tuple(preview), time.monotonic() - began)
+    return Checked(inventory, seen, tuple(groups), shots, tuple(preview), time.monotonic() - began, truths)
 
 
 def _preview(inventory: Inventory) -> list[int]:

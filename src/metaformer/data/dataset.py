@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -147,7 +147,14 @@ def _with_channels(split: Images | Encoded, channels: int) -> Images | Encoded:
     return replace(split, pixels=weighted.round().to(torch.uint8).unsqueeze(1))
 
 
-def split_csv(data: Data) -> str:
+class Drawn(Protocol):
+    """A data set of which a split may have been drawn."""
+
+    @property
+    def drawn(self) -> tuple[tuple[str, str], ...]: ...
+
+
+def split_csv(data: Drawn) -> str:
     """`drawn` as the text of a CSV file with the columns path and part; `read_split` reads it."""
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([("path", "part"), *data.drawn])

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from metaformer.data.preprocess import Pixels
@@ -115,6 +116,26 @@ def header(source: Path | bytes) -> tuple[tuple[int, int], bool, bool]:
         file.seek(-min(12, file.seek(0, 2)), 2)
         end = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}.get(image.format or "", b"")
         return image.size, is_grey(image), end in file.read()
+
+
+def orientation(source: Path | bytes) -> tuple[tuple[int, int], Image.Transpose | None]:
+    """(width, height) as stored, and how `see` turns the picture, from its header. Raises ValueError with the reason alone."""
+    with _file(source) as file:
+        image = _opened(file)
+        early = image.format in ("JPEG", "MPO", "WEBP", "TIFF") or "exif" in image.info  # others would have to be decoded
+        return image.size, _orientation(image) if early else None
+
+
+def stored(source: Path | bytes) -> NDArray[Any]:
+    """The numbers of a file as they are stored: (H, W) of grey or of places in a palette, else (H, W, 3) of colours.
+
+    Raises ValueError with the reason alone, as `see` does.
+    """
+    with _file(source) as file:
+        image = _opened(file)
+        plain = image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16")
+        pixels = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image if plain else image.convert("RGB"))
+        return pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
 
 
 @contextmanager

@@ -109,10 +109,10 @@ class Loader:
         self.loader: DataLoader[Any] = DataLoader(
             Feed(split, preprocess, view),
             batch_sampler=self.order,
-            collate_fn=_as_is,
+            collate_fn=as_is,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_undisturbed,
+            worker_init_fn=undisturbed,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # each epoch draws from it, a resumed one again: not from the model's
         )
@@ -217,13 +217,14 @@ def draw_balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
     return members[first[turns] + which]
 
 
-def _undisturbed(_: int) -> None:
+def undisturbed(_: int) -> None:
     """Lets a worker go on when Ctrl-C, or a cluster's first SIGTERM, comes to all processes: the trainer has a step to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def _as_is(batch: Any) -> Any:
+def as_is(batch: Any) -> Any:
+    """What workers send, as they made it."""
     return batch
 
 

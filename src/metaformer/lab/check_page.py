@@ -7,17 +7,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from metaformer.data.checked import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Checked, Group
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
+from metaformer.data.scenes import Scenes
 from metaformer.lab.doctor import examine
 from metaformer.lab.page import duration
+from metaformer.lab.truth_pictures import class_colour, picture_of
 from metaformer.runs import write_text
 
 ROWS = 200
 """Files of a kind that are listed on the page; check.json has all."""
+PICTURES = 24
+"""Images that are shown with what is true of them."""
+SIZES = (("small", "under 32 pixels a side"), ("medium", "32 to 96"), ("large", "over 96"))
 TROUBLES = (
     (UNREADABLE, "Unreadable", "They have no picture; training leaves them out, and refuses to go on with more than 1 %."),
     (TRUNCATED, "Truncated", "They end before they should."),
@@ -42,6 +48,10 @@ def check_text(checked: Checked) -> str:
         leaks = sum(group.leaks for group in own)
         if own:
             lines.append(f"{len(own):,} groups of {plural}, {leaks:,} of them in several parts")
+    if checked.truths is not None:
+        kind = "pixels" if checked.truths.regions else "objects"
+        lines.insert(1, f"{int(checked.truths.counts.sum()):,} {kind}" + (" with a class" if checked.truths.regions else ""))
+        lines += [str(flaw) for flaw in checked.truths.flaws]
     return "\n".join(lines)
 
 
@@ -68,7 +78,50 @@ def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
         common=_shares([((wide, high), count) for wide, high, count in told["sizes"]["common"]]),
         aspects=_shares([((_between(i),), count) for i, count in enumerate(told["sizes"]["aspects"])]),
         preview=_preview(checked),
+        truth=_truth(checked),
     )
+
+
+@dataclass(frozen=True)
+class TruthShown:
+    """What the page tells of objects or regions."""
+
+    what: str
+    rows: list[tuple[str, str, list[tuple[int, float]]]]
+    """Class, its colour, and for each part the count and its share of the part's largest."""
+    sizes: list[tuple[object, ...]]
+    sides: list[float]
+    crowd: int
+    pictures: list[tuple[str, str]]
+    """Address and name."""
+
+
+def _truth(checked: Checked) -> TruthShown | None:
+    truths = checked.truths
+    if truths is None:
+        return None
+    most = truths.counts.max(1, initial=1).tolist()
+    rows = [
+        (name, "#{:02x}{:02x}{:02x}".format(*class_colour(c)), [(n, n / top) for n, top in zip(own, most, strict=True)])
+        for c, (name, own) in enumerate(zip(truths.classes, truths.counts.T.tolist(), strict=True))
+    ]
+    told = truths.sizes()
+    pictures = [
+        pair for scenes in truths.scenes.values() for pair in _pictures(scenes, PICTURES // len(truths.scenes), truths.classes)
+    ]
+    sizes = [] if truths.regions else _shares([((name, about), told[name]) for name, about in SIZES])
+    return TruthShown("pixels" if truths.regions else "objects", rows, sizes, told["sides"], int(truths.crowd.sum()), pictures)
+
+
+def _pictures(scenes: Scenes, most: int, classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Address and name of pictures of images spread over those there are; those that cannot be read are told elsewhere."""
+    found: list[tuple[str, str]] = []
+    for i in np.unique(np.linspace(0, len(scenes) - 1, min(most, len(scenes))).astype(int)).tolist():
+        try:
+            found.append((_address(picture_of(scenes.scene(i), classes)), scenes.names[i]))
+        except ValueError:
+            continue
+    return found
 
 
 def _style() -> Markup:
