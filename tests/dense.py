@@ -31,7 +31,7 @@ def objects(
     """What is in an image; with `masks`, boxes that are filled."""
     corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    crowds = torch.zeros(len(boxes), dtype=torch.bool) if crowd is None else torch.tensor(crowd)
+    crowds = torch.tensor(crowd if crowd is not None else [False] * len(boxes), dtype=torch.bool)
     filled = painted(boxes, size).to(torch.uint8) if masks else None
     return Objects(corners, torch.tensor(labels, dtype=torch.int64), filled, crowds, areas, image_id, *size)
 

@@ -12,7 +12,7 @@ CLASSES = ("ant", "bee", "a class whose name is so long that no picture has room
 BLUE, ORANGE = palette(2)
 
 
-def grey(width: int = 640, height: int = 480) -> Image.Image:
+def grey(width: int = 960, height: int = 720) -> Image.Image:
     return Image.new("RGB", (width, height), (90, 90, 90))
 
 
@@ -23,7 +23,7 @@ def colours_of(image: Image.Image) -> set[tuple[int, ...]]:
 def test_a_box_is_drawn_at_its_edges() -> None:
     drawn = draw_objects(grey(), np.array([[100, 200, 300, 400]]), np.array([1]), CLASSES, legend=False)
     pixels = np.asarray(drawn)
-    assert drawn.size == (640, 480)
+    assert drawn.size == (960, 720)
     line = Measures.of(drawn.size).line
     for row, column in ((300, 100), (300, 299), (399, 200), (300, 100 + line - 1)):
         assert tuple(pixels[row, column]) == ORANGE
@@ -32,7 +32,7 @@ def test_a_box_is_drawn_at_its_edges() -> None:
 
 
 def test_a_mask_is_filled_lightly_and_has_an_edge() -> None:
-    mask = np.zeros((1, 480, 640), bool)
+    mask = np.zeros((1, 720, 960), bool)
     mask[0, 100:300, 200:400] = True
     boxes = np.array([[200, 100, 400, 300]])
     pixels = np.asarray(draw_objects(grey(), boxes, np.array([0]), CLASSES, masks=mask, legend=False)).astype(int)
@@ -53,7 +53,7 @@ def test_a_small_image_is_enlarged_with_what_is_in_it() -> None:
     assert tuple(pixels[int(5 * scale), int(4 * scale)]) == (90, 90, 90)
 
 
-@pytest.mark.parametrize("size", [(640, 480), (60, 40), (1600, 300), (300, 1600)])
+@pytest.mark.parametrize("size", [(960, 720), (60, 40), (1600, 300), (300, 1600)])
 def test_names_never_overlap_and_stay_in_the_picture(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.RandomState(0)
     corners = random.rand(40, 2) * size
@@ -75,7 +75,7 @@ def test_names_never_overlap_and_stay_in_the_picture(size: tuple[int, int], monk
 
 
 def test_where_names_meet_the_surer_one_is_written() -> None:
-    boxes, labels = np.array([[2.0, 2, 500, 470]] * 9), np.array([0] * 8 + [1])
+    boxes, labels = np.array([[2.0, 2, 900, 700]] * 9), np.array([0] * 8 + [1])
     first = draw_objects(grey(), boxes, labels, CLASSES, scores=np.array([0.5] * 8 + [0.9]), legend=False)
     last = draw_objects(grey(), boxes, labels, CLASSES, scores=np.array([0.5] * 8 + [0.1]), legend=False)
     count = [int((np.asarray(image) == ORANGE).all(2).sum()) for image in (first, last)]
@@ -98,30 +98,30 @@ def test_the_legend_names_what_is_there() -> None:
 
 def test_a_legend_of_many_names_has_rows() -> None:
     entries = [(f"class number {i}", colour) for i, colour in enumerate(palette(60))]
-    measures = Measures.of((640, 480))
+    measures = Measures.of((960, 720))
     page = with_legend(grey(), entries, measures)
-    assert set(palette(60)) <= colours_of(page.crop((0, 480, *page.size)))
-    assert page.width == 640
-    narrow = with_legend(grey(40, 640), entries[:3], measures)
+    assert set(palette(60)) <= colours_of(page.crop((0, 720, *page.size)))
+    assert page.width == 960
+    narrow = with_legend(grey(40, 960), entries[:3], measures)
     assert narrow.width == LEAST // 2
-    assert with_legend(grey(), [], measures).size == (640, 480)
+    assert with_legend(grey(), [], measures).size == (960, 720)
 
 
 def test_regions_have_the_colours_of_their_classes() -> None:
-    regions = np.zeros((480, 640), np.uint8)
-    regions[:, 320:] = 1
-    regions[400:] = 255
+    regions = np.zeros((720, 960), np.uint8)
+    regions[:, 480:] = 1
+    regions[600:] = 255
     drawn = draw_regions(grey(), regions, CLASSES)
     pixels = np.asarray(drawn).astype(int)
-    for column, colour in ((100, BLUE), (500, ORANGE)):
-        assert np.abs(pixels[200, column] - (0.4 * 90 + 0.6 * np.array(colour))).max() <= 1
-    assert tuple(pixels[200, 320]) == (255, 255, 255)  # the seam
-    void = pixels[450, 100]
+    for column, colour in ((100, BLUE), (800, ORANGE)):
+        assert np.abs(pixels[200, column] - (0.3 * (0.5 * 90 + 64) + 0.7 * np.array(colour))).max() <= 1
+    assert tuple(pixels[200, 480]) == (255, 255, 255)  # the seam
+    void = pixels[650, 100]
     assert void.max() == void.min()
-    below = colours_of(drawn.crop((0, 480, *drawn.size)))
+    below = colours_of(drawn.crop((0, 720, *drawn.size)))
     assert {BLUE, ORANGE} <= below
     assert palette(3)[2] not in below
-    assert draw_regions(grey(64, 48), np.zeros((48, 64), np.uint8), CLASSES, legend=False).size == (LEAST, 480)
+    assert draw_regions(grey(64, 48), np.zeros((48, 64), np.uint8), CLASSES, legend=False).size == (LEAST, 720)
 
 
 def test_pictures_side_by_side() -> None:

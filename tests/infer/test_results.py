@@ -107,6 +107,22 @@ def test_label_pngs(tmp_path: Path) -> None:
         written(tmp_path / "many", "png", deep, names=many)
 
 
+def test_pictures(tmp_path: Path) -> None:
+    """Drawn at the size at which the image is decoded, whatever the size that what was found is told in."""
+    Image.new("RGB", (960, 720), (90, 90, 90)).save(tmp_path / "a.jpg")
+    boxed = DensePrediction(str(tmp_path / "a.jpg"), (1440, 1920), found([[200, 400, 600, 800]], [0], [0.5]))
+    out = written(tmp_path / "pictures", "pictures", boxed)
+    with Image.open(out / "a.png") as picture:
+        assert picture.getpixel((100, 300)) == palette(3)[0]
+        assert picture.getpixel((200, 300))[0] == pytest.approx(90, abs=3)  # type: ignore[index]
+    regions = DensePrediction(str(tmp_path / "a.jpg"), (2, 3), regions=REGIONS)
+    written(tmp_path / "pictures", "pictures", regions)
+    with Image.open(out / "a.png") as picture:
+        assert picture.getpixel((20, 500)) == picture.getpixel((920, 20)) != picture.getpixel((20, 20))
+    with pytest.raises(ValueError, match=r"^none\.jpg: no such file$"):
+        written(tmp_path / "pictures", "pictures", DensePrediction("none.jpg", (2, 3), regions=REGIONS))
+
+
 def test_json_lines(tmp_path: Path) -> None:
     regions = DensePrediction("r.png", (2, 3), regions=REGIONS)
     file = written(tmp_path / "a.jsonl", "jsonl", answer(), BAD, regions, answer(of=WITH_MASKS))
@@ -136,10 +152,11 @@ def test_csv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_is_whole_or_as_before(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = DensePrediction("a.jpg", (2, 3), regions=REGIONS) if kind == "png" else answer("a.jpg")
-    folder = kind in ("voc", "yolo", "png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    path, folder = str(tmp_path / "a.jpg"), kind in ("voc", "yolo", "png", "pictures")
+    one = DensePrediction(path, (2, 3), regions=REGIONS) if kind == "png" else answer(path)
     out = tmp_path / "out"
-    file = out / f"a.{ {'voc': 'xml', 'yolo': 'txt', 'png': 'png'}[kind] }" if folder else out
+    file = out / f"a.{ {'voc': 'xml', 'yolo': 'txt'}.get(kind, 'png') }" if folder else out
     if folder:
         out.mkdir()
     file.write_text("before")
@@ -157,14 +174,14 @@ def test_a_file_is_whole_or_as_before(tmp_path: Path, kind: str, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert file.read_text() == "before"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [tmp_path / "a.jpg", file]
     monkeypatch.undo()
     written(out, kind, one)
     assert file.read_bytes() != b"before"
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^'xml' is no format: coco, voc, yolo, png, jsonl, csv$"):
+    with pytest.raises(ValueError, match=r"^'xml' is no format: coco, voc, yolo, png, pictures, jsonl, csv$"):
         written(tmp_path / "a", "xml")
     with pytest.raises(ValueError, match=r"^r\.png has regions, and VOC files hold objects: write png, jsonl or csv$"):
         written(tmp_path / "a", "voc", DensePrediction("r.png", (2, 3), regions=REGIONS))

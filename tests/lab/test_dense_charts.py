@@ -2,12 +2,14 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from tests.dense import found, just_so, objects
 from tests.tasks.test_coco import CLASSES, scene
 
 from metaformer.lab.charts import Frame, ticks
-from metaformer.lab.dense_charts import LINES, ROW, Row, class_bars, precision_recall
+from metaformer.lab.dense_charts import LINES, ROW, Row, class_bars, detection_rows, precision_recall, region_rows
 from metaformer.tasks.coco import judge
+from metaformer.tasks.regions import judge as judge_regions
 
 
 def lines_of(svg: str) -> dict[str, list[tuple[float, float]]]:
@@ -42,6 +44,19 @@ def test_the_mean_comes_first_and_few_classes_beside_it() -> None:
     truth = objects(0, [[5 * i, 0, 5 * i + 4, 5 + i] for i in range(20)], list(range(20)))
     assert len(precision_recall(judge([(truth, just_so(truth))], many).box, many)[1]) == LINES + 1
     assert precision_recall(judge([(objects(0, [], []), found([], [], []))], CLASSES).box, CLASSES)[1] == []
+
+
+def test_rows_say_what_the_figures_are() -> None:
+    truth = objects(0, [[10, 10, 30, 30], [50, 50, 70, 70]], [0, 0])
+    done = judge([(truth, found([[10, 10, 30, 30], [80, 0, 90, 10]], [0, 0], [0.9, 0.8]))], CLASSES)
+    ant, bee, _ = detection_rows(done.box, CLASSES)
+    assert (ant.value, bee.value) == (done.box.per_class[0].ap, None)
+    assert ant.said == "ant: AP 50.5, AP50 50.5, recall 50.0, 2 objects"
+    assert bee.said == "bee: AP –, AP50 –, recall –, 0 objects"
+    maps = judge_regions([("a", torch.zeros(4, 4), torch.zeros(4, 4))], CLASSES)
+    assert [(row.value, row.said) for row in region_rows(maps)][:2] == [
+        (1.0, "ant: IoU 100.0, accuracy 100.0, boundary F 100.0"), (None, "bee: IoU –, accuracy –, boundary F –"),
+    ]  # fmt: skip
 
 
 def test_a_bar_for_each_class() -> None:

@@ -28,7 +28,7 @@ def test_boxes_and_masks_go_together_to_another_size(three: Found) -> None:
     assert large.boxes.tolist() == [[12, 16, 60, 60], [90, 20, 180, 80], [0, 0, 30, 20]]
     assert large.masks is not None
     differ = large.masks != painted(large.boxes.tolist(), (80, 180))
-    assert differ.sum((1, 2)).tolist() == [4, 0, 1]  # corners grow round, except the image's
+    assert differ.sum((1, 2)).tolist() == [2, 0, 1]  # a corner may grow round, the image's own never
     again = large.resized((80, 180), SIZE)
     assert again.boxes.tolist() == BOXES
     assert again.masks is not None

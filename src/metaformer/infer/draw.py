@@ -16,11 +16,11 @@ from metaformer.infer.palette import VOID, Colour, ink, palette
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
 
-LEAST = 640
+LEAST = 960
 """Pixels of the longer side to which a smaller image is enlarged, so that there is room for names."""
 NO_CLASS = 255
 """What a region map has where nobody said what it is."""
-FILL, TINT = 0.4, 0.6
+FILL, TINT = 0.4, 0.7
 """How much of a mask, and of a region, is its colour."""
 
 
@@ -35,7 +35,7 @@ class Measures:
     def of(cls, size: tuple[int, int]) -> "Measures":
         """For a picture of that width and height."""
         side = (size[0] * size[1]) ** 0.5
-        return cls(max(2, round(side / 280)), max(13, round(side / 38)))
+        return cls(max(2, round(side / 320)), max(13, round(side / 52)))
 
     @property
     def gap(self) -> int:
@@ -77,7 +77,7 @@ def draw_objects(
 
 
 def draw_regions(image: Image.Image, regions: Array, classes: Sequence[str], *, legend: bool = True) -> Image.Image:
-    """The image with its regions (H, W) in the colours of their classes; grey where they are 255, so of no class.
+    """The image in grey, its regions (H, W) in the colours of their classes; of no class, and so without, where they are 255.
 
     Below, the legend says which colours are there. A small image is enlarged.
     """
@@ -86,10 +86,9 @@ def draw_regions(image: Image.Image, regions: Array, classes: Sequence[str], *, 
     there = np.array(Image.fromarray(regions.astype(np.uint8)).resize(drawn.size, Image.Resampling.NEAREST))
     table = np.full((256, 3), VOID, np.float32)
     table[: len(colours)] = colours
-    pixels = np.asarray(drawn, np.float32)
     grey = np.asarray(drawn.convert("L"), np.float32)[..., None]
-    void = (there == NO_CLASS)[..., None]
-    tinted = np.where(void, 0.5 * grey + 64, (1 - TINT) * (0.5 * grey + 0.5 * pixels) + TINT * table[there])
+    void = (there == NO_CLASS)[..., None]  # the others keep little of the light, which would make one colour of two
+    tinted = np.where(void, 0.5 * grey + 64, (1 - TINT) * (0.5 * grey + 64) + TINT * table[there])
     tinted[_seams(there, max(1, measures.line // 2))] = 255
     drawn = Image.fromarray(tinted.round().astype(np.uint8))
     if not legend:
@@ -200,13 +199,13 @@ def with_legend(drawn: Image.Image, entries: Sequence[tuple[str, Colour]], measu
     high, between = measures.text + 3 * gap, 2 * measures.text
     wide = max(drawn.width, LEAST // 2)
     rows: list[list[tuple[float, str, Colour]]] = [[]]
-    x = 0.0
+    x = margin = float(gap)
     for name, colour in entries:
         text = _fit(name, wide - 2 * measures.text, font)
         length = 1.5 * measures.text + font.getlength(text)
-        if x and x + length > wide:
+        if x > margin and x + length > wide:
             rows.append([])
-            x = 0.0
+            x = margin
         rows[-1].append((x, text, colour))
         x += length + between
     page = Image.new("RGB", (wide, drawn.height + (high * len(rows) + 2 * gap if entries else 0)), "white")

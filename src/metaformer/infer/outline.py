@@ -51,7 +51,7 @@ def _simple(ring: Points, tolerance: float) -> Points:
             middle = start + 1 + worst
             keep[middle] = True
             open_ += [(start, middle), (middle, end)]
-    return closed[:-1][keep[:-1]]
+    return closed[:-1][keep[:-1]] if keep[:-1].sum() > 2 else ring  # a speck would lose its area
 
 
 def _from_line(points: Points, start: Points, end: Points) -> Points:

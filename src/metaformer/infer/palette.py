@@ -42,11 +42,11 @@ def palette(count: int) -> tuple[Colour, ...]:
 
 @lru_cache
 def _all(count: int) -> tuple[Colour, ...]:
-    """By farthest points of a grid of colours that are neither very dark nor very light."""
+    """By farthest points of a grid of colours that are neither very dark nor very light, nor grey."""
     grid = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS, indexing="ij"), -1).reshape(-1, 3)
     places = seen(grid)
-    lightness = places[0, :, 0]
-    usable = (lightness > 0.3) & (lightness < 0.92)
+    lightness, chroma = places[0, :, 0], np.linalg.norm(places[0, :, 1:], axis=1)
+    usable = (lightness > 0.4) & (lightness < 0.9) & (chroma > 0.06)
     grid, places = grid[usable], places[:, usable]
     chosen = list(FIRST)
     apart = np.min([_distance(places, seen(np.array([colour], float))) for colour in chosen], 0)

@@ -1,8 +1,8 @@
-"""What was found in images, in files that others read: COCO's JSON, Pascal VOC's XML, YOLO's text, label PNGs, records."""
+"""What was found in images, in files that others read: COCO's JSON, Pascal VOC's XML, YOLO's text, PNGs, records."""
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from metaformer.data.decode import see
 from metaformer.data.find import printable
+from metaformer.infer.draw import draw_objects, draw_regions
 from metaformer.infer.outline import one_polygon, polygons
 from metaformer.infer.palette import VOID, palette
 from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
@@ -207,6 +209,23 @@ def _png(answer: DensePrediction, file: Path, names: Names) -> None:
     picture.save(file, format="png", optimize=True)
 
 
+def _picture(answer: DensePrediction, file: Path, names: Names) -> None:
+    try:
+        image = see(answer.path)
+    except ValueError as error:
+        raise ValueError(f"{answer.path}: {error}") from error
+    drawn(answer, image, names.classes).save(file, format="png")
+
+
+def drawn(answer: DensePrediction, image: Image.Image, classes: Sequence[str]) -> Image.Image:
+    """The image with what was found in it, at the size that the image has."""
+    if answer.regions is not None:
+        return draw_regions(image, answer.regions.numpy(), classes)
+    found = _objects(answer, "pictures").resized(answer.size, (image.height, image.width))
+    masks = None if found.masks is None else found.masks.numpy()
+    return draw_objects(image, found.boxes.numpy(), found.labels.numpy(), classes, scores=found.scores.numpy(), masks=masks)
+
+
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
@@ -273,5 +292,6 @@ Writer = Callable[[Path, Names], AbstractContextManager[Save]]
 
 FORMATS: dict[str, Writer] = {
     "coco": _coco, "voc": _folder(".xml", _voc), "yolo": _folder(".txt", _yolo), "png": _folder(".png", _png),
+    "pictures": _folder(".png", _picture),
     "jsonl": _jsonl, "csv": _csv,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from metaformer.lab.charts import Frame, Series, ticks
 from metaformer.tasks.coco import RECALLS, Figures
+from metaformer.tasks.regions import Regions
 
 LINES = 9
 """How many classes have a line of their own: the page has as many colours, and one for the mean."""
@@ -40,6 +41,32 @@ class Row:
     said: str
 
 
+def detection_rows(figures: Figures, classes: Sequence[str]) -> list[Row]:
+    """AP of each class."""
+    return [
+        Row(
+            name,
+            each.ap,
+            f"{name}: AP {_said(each.ap)}, AP50 {_said(each.ap50)}, recall {_said(each.recall)}, {each.objects:,} objects",
+        )
+        for name, each in zip(classes, figures.per_class, strict=True)
+    ]
+
+
+def region_rows(done: Regions) -> list[Row]:
+    """Intersection over union of each class."""
+    return [
+        Row(
+            name, each.iou, f"{name}: IoU {_said(each.iou)}, accuracy {_said(each.accuracy)}, boundary F {_said(each.boundary)}"
+        )
+        for name, each in zip(done.classes, done.per_class, strict=True)
+    ]
+
+
+def _said(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
 def class_bars(rows: Sequence[Row], label: str) -> Markup:
     """A bar for each class, the best first, those without a figure last; `label` is what the figure is."""
     ordered = sorted(rows, key=lambda row: (row.value is None, -(row.value or 0.0)))
@@ -53,8 +80,7 @@ def class_bars(rows: Sequence[Row], label: str) -> Markup:
         wide = room * (row.value or 0.0)
         bar = Markup('<rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}"/>')
         parts.append(bar.format(NAMES, top + 3, max(wide, 0.5), ROW - 6))
-        said = "–" if row.value is None else f"{100 * row.value:.1f}"
-        parts.append(text.format(f"{NAMES + wide + 5:.1f}", top + 14, "start", said))
+        parts.append(text.format(f"{NAMES + wide + 5:.1f}", top + 14, "start", _said(row.value)))
         parts.append(Markup("</g>"))
     return Markup("").join([*parts, Markup("</svg>")])
 
