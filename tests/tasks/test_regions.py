@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.tasks.test_coco import pretended
 
-from metaformer.tasks.regions import Answer, Mapped, Regions, boundary_f, judge
+from metaformer.tasks.regions import Answer, Mapped, RegionEvaluation, boundary_f, judge
 
 CLASSES = ("road", "sky", "tree")
 
@@ -146,7 +146,7 @@ def test_beside_void_and_the_images_edge_is_no_boundary() -> None:
 
 def test_boundaries_are_averaged_over_images_as_csurka_does() -> None:
     images = (Mapped(0, 1.0, (1.0, 0.5, None)), Mapped(1, 0.5, (0.0, None, None)))
-    done = Regions(torch.eye(3, dtype=torch.int64), images, CLASSES)
+    done = RegionEvaluation(torch.eye(3, dtype=torch.int64), images, CLASSES)
     assert done.boundary == (0.75 + 0.0) / 2
     assert [figures.boundary for figures in done.per_class] == [0.5, 0.5, None]
     assert done.worst() == [1, 0]

@@ -71,8 +71,8 @@ def draw_objects(
     _tag(drawn, [(names[i], places[i], colours[labels[i]]) for i in order], measures)
     if not legend or not len(labels):
         return drawn
-    counts = np.bincount(labels, minlength=len(classes))
-    entries = [(f"{classes[c]} × {counts[c]}" if counts[c] > 1 else classes[c], colours[c]) for c in np.flatnonzero(counts)]
+    counts = enumerate(np.bincount(labels).tolist())
+    entries = [(f"{classes[c]} × {n}" if n > 1 else classes[c], colours[c]) for c, n in counts if n]
     return with_legend(drawn, entries, measures)
 
 

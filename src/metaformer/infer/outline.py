@@ -1,5 +1,7 @@
 """Masks → polygons, for files that have no masks."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,8 @@ def polygons(mask: NDArray[np.bool_], tolerance: float = 0.5) -> list[Points]:
     from contourpy import contour_generator
 
     padded = np.pad(mask, 1).astype(np.float32)
-    rings = [line[:-1] - 0.5 for line in contour_generator(z=padded).lines(0.5)]  # a pixel's centre is half a pixel in
+    lines: list[Any] = list(contour_generator(z=padded).lines(0.5))
+    rings: list[Points] = [line[:-1] - 0.5 for line in lines]  # a pixel's centre is half a pixel in
     outer = [ring for ring in rings if _area(ring) > 0]  # what is high lies on a line's left
     return [_simple(ring, tolerance) for ring in sorted(outer, key=_area, reverse=True)]
 

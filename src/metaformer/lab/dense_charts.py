@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup
 
 from metaformer.lab.charts import Frame, Series, ticks
-from metaformer.tasks.coco import RECALLS, Figures
-from metaformer.tasks.regions import Regions
+from metaformer.tasks.coco import RECALLS, Array, Figures
+from metaformer.tasks.regions import RegionEvaluation
 
 LINES = 9
 """How many classes have a line of their own: the page has as many colours, and one for the mean."""
@@ -28,8 +28,8 @@ def precision_recall(figures: Figures, classes: Sequence[str]) -> tuple[Markup, 
     return frame.svg(inside, "precision over recall at IoU 0.5"), lines
 
 
-def _points(precision: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(RECALLS.tolist(), [float(value) for value in precision], strict=True))
+def _points(precision: Array) -> list[tuple[float, float]]:
+    return list(zip(RECALLS.tolist(), precision.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def detection_rows(figures: Figures, classes: Sequence[str]) -> list[Row]:
     ]
 
 
-def region_rows(done: Regions) -> list[Row]:
+def region_rows(done: RegionEvaluation) -> list[Row]:
     """Intersection over union of each class."""
     return [
         Row(

@@ -13,6 +13,7 @@ from PIL import Image
 from metaformer.infer.draw import Measures, beside, draw_objects, draw_regions, with_legend
 from metaformer.infer.palette import palette
 from metaformer.tasks.coco import Pair, Things
+from metaformer.tasks.found import coco_masks
 
 
 def objects_beside(image: Image.Image, one: Pair, classes: Sequence[str], least: float, *, height: int = 480) -> Image.Image:
@@ -51,10 +52,8 @@ def _drawn(image: Image.Image, things: Things, keep: NDArray[np.bool_], classes:
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     masks = None
     if things.masks is not None:
-        from pycocotools import mask
-
         runs = [rle for rle, kept in zip(things.masks, keep.tolist(), strict=True) if kept]
-        masks = mask.decode(runs).transpose(2, 0, 1).astype(bool) if runs else None
+        masks = coco_masks().decode(runs).transpose(2, 0, 1).astype(bool) if runs else None
         if masks is not None:
             masks &= ~things.crowd[keep][:, None, None]
     scores = things.scores[keep] if scored else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.data.truth import Objects
-from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
+from metaformer.tasks.found import Found, Rle, Size, coco_masks, corner_and_sides, run_lengths
 
 Kind = Literal["box", "mask"]
 Array = NDArray[Any]
@@ -63,13 +63,13 @@ def pair(truth: Objects, found: Found) -> Pair:
     return Pair(truth.image_id, (truth.height, truth.width), _there(truth), _found(found))
 
 
-def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE) -> "Detections":
+def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE) -> "DetectionEvaluation":
     """Judges what was found in images, each given once. Of several ranks each gives its own; each learns the whole."""
     own = [pair(*answer) for answer in answers]
     everything = [one for part in ranks.gathered(own) for one in part]
     everything.sort(key=lambda one: (isinstance(one.image_id, str), one.image_id))  # ids of files are numbers or names
     assert len({one.image_id for one in everything}) == len(everything), "an image was given twice"
-    return Detections(tuple(everything), tuple(classes))
+    return DetectionEvaluation(tuple(everything), tuple(classes))
 
 
 def _there(truth: Objects) -> Things:
@@ -116,7 +116,7 @@ class Figures:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class DetectionEvaluation:
     """What was found in every image of a set, beside what is there."""
 
     pairs: tuple[Pair, ...]
@@ -124,7 +124,7 @@ class Detections:
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{name} {value:.2f} %" for name, value in self.scores.items())
-        return f"Detections({figures}, {len(self.pairs):,} images)"
+        return f"DetectionEvaluation({figures}, {len(self.pairs):,} images)"
 
     @cached_property
     def with_masks(self) -> bool:
@@ -191,7 +191,7 @@ def run(images: Sequence[Pair], classes: int, kind: Kind) -> Any:
 
     def made(what: str) -> Any:
         rows = [row for place, one in enumerate(images, 1) for row in _rows(place, getattr(one, what), kind)]
-        coco = COCO()
+        coco: Any = COCO()
         coco.dataset = {
             "images": [{"id": place, "height": one.size[0], "width": one.size[1]} for place, one in enumerate(images, 1)],
             "categories": [{"id": place} for place in range(1, classes + 1)],
@@ -201,7 +201,7 @@ def run(images: Sequence[Pair], classes: int, kind: Kind) -> Any:
         return coco
 
     with redirect_stdout(io.StringIO()):
-        done = COCOeval(made("there"), made("found"), {"box": "bbox", "mask": "segm"}[kind])
+        done = COCOeval(made("there"), made("found"), "bbox" if kind == "box" else "segm")
         done.evaluate()
         done.accumulate()
         done.summarize()
@@ -225,6 +225,4 @@ def _own_areas(things: Things, kind: Kind) -> Array:
     """Pixels of boxes, or of masks: what COCO takes in files of the one or of the other."""
     if kind == "box" or not things.masks:
         return things.boxes[:, 2] * things.boxes[:, 3]
-    from pycocotools import mask
-
-    return mask.area(list(things.masks)).astype(float)
+    return coco_masks().area(list(things.masks)).astype(float)

@@ -102,12 +102,17 @@ def _resized(mask: Tensor, to: Size) -> Tensor:
 
 def run_lengths(masks: Tensor) -> tuple[Rle, ...]:
     """Masks (N, H, W) as COCO stores them, some hundred bytes each."""
-    from pycocotools import mask
-
     if not len(masks):
         return ()
     columns = masks.to(torch.uint8).cpu().numpy().transpose(1, 2, 0)
-    return tuple(mask.encode(np.asfortranarray(columns)))
+    return tuple(coco_masks().encode(np.asfortranarray(columns)))
+
+
+def coco_masks() -> Any:
+    """pycocotools' functions of masks, whose declared types know of one mask alone."""
+    from pycocotools import mask
+
+    return mask
 
 
 def corner_and_sides(boxes: Tensor) -> Tensor:

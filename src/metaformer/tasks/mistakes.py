@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaformer.tasks.coco import Array, Detections, Kind, Pair, Things
+from metaformer.tasks.coco import Array, DetectionEvaluation, Kind, Pair, Things
+from metaformer.tasks.found import coco_masks
 
 NEAR = 0.5
 """The intersection over union from which on two are the same object."""
@@ -40,14 +41,12 @@ class Match:
 
 def overlaps(found: Things, there: Things, kind: Kind) -> Array:
     """(found, there): intersection over union; with a crowd, intersection over what was found."""
-    from pycocotools import mask
-
     if not len(found) or not len(there):
         return np.zeros((len(found), len(there)))
     crowd = there.crowd.astype(np.uint8).tolist()
     if kind == "mask":
-        return mask.iou(list(found.masks or ()), list(there.masks or ()), crowd)
-    return mask.iou(np.ascontiguousarray(found.boxes), np.ascontiguousarray(there.boxes), crowd)
+        return coco_masks().iou(list(found.masks or ()), list(there.masks or ()), crowd)
+    return coco_masks().iou(np.ascontiguousarray(found.boxes), np.ascontiguousarray(there.boxes), crowd)
 
 
 def match(one: Pair, kind: Kind) -> Match:
@@ -65,7 +64,7 @@ def match(one: Pair, kind: Kind) -> Match:
     return Match(truth, iou, in_crowd & (truth < 0))
 
 
-def threshold(done: Detections, kind: Kind = "box") -> Threshold:
+def threshold(done: DetectionEvaluation, kind: Kind = "box") -> Threshold:
     """The score at which F1 over all classes together is greatest; 0 where nothing is right."""
     matches = [match(one, kind) for one in done.pairs]
     counted = [~m.ignored for m in matches]
@@ -82,7 +81,7 @@ def threshold(done: Detections, kind: Kind = "box") -> Threshold:
     return Threshold(float(scores[best]), float(hits[best] / (best + 1)), float(hits[best] / there))
 
 
-def confusion(done: Detections, least: float, kind: Kind = "box") -> Array:
+def confusion(done: DetectionEvaluation, least: float, kind: Kind = "box") -> Array:
     """(classes + 1, classes + 1): objects of the row's class that were found as the column's; the last is the background.
 
     The last row counts what was found where nothing is, the last column what was missed. Of all pairs with an IoU of 0.5 or
@@ -126,7 +125,7 @@ class Mistakes:
     """What is wrong with an image's answer."""
 
     place: int
-    """The image's number in `Detections.pairs`."""
+    """The image's number in `DetectionEvaluation.pairs`."""
     error: float
     """0 to 1: see `mistakes`."""
     wrong: int
@@ -135,7 +134,7 @@ class Mistakes:
     """Objects that were not found."""
 
 
-def mistakes(done: Detections, least: float, kind: Kind = "box") -> list[Mistakes]:
+def mistakes(done: DetectionEvaluation, least: float, kind: Kind = "box") -> list[Mistakes]:
     """Each image's answer, the worst first.
 
     The error is the localisation recall precision error of the image, at IoU 0.5 (Oksuz et al. 2018, arXiv 1807.01696): the

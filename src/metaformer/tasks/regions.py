@@ -32,7 +32,7 @@ class Mapped:
     """F of each class's boundary; None for a class that neither is there nor was found."""
 
 
-def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE) -> "Regions":
+def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE) -> "RegionEvaluation":
     """Judges maps of images, each given once. Of several ranks each gives its own; each learns the whole.
 
     Raises ValueError where a map has a label that no class has.
@@ -49,7 +49,7 @@ def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALON
     everything = [one for part in ranks.gathered(own) for one in part]
     everything.sort(key=lambda one: (isinstance(one.image_id, str), one.image_id))
     assert len({one.image_id for one in everything}) == len(everything), "an image was given twice"
-    return Regions(torch.stack(ranks.gathered(counts)).sum(0), tuple(everything), tuple(classes))
+    return RegionEvaluation(torch.stack(ranks.gathered(counts)).sum(0), tuple(everything), tuple(classes))
 
 
 def _counted(image_id: int | str, there: Tensor, found: Tensor, classes: int) -> Tensor:
@@ -77,7 +77,7 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, eq=False)
-class Regions:
+class RegionEvaluation:
     """What was found in every image of a set, beside what is there."""
 
     counts: Tensor
@@ -86,7 +86,7 @@ class Regions:
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Regions(mIoU {self.scores['miou']:.2f} %, {len(self.images):,} images)"
+        return f"RegionEvaluation(mIoU {self.scores['miou']:.2f} %, {len(self.images):,} images)"
 
     @cached_property
     def per_class(self) -> tuple[ClassFigures, ...]:
@@ -184,13 +184,13 @@ def _edge(values: NDArray[Any], judged: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _near(points: NDArray[Any], others: NDArray[Any], distance: float) -> float | None:
     """The part of the points (N, 2) that has another within a distance; None where there are no points."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     if not len(points):
         return None
     if not len(others):
         return 0.0
-    apart, _ = cKDTree(others).query(points, distance_upper_bound=distance * (1 + 1e-9))  # the bound itself is out
+    apart, _ = KDTree(others).query(points, distance_upper_bound=distance * (1 + 1e-9))  # the bound itself is out
     return float(np.isfinite(apart).mean())
 
 
