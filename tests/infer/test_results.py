@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.dense import found, painted
+from tests.found import found, painted
 from tests.infer.test_outline import disc, filled, iou
 
 from metaformer.infer.palette import palette

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from tests.dense import found, painted
+from tests.found import found, painted
 from torch import Tensor
 
 from metaformer.infer.tiles import STRIDE, find_in_tiles, score_in_tiles, tiles

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.dense import found, painted
+from tests.found import found, painted
 from torch import Tensor
 
 from metaformer.infer.views import (

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from tests.dense import found, just_so, objects
+from tests.found import found, just_so, objects
 from tests.tasks.test_coco import CLASSES, scene
 
 from metaformer.lab.charts import Frame, ticks

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.dense import found, objects
+from tests.found import found, objects
 
 from metaformer.infer.palette import palette
 from metaformer.lab.dense_pictures import address, objects_beside, regions_beside, sheet

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.dense import found, just_so, objects
+from tests.found import found, just_so, objects
 
 from metaformer.core.ranks import Ranks
 from metaformer.data.truth import Objects

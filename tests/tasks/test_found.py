@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tests.dense import found, painted
+from tests.found import found, painted
 
 from metaformer.tasks.found import Found, corner_and_sides, joined, nothing, run_lengths
 

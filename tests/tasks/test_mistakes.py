@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.dense import found, just_so, objects
+from tests.found import found, just_so, objects
 from tests.tasks.test_coco import CLASSES, SIZE, scene
 
 from metaformer.tasks.coco import judge

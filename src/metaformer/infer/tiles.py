@@ -47,30 +47,23 @@ def score_in_tiles(score: Score, image: Tensor, side: int, overlap: int) -> Tens
     """
     height, width = size_of(image)
     regions = torch.zeros(height, width, dtype=torch.uint8)
-    open_: Tensor | None = None  # weighted logits and, last, weights of the rows from `first` on
+    open_: Tensor | None = None  # weighted logits of the rows from `first` on; what the weights add up to changes no order
     first = 0
     for top, left, bottom, right in tiles((height, width), side, overlap):
         logits = score(image[None, :, top:bottom, left:right])[0].float()
         if open_ is None:
-            open_ = logits.new_zeros(len(logits) + 1, 0, width)
+            open_ = logits.new_zeros(len(logits), 0, width)
         if top > first:  # a new row of tiles: what lies above it is done
-            _close(open_[:, : top - first], regions[first:top])
+            regions[first:top] = open_[:, : top - first].argmax(0)
             open_, first = open_[:, top - first :], top
         if bottom - first > open_.shape[1]:
             more = open_.new_zeros(len(open_), bottom - first - open_.shape[1], width)
             open_ = torch.cat([open_, more], 1)
         weight = _window(top, bottom, height, overlap)[:, None] * _window(left, right, width, overlap)
-        weight = weight.to(logits.device)
-        part = open_[:, top - first : bottom - first, left:right]
-        part[:-1] += logits * weight
-        part[-1] += weight
+        open_[:, top - first : bottom - first, left:right] += logits * weight.to(logits.device)
     if open_ is not None:
-        _close(open_, regions[first:])
+        regions[first:] = open_.argmax(0)
     return regions
-
-
-def _close(logits: Tensor, regions: Tensor) -> None:
-    regions.copy_((logits[:-1] / logits[-1]).argmax(0).to(torch.uint8))
 
 
 def _window(start: int, end: int, length: int, overlap: int) -> Tensor:
