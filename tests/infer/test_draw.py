@@ -125,10 +125,28 @@ def test_regions_have_the_colours_of_their_classes() -> None:
 
 
 def test_pictures_side_by_side() -> None:
-    page = beside([("truth", grey()), ("found", grey(320, 480)), ("large", grey(3000, 2000))], height=240)
-    assert page.height < 240 + 60
-    assert page.width > 320 + 160 + 360
-    assert (0, 0, 0) in colours_of(page)
+    page = beside([("truth", grey()), ("a title that is longer than its picture " * 4, grey(320, 480))])
+    text = Measures.of((960, 720)).text
+    assert page.size == (960 + text // 2 + 320, 720 + 2 * text)
+    pixels = np.asarray(page)
+    assert pixels[: 2 * text, :960].min() == 0  # the title
+    assert tuple(pixels[2 * text, 0]) == tuple(pixels[2 * text + 479, -1]) == (90, 90, 90)
+    assert tuple(pixels[-1, -1]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("side", [320, 960, 1500])
+def test_a_picture_has_the_size_that_is_asked_for(side: int) -> None:
+    mask = np.zeros((1, 720, 960), bool)
+    mask[0, 240:480, 320:640] = True
+    boxes, scale = np.array([[320, 240, 640, 480]]), side / 960
+    drawn = draw_objects(grey(), boxes, np.array([0]), CLASSES, masks=mask, legend=False, side=side)
+    pixels = np.asarray(drawn).astype(int)
+    assert drawn.size == (side, side * 3 // 4)
+    assert tuple(pixels[int(360 * scale), round(320 * scale)]) == BLUE
+    assert np.abs(pixels[int(360 * scale), int(480 * scale)] - (0.6 * 90 + 0.4 * np.array(BLUE))).max() <= 1
+    regions = draw_regions(grey(), mask[0].astype(np.uint8), CLASSES, legend=False, side=side)
+    assert regions.size == drawn.size
+    assert np.abs(np.asarray(regions)[int(360 * scale), int(480 * scale)] - (0.3 * 109 + 0.7 * np.array(ORANGE))).max() <= 1
 
 
 def test_what_is_drawn_grows_with_the_picture() -> None:

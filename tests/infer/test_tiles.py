@@ -157,6 +157,33 @@ def test_what_is_larger_than_a_tile_is_put_together() -> None:
     assert torch.equal(tiled.masks, painted(tiled.boxes.tolist(), size))
 
 
+def test_pieces_come_together_whichever_is_surest() -> None:
+    """Here the smaller are surer, so that the ends of what is long are known before its middle."""
+
+    def unsure(images: Sequence[Tensor]) -> list[Found]:
+        return [replace(one, scores=1 - one.scores) for one in spots(images)]
+
+    size, boxes = (300, 420), [[20, 10, 300, 60], [30, 100, 90, 290]]
+    (tiled,) = find_in_tiles(unsure, 128, 48)([scene(size, boxes, [0, 1])])
+    assert same_things(tiled, found(boxes, [0, 1], [1, 1]))
+
+
+def test_what_lies_at_the_images_edge_is_whole() -> None:
+    """Seen whole by two tiles, a little otherwise: the surer is kept as it is, and not both as one."""
+
+    def wavering(images: Sequence[Tensor]) -> list[Found]:
+        answers = []
+        for tile, one in enumerate(spots(images)):
+            moved = one.boxes + one.boxes.new_tensor([tile, 0, tile, 0])
+            answers.append(replace(one, boxes=moved, scores=one.scores / (tile + 1)))
+        return answers
+
+    image = scene((100, 200), [[90, 0, 110, 20]], [0])
+    assert [(left, right) for _, left, _, right in tiles((100, 200), 128, 48)] == [(0, 128), (64, 192), (96, 200)]
+    (tiled,) = find_in_tiles(wavering, 128, 48)([image])
+    assert tiled.boxes.tolist() == [[90, 0, 110, 20]]
+
+
 def test_what_overlaps_in_one_tile_stays_two() -> None:
     def twice(images: Sequence[Tensor]) -> list[Found]:
         return [replace(one, labels=one.labels * 0) for one in nested(images)]

@@ -25,22 +25,22 @@ def test_truth_beside_what_was_found() -> None:
     ant, bee, cow = palette(3)
     truth = objects("a", [[50, 50, 150, 150], [200, 100, 300, 250]], [0, 2], size=SIZE, crowd=[False, True], masks=True)
     answer = found([[52, 50, 150, 150], [200, 100, 300, 250]], [1, 0], [0.9, 0.2], SIZE)
-    page = objects_beside(GREY, pair(truth, answer), CLASSES, 0.5, height=720)
+    page = objects_beside(GREY, pair(truth, answer), CLASSES, 0.5, side=960)
     assert part(page, ant, 0, 0.48) > 100
     assert part(page, cow, 0, 0.48) > 100
     assert part(page, bee, 0, 0.48) == 0
     assert part(page, bee, 0.52, 1) > 100
     assert part(page, ant, 0.52, 1) == 0  # not sure enough
-    alone = objects_beside(GREY, pair(objects("b", [], [], size=SIZE), found([], [], [])), CLASSES, 0.5, height=720)
+    alone = objects_beside(GREY, pair(objects("b", [], [], size=SIZE), found([], [], [])), CLASSES, 0.5, side=960)
     assert part(alone, ant, 0, 1) == 0
 
 
 def test_regions_beside_the_image() -> None:
     there = np.zeros(SIZE[::1], np.uint8)
     answer = np.full_like(there, 2)
-    page = regions_beside(GREY, there, answer, CLASSES, height=240)
+    page = regions_beside(GREY, there, answer, CLASSES, side=400)
     tint = [tuple(int(0.3 * (0.5 * 90 + 64) + 0.7 * side) for side in palette(3)[c]) for c in (0, 2)]
-    assert page.width > 3 * 320
+    assert page.width > 3 * 400
     assert part(page, (90, 90, 90), 0, 0.33) > 1000
     assert part(page, tint[0], 0.34, 0.66) > 1000 > part(page, tint[1], 0.34, 0.66)
     assert part(page, tint[1], 0.68, 1) > 1000 > part(page, tint[0], 0.68, 1)

@@ -139,6 +139,19 @@ def test_what_lies_in_a_crowd_is_neither_right_nor_wrong() -> None:
     assert judge([(plain, crowded)], CLASSES[:1]).box.overall["ap"] == pytest.approx(51 / 101 / 3)
 
 
+def test_a_mask_has_its_own_area() -> None:
+    """The surer find is wrong, of a large box and a small mask: it spoils what is said of small masks, not of small boxes."""
+    truth = objects(0, [[10, 10, 30, 30]], [0], masks=True)
+    boxes = [[50, 50, 90, 90], [10, 10, 30, 30]]
+    answer = found(boxes, [0, 0], [0.9, 0.5], SIZE)
+    assert answer.masks is not None
+    answer.masks[0, 60:] = False
+    done = judge([(truth, answer)], CLASSES[:1])
+    assert done.mask is not None
+    assert done.box.overall["ap_small"] == pytest.approx(1.0)
+    assert done.mask.overall["ap_small"] == pytest.approx(0.5)
+
+
 def test_a_class_that_is_nowhere_is_left_out() -> None:
     truth = objects("a.png", [[10, 10, 30, 30]], [0])
     done = judge([(truth, just_so(truth)), (objects("b.png", [], []), found([[0, 0, 5, 5]], [2], [0.9]))], CLASSES)

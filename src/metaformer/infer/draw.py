@@ -52,14 +52,15 @@ def draw_objects(
     scores: Array | None = None,
     masks: Array | None = None,
     legend: bool = True,
+    side: int | None = None,
 ) -> Image.Image:
     """The image with boxes (N, 4), x1, y1, x2, y2 in its pixels, of `labels` (N,), and masks (N, H, W) where there are any.
 
     Names stand at their boxes, with the score; where there is no room that another name has not taken, the surer one has it.
-    Below, the legend says which colours are there, and how many of each. A small image is enlarged.
+    Below, the legend says which colours are there, and how many of each. The picture's longer side has `side` pixels; else
+    as many as the image's, or 960 where these are fewer.
     """
-    scale = _scale(image.size)
-    drawn = _enlarged(image, scale)
+    drawn, scale = at_side(image, side)
     measures, colours = Measures.of(drawn.size), palette(len(classes))
     order = np.arange(len(labels)) if scores is None else np.argsort(-scores, kind="stable")
     if masks is not None:
@@ -76,12 +77,14 @@ def draw_objects(
     return with_legend(drawn, entries, measures)
 
 
-def draw_regions(image: Image.Image, regions: Array, classes: Sequence[str], *, legend: bool = True) -> Image.Image:
+def draw_regions(
+    image: Image.Image, regions: Array, classes: Sequence[str], *, legend: bool = True, side: int | None = None
+) -> Image.Image:
     """The image in grey, its regions (H, W) in the colours of their classes; of no class, and so without, where they are 255.
 
-    Below, the legend says which colours are there. A small image is enlarged.
+    Below, the legend says which colours are there. `side` as in `draw_objects`.
     """
-    drawn = _enlarged(image, _scale(image.size))
+    drawn, _ = at_side(image, side)
     measures, colours = Measures.of(drawn.size), palette(len(classes))
     there = np.array(Image.fromarray(regions.astype(np.uint8)).resize(drawn.size, Image.Resampling.NEAREST))
     table = np.full((256, 3), VOID, np.float32)
@@ -97,15 +100,12 @@ def draw_regions(image: Image.Image, regions: Array, classes: Sequence[str], *, 
     return with_legend(drawn, entries, measures)
 
 
-def _scale(size: tuple[int, int]) -> float:
-    return max(1.0, LEAST / max(size))
-
-
-def _enlarged(image: Image.Image, scale: float) -> Image.Image:
+def at_side(image: Image.Image, side: int | None = None) -> tuple[Image.Image, float]:
+    """A copy in colour whose longer side has `side` pixels, 960 or more where that is not said, and how much larger it is."""
+    scale = max(1.0, LEAST / max(image.size)) if side is None else side / max(image.size)
     image = image.convert("RGB")
-    if scale == 1:
-        return image.copy()
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return (image.copy() if size == image.size else image.resize(size, Image.Resampling.BICUBIC)), scale
 
 
 def _with_masks(drawn: Image.Image, masks: Iterable[tuple[Array, Colour]], line: int) -> Image.Image:
@@ -220,19 +220,14 @@ def with_legend(drawn: Image.Image, entries: Sequence[tuple[str, Colour]], measu
     return page
 
 
-def beside(pictures: Sequence[tuple[str, Image.Image]], *, height: int = 480) -> Image.Image:
-    """Pictures side by side, each with its title above, no higher than `height`, on white."""
-    shown = []
-    for title, picture in pictures:
-        small = picture.copy()
-        small.thumbnail((2 * height, height), Image.Resampling.LANCZOS)
-        shown.append((title, small))
-    text = max(13, height // 26)
-    font, gap, top = _font(text), text // 2, 2 * text
-    wide = sum(picture.width for _, picture in shown) + gap * (len(shown) - 1)
-    page = Image.new("RGB", (wide, top + max(picture.height for _, picture in shown)), "white")
+def beside(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures side by side on white, each with its title above."""
+    measures = Measures.of(pictures[0][1].size)
+    font, gap, top = _font(measures.text), measures.text // 2, 2 * measures.text
+    wide = sum(picture.width for _, picture in pictures) + gap * (len(pictures) - 1)
+    page = Image.new("RGB", (wide, top + max(picture.height for _, picture in pictures)), "white")
     pen, x = ImageDraw.Draw(page), 0
-    for title, picture in shown:
+    for title, picture in pictures:
         pen.text((x, top / 2), _fit(title, picture.width, font), fill="black", font=font, anchor="lm")
         page.paste(picture, (x, top))
         x += picture.width + gap

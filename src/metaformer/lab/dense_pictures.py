@@ -10,43 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from metaformer.infer.draw import Measures, beside, draw_objects, draw_regions, with_legend
+from metaformer.infer.draw import Measures, at_side, beside, draw_objects, draw_regions, with_legend
 from metaformer.infer.palette import palette
 from metaformer.tasks.coco import Pair, Things
 from metaformer.tasks.found import coco_masks
 
+SIDE = 640
+"""Longer side of a picture on the page, in pixels."""
 
-def objects_beside(image: Image.Image, one: Pair, classes: Sequence[str], least: float, *, height: int = 480) -> Image.Image:
+
+def objects_beside(image: Image.Image, one: Pair, classes: Sequence[str], least: float, *, side: int = SIDE) -> Image.Image:
     """The image with what is there, and with what was found that scores `least` or more."""
-    there = _drawn(image, one.there, np.ones(len(one.there), bool), classes, scored=False)
-    found = _drawn(image, one.found, one.found.scores >= least, classes, scored=True)
-    return _labelled([("truth", there), ("found", found)], _of(classes, one.there.labels, one.found.labels), height)
+    there = _drawn(image, one.there, np.ones(len(one.there), bool), classes, side, scored=False)
+    kept = one.found.scores >= least
+    found = _drawn(image, one.found, kept, classes, side, scored=True)
+    return _labelled([("truth", there), ("found", found)], classes, one.there.labels, one.found.labels[kept])
 
 
 def regions_beside(
-    image: Image.Image, there: NDArray[Any], found: NDArray[Any], classes: Sequence[str], *, height: int = 480
+    image: Image.Image, there: NDArray[Any], found: NDArray[Any], classes: Sequence[str], *, side: int = SIDE
 ) -> Image.Image:
     """The image with the regions (H, W) that are there, and with those that were found."""
-    drawn = [
-        (title, draw_regions(image, regions, classes, legend=False)) for title, regions in (("truth", there), ("found", found))
-    ]
-    return _labelled([("image", image), *drawn], _of(classes, there, found), height)
+    truth, answer = (draw_regions(image, regions, classes, legend=False, side=side) for regions in (there, found))
+    return _labelled([("image", at_side(image, side)[0]), ("truth", truth), ("found", answer)], classes, there, found)
 
 
-def _of(classes: Sequence[str], *labels: NDArray[Any]) -> list[tuple[str, tuple[int, int, int]]]:
-    """Name and colour of the classes that occur."""
-    colours = palette(len(classes))
+def _labelled(pictures: Sequence[tuple[str, Image.Image]], classes: Sequence[str], *labels: NDArray[Any]) -> Image.Image:
+    """Pictures side by side, with a legend of the classes that occur in them."""
+    colours, measures = palette(len(classes)), Measures.of(pictures[0][1].size)
     present = np.unique(np.concatenate([some.ravel() for some in labels])).tolist()
-    return [(classes[c], colours[c]) for c in present if c < len(classes)]
+    return with_legend(beside(pictures), [(classes[c], colours[c]) for c in present if c < len(classes)], measures)
 
 
-def _labelled(pictures: Sequence[tuple[str, Image.Image]], entries: Sequence[tuple[str, Any]], height: int) -> Image.Image:
-    page = beside(pictures, height=height)
-    text = Measures(2, max(13, height // 30))
-    return with_legend(page, entries, text)
-
-
-def _drawn(image: Image.Image, things: Things, keep: NDArray[np.bool_], classes: Sequence[str], *, scored: bool) -> Image.Image:
+def _drawn(
+    image: Image.Image, things: Things, keep: NDArray[np.bool_], classes: Sequence[str], side: int, *, scored: bool
+) -> Image.Image:
     """Those things that are kept, drawn; crowds by their boxes alone."""
     boxes = things.boxes[keep]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
@@ -57,7 +55,7 @@ def _drawn(image: Image.Image, things: Things, keep: NDArray[np.bool_], classes:
         if masks is not None:
             masks &= ~things.crowd[keep][:, None, None]
     scores = things.scores[keep] if scored else None
-    return draw_objects(image, corners, things.labels[keep], classes, scores=scores, masks=masks, legend=False)
+    return draw_objects(image, corners, things.labels[keep], classes, scores=scores, masks=masks, legend=False, side=side)
 
 
 def sheet(pictures: Sequence[Image.Image], path: Path, *, gap: int = 16) -> None:
