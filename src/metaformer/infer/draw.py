@@ -112,8 +112,9 @@ def _with_masks(drawn: Image.Image, masks: Iterable[tuple[Array, Colour]], line:
     """Masks' colours over the picture, one after the other, with edges of full colour."""
     pixels = np.array(drawn)
     for mask, colour in masks:
-        whole = Image.fromarray(mask.astype(np.uint8) * 255)
-        inside = np.asarray(whole.resize(drawn.size, Image.Resampling.BILINEAR) if whole.size != drawn.size else whole) > 127
+        inside = mask.astype(bool)
+        if inside.shape != pixels.shape[:2]:
+            inside = np.asarray(Image.fromarray(inside).convert("L").resize(drawn.size, Image.Resampling.BILINEAR)) > 127
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         if not len(rows):
             continue
