@@ -119,9 +119,18 @@ TOP1: dict[str, tuple[float, float | None]] = {
 # fmt: on
 
 
+HEADS = ("retinanet", "faster_rcnn", "mask_rcnn", "semantic_fpn", "upernet")
+"""Of boxes, instances and regions: every backbone has each of them, as `retinanet/poolformer_s12`."""
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a glob such as "caformer*", in the order of the papers' tables."""
-    return [name for name in ZOO if fnmatchcase(name, pattern)]
+    """Names that match a glob such as "caformer*", in the order of the papers' tables.
+
+    As with paths, `*` does not match a slash: "retinanet/*" lists the detectors of that head, "*/caformer_s18" all heads.
+    """
+    head, slash, backbone = pattern.rpartition("/")
+    names = [name for name in ZOO if fnmatchcase(name, backbone)]
+    return [f"{h}/{name}" for h in HEADS if fnmatchcase(h, head) for name in names] if slash else names
 
 
 def get_config(name: str, **changes: Any) -> MetaFormerConfig:
