@@ -12,7 +12,7 @@ from torchvision.ops import box_iou, roi_align
 from metaformer.core.pyramid import FPN
 from metaformer.dense.boxes import decode, draw, encode, match
 from metaformer.dense.config import DenseConfig
-from metaformer.dense.detections import SCORE, Detections, clipped, thinned
+from metaformer.dense.detections import MOST, SCORE, Detections, clipped, thinned
 from metaformer.dense.model import Dense, Images, Size, Truth
 from metaformer.dense.rpn import RPN
 from metaformer.dense.towers import Objects, objects, towers
@@ -89,8 +89,8 @@ class MaskHead(nn.Sequential):
 class RCNN(Dense):
     """`model(images, truths)` gives losses, summed over the images; `model(images)` what is found in each.
 
-    Mask R-CNN has masks beside the boxes. On the meta device, where nothing has a value, as many proposals as there may
-    be go through both heads, as the published costs are counted.
+    Mask R-CNN has masks beside the boxes. On the meta device, where nothing has a value, as many proposals go through the
+    head, and as many boxes through that of masks, as there may be of one image: so published costs are counted.
     """
 
     def __init__(self, config: DenseConfig) -> None:
@@ -109,7 +109,7 @@ class RCNN(Dense):
         proposals, losses = self.rpn(levels, sizes, known)
         if x.is_meta:
             regions = regions_of(proposals)
-            masks = () if self.mask_head is None else (self.mask_head(pool(levels, regions, MASK_SIDE)),)
+            masks = () if self.mask_head is None else (self.mask_head(pool(levels, regions[:MOST], MASK_SIDE)),)
             return *self.box_head(pool(levels, regions, SIDE)), *masks
         if known is None:
             return self._find(levels, proposals, sizes)
