@@ -15,6 +15,7 @@ from metaformer.weights.files import read_file
 from metaformer.weights.formats import cannot_hold, to_format
 from metaformer.weights.load import fit_weights
 from metaformer.weights.match import find_dense, own_shapes
+from metaformer.weights.pretrained import read_pretrained, save_pretrained
 
 PUBLISHED = {
     "retinanet": ("mmdet", 80), "faster_rcnn": ("mmdet", 80), "mask_rcnn": ("mmdet", 80), "semantic_fpn": ("mmseg", 150),
@@ -222,3 +223,21 @@ def test_another_norm_is_refused():
 
 def test_shapes_are_known_without_weights():
     assert own_shapes(small("retinanet").config) == {key: tuple(x.shape) for key, x in small("retinanet").state_dict().items()}
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["retinanet/poolformerv2_t6", "semantic_fpn/timm:test_resnet"])
+def test_a_folder_keeps_a_dense_model(name, tmp_path: Path):
+    torch.manual_seed(0)
+    model = make_dense(get_dense_config(name, num_classes=3, channels=16, head_channels=16))
+    save_pretrained(model, tmp_path / "kept", {"classes": ["a", "b", "c"]})
+    again, about = read_pretrained(tmp_path / "kept")
+    assert isinstance(again, Dense)
+    assert again.config == model.config
+    assert same(again.state_dict(), model.state_dict())
+    assert about["classes"] == ["a", "b", "c"]
+    (tmp_path / "kept" / "model.json").write_text('{"schema": 1, "dense": {"head": "retinanet"}}')
+    with pytest.raises(ValueError, match="is damaged: it describes no model"):
+        read_pretrained(tmp_path / "kept")

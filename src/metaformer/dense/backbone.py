@@ -14,16 +14,13 @@ from metaformer.dense.config import TIMM, TimmConfig
 
 
 class Body(MetaFormer):
-    """A MetaFormer without a head: its maps are all that is used."""
+    """A MetaFormer without a head: `features` is all that it is asked for."""
 
     def __init__(self, config: MetaFormerConfig) -> None:
         super().__init__(replace(config, num_classes=0))
         del self.head
         self.strides = [config.stem_stride * 2**stage for stage in range(len(config.dims))]
         self.dims = list(config.dims)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.features(x)
 
 
 class TimmBody(nn.Module):
@@ -42,12 +39,14 @@ class TimmBody(nn.Module):
         if config.drop_path:
             options["drop_path_rate"] = config.drop_path
         try:
-            self.model: Any = timm.create_model(config.name, **options)
+            model: Any = timm.create_model(config.name, **options)
         except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{TIMM}{config.name} gives no maps: {reason}") from error
-        self.strides = list(self.model.feature_info.reduction())
-        self.dims = list(self.model.feature_info.channels())
+        self.model = model
+        self.strides: list[int] = list(model.feature_info.reduction())
+        self.dims: list[int] = list(model.feature_info.channels())
+        self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
         self._checkpointing = False
 
     @property
@@ -59,11 +58,10 @@ class TimmBody(nn.Module):
         self._checkpointing = on
         self.model.set_grad_checkpointing(on)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The maps, (B, C, H, W) each."""
         maps = self.model(x)
-        if str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC"):
-            maps = [x.permute(0, 3, 1, 2) for x in maps]
-        return maps
+        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
 
 
 def fill_published(backbone: "Backbone") -> None:
@@ -98,5 +96,5 @@ class Backbone(nn.Module):
         self.norms = nn.ModuleList(norm(dim) for dim in self.dims)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = self.body(x)
+        maps = self.body.features(x)
         return [norm(maps[place]) for norm, place in zip(self.norms, self.places, strict=True)]

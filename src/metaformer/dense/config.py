@@ -92,8 +92,8 @@ class DenseConfig:
         """JSON-ready; specs as text."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         norms = {name: spec.to_text(data[name]) for name in ("map_norm", "head_norm")}
-        ours = isinstance(self.backbone, MetaFormerConfig)
-        backbone = self.backbone.to_dict() if ours else {"timm": asdict(self.backbone)}
+        timms = isinstance(self.backbone, TimmConfig)
+        backbone = {"timm": asdict(self.backbone)} if timms else self.backbone.to_dict()
         return data | norms | {"backbone": backbone, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -105,7 +105,8 @@ class DenseConfig:
                 raise ValueError(f"a dense model has no {name!r}{spec.nearest(name, known)}")
         backbone = data["backbone"]
         made = TimmConfig(**backbone["timm"]) if "timm" in backbone else MetaFormerConfig.from_dict(backbone)
-        return cls(**{**data, "backbone": made})
+        read: dict[str, Any] = {**data, "backbone": made}
+        return cls(**read)
 
 
 def _norm(name: str, value: Any) -> Any:
@@ -125,7 +126,7 @@ def get_dense_config(name: str, *, num_classes: int, in_chans: int = 3, **change
     if head not in HEADS:
         raise ValueError(f"no head {head!r} in {name!r}{spec.nearest(head, list(HEADS))}")
     own = {f.name for f in fields(DenseConfig)} - {"head", "backbone", "num_classes"}
-    of_head = {key: value for key, value in changes.items() if key in own}
+    of_head: dict[str, Any] = {key: value for key, value in changes.items() if key in own}
     of_backbone = {key: value for key, value in changes.items() if key not in own}
     if in_chans != len(IMAGENET["mean"]):
         of_head = {"mean": (0.5,) * in_chans, "std": (0.25,) * in_chans} | of_head
@@ -138,4 +139,5 @@ def get_dense_config(name: str, *, num_classes: int, in_chans: int = 3, **change
         made = TimmConfig(name=backbone.removeprefix(TIMM), in_chans=in_chans, **of_backbone)
     else:
         made = get_config(backbone, **({"stem_stride": 4} | of_backbone), in_chans=in_chans, num_classes=0)
-    return DenseConfig(head=head, backbone=made, num_classes=num_classes, **(DEFAULTS[head] | of_head))
+    changed: dict[str, Any] = DEFAULTS[head] | of_head
+    return DenseConfig(head=head, backbone=made, num_classes=num_classes, **changed)

@@ -74,6 +74,13 @@ class Segmenter(Dense):
         return {"region": F.cross_entropy(whole, wanted.to(x.device), ignore_index=VOID, reduction="sum")}
 
 
+class Doubling(nn.Module):
+    """(B, C, H, W) → (B, C, 2H, 2W), bilinear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resized(x, (x.shape[2] * 2, x.shape[3] * 2))
+
+
 class SemanticFPN(Segmenter):
     """Each level goes up to stride 4 by convolutions with a doubling behind each; the sum of all is classified."""
 
@@ -81,20 +88,16 @@ class SemanticFPN(Segmenter):
         super().__init__(config)
         self.fpn = FPN(self.backbone.dims, config.channels)
         out = config.head_channels
-        self.levels = nn.ModuleList(
-            nn.ModuleList(
-                conv_norm_act(out if step else config.channels, out, 3, config.head_norm) for step in range(max(1, level))
-            )
-            for level in range(len(STRIDES))
-        )
+        self.levels = nn.ModuleList()
+        for doublings in range(len(STRIDES)):
+            parts: list[nn.Module] = [conv_norm_act(config.channels, out, 3, config.head_norm)]
+            for _ in range(doublings - 1):
+                parts += [Doubling(), conv_norm_act(out, out, 3, config.head_norm)]
+            self.levels.append(nn.Sequential(*parts, *([Doubling()] if doublings else [])))
 
     def read(self, maps: list[Tensor]) -> Tensor:
-        first, *coarser = self.fpn(maps)
-        total = self.levels[0][0](first)
-        for convs, x in zip(self.levels[1:], coarser, strict=True):
-            for conv in convs:
-                x = conv(x)
-                x = resized(x, (x.shape[2] * 2, x.shape[3] * 2))
+        total, *others = (level(x) for level, x in zip(self.levels, self.fpn(maps), strict=True))
+        for x in others:
             total = total + (x if x.shape == total.shape else resized(x, total.shape[2:]))
         return total
 

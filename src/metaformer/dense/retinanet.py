@@ -58,7 +58,9 @@ class RetinaNet(Dense):
 
     def predict(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], list[Size]]:
         """A batch → for each level logits (B, H · W · A, classes) and codes (B, H · W · A, 4), and its height and width."""
-        logits, codes, shapes = [], [], []
+        logits: list[Tensor] = []
+        codes: list[Tensor] = []
+        shapes: list[Size] = []
         for level in self.fpn(self.backbone(x)):
             label, box = self.head(level)
             logits.append(flat(label, self.config.num_classes))

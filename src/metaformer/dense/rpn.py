@@ -69,13 +69,11 @@ class RPN(nn.Module):
 
 def propose(logits: list[Tensor], codes: list[Tensor], anchors: list[Tensor], size: Size, most: int) -> Tensor:
     """(N, 4): the best boxes of an image, thinned out within each level."""
-    boxes, scores, levels = [], [], []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for i, (logit, code, anchor) in enumerate(zip(logits, codes, anchors, strict=True)):
         best = logit.argsort(descending=True, stable=True)[:most]
-        boxes.append(clipped(decode(anchor[best], code[best]), size))
-        scores.append(logit[best].sigmoid())
-        levels.append(torch.full_like(best, i))
-    box, score, level = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+        parts.append((clipped(decode(anchor[best], code[best]), size), logit[best].sigmoid(), torch.full_like(best, i)))
+    box, score, level = (torch.cat(part) for part in zip(*parts, strict=True))
     keep = real(box)
     box, score, level = box[keep], score[keep], level[keep]
     return box[batched_nms(box, score, level, SAME)[:PROPOSALS]]

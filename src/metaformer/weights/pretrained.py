@@ -17,13 +17,16 @@ from metaformer.config import ABOUT, parse_json, read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.lora import plain_state
 from metaformer.core.model import MetaFormer
+from metaformer.dense.config import DenseConfig
+from metaformer.dense.make import make_dense
+from metaformer.dense.model import Dense
 from metaformer.weights.files import DAMAGE, open_weights, read_file
 from metaformer.weights.load import load_weights, make_plan
 from metaformer.weights.match import own_shapes
 from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1
-Model = MetaFormer | Peer
+Model = MetaFormer | Peer | Dense
 
 
 def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
@@ -39,7 +42,7 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
 
 def told_text(model: Model, about: Mapping[str, Any]) -> str:
     """What goes into a model.json. Raises ValueError where `about` would hide what the file itself says."""
-    for key in about.keys() & {"schema", "config", "timm"}:
+    for key in about.keys() & {"schema", "config", "timm", "dense"}:
         raise ValueError(f"about may not have {key!r}: the file says that itself")
     return json.dumps({**describe(model), **about}, indent=2) + "\n"
 
@@ -71,7 +74,9 @@ def _write(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) ->
 
 def describe(model: Model) -> dict[str, Any]:
     """What it takes to make the model again, but for its weights. JSON-ready."""
-    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
+    if isinstance(model, Peer):
+        return {"schema": SCHEMA, "timm": asdict(model.config)}
+    what = {"dense" if isinstance(model, Dense) else "config": model.config.to_dict()}
     return {"schema": SCHEMA, **what}
 
 
@@ -118,20 +123,22 @@ def _described(about: Mapping[str, Any], file: Path) -> Model:
     try:
         if "timm" in about:
             return Peer(PeerConfig(**about["timm"]))
-        config = MetaFormerConfig.from_dict(about.get("config", {}))
+        dense = "dense" in about
+        config = DenseConfig.from_dict(about["dense"]) if dense else MetaFormerConfig.from_dict(about.get("config", {}))
+        body = config.backbone if isinstance(config, DenseConfig) else config
         given = open_weights(file if file.suffix == ".safetensors" else file.with_name("model.safetensors")).shapes
-        if sum(config.depths) > len(given):
-            raise ValueError(f"the weights beside {file} do not fit: it describes {sum(config.depths):,} blocks")
+        if isinstance(body, MetaFormerConfig) and sum(body.depths) > len(given):
+            raise ValueError(f"the weights beside {file} do not fit: it describes {sum(body.depths):,} blocks")
         make_plan(given, own_shapes(config), config)
     except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: it describes no model ({str(error).splitlines()[0]})") from error
-    return MetaFormer(config)
+    return make_dense(config) if isinstance(config, DenseConfig) else MetaFormer(config)
 
 
 def fill(model: Model, source: str | Path) -> Model:
     """Puts a folder's or a file's weights into the model. Raises ValueError where they do not fit."""
     file = Path(source) if Path(source).is_file() else Path(source) / "model.safetensors"
-    if isinstance(model, MetaFormer):
+    if not isinstance(model, Peer):
         return load_weights(model, file)
     try:
         model.load_state_dict(read_file(file))
