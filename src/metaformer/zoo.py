@@ -121,10 +121,17 @@ TOP1: dict[str, tuple[float, float | None]] = {
 
 # fmt: off
 DENSE_SCORES: dict[str, tuple[float, ...]] = {
-    "retinanet/poolformer_s12":    (36.2,),      "retinanet/poolformer_s24":    (38.9,),      "retinanet/poolformer_s36":    (39.5,),
-    "mask_rcnn/poolformer_s12":    (37.3, 34.6), "mask_rcnn/poolformer_s24":    (40.1, 37.0), "mask_rcnn/poolformer_s36":    (41.0, 37.7),
-    "semantic_fpn/poolformer_s12": (37.2,),      "semantic_fpn/poolformer_s24": (40.3,),      "semantic_fpn/poolformer_s36": (42.0,),
-    "semantic_fpn/poolformer_m36": (42.4,),      "semantic_fpn/poolformer_m48": (42.7,),
+    "retinanet/poolformer_s12":    (36.2,),
+    "retinanet/poolformer_s24":    (38.9,),
+    "retinanet/poolformer_s36":    (39.5,),
+    "mask_rcnn/poolformer_s12":    (37.3, 34.6),
+    "mask_rcnn/poolformer_s24":    (40.1, 37.0),
+    "mask_rcnn/poolformer_s36":    (41.0, 37.7),
+    "semantic_fpn/poolformer_s12": (37.2,),
+    "semantic_fpn/poolformer_s24": (40.3,),
+    "semantic_fpn/poolformer_s36": (42.0,),
+    "semantic_fpn/poolformer_m36": (42.4,),
+    "semantic_fpn/poolformer_m48": (42.7,),
 }
 # fmt: on
 """Published, in percent, section 4 of v1: box AP on COCO, and mask AP; mIoU on ADE20K."""

@@ -16,6 +16,7 @@ from metaformer.weights.formats import cannot_hold, to_format
 from metaformer.weights.load import fit_weights
 from metaformer.weights.match import find_dense, own_shapes
 from metaformer.weights.pretrained import read_pretrained, save_pretrained
+from metaformer.weights.verify import verify
 
 PUBLISHED = {
     "retinanet": ("mmdet", 80), "faster_rcnn": ("mmdet", 80), "mask_rcnn": ("mmdet", 80), "semantic_fpn": ("mmseg", 150),
@@ -166,6 +167,8 @@ def test_a_published_file_is_converted_both_ways(tmp_path: Path):
     model = make_dense(get_dense_config("semantic_fpn/poolformer_s12", num_classes=7))
     given = to_format(model.state_dict(), "mmseg", model.config)
     torch.save({"state_dict": given}, tmp_path / "theirs.pth")
+    told = verify(tmp_path / "theirs.pth")
+    assert (told.format, told.models, told.num_classes) == ("mmseg", ("semantic_fpn/poolformer_s12",), 7)
     done = convert(tmp_path / "theirs.pth", tmp_path / "ours", to="ours")
     assert (done.model, done.format) == ("semantic_fpn/poolformer_s12", "mmseg")
     convert(tmp_path / "ours", tmp_path / "back.pth", to="mmseg")
