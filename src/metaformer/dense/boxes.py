@@ -30,10 +30,10 @@ class Anchors:
     def per_place(self) -> int:
         return len(self.scales) * len(RATIOS)
 
-    def base(self, stride: int) -> Tensor:
+    def base(self, stride: int, device: torch.device | None = None) -> Tensor:
         """(A, 4): those around the origin, the ratios in order and the scales in order within each."""
-        height = torch.tensor(RATIOS).sqrt()[:, None]
-        sides = torch.tensor(self.scales)[None] * stride
+        height = torch.tensor(RATIOS, device=device).sqrt()[:, None]
+        sides = torch.tensor(self.scales, device=device)[None] * stride
         half = torch.stack([sides / height, sides * height], -1).flatten(0, 1) / 2
         return torch.cat([-half, half], 1)
 
@@ -41,9 +41,10 @@ class Anchors:
         """For each level of height and width (H · W · A, 4), row by row."""
         levels = []
         for stride, (height, width) in zip(self.strides, shapes, strict=True):
-            y, x = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
+            rows, columns = (torch.arange(side, device=device) * stride for side in (height, width))
+            y, x = torch.meshgrid(rows, columns, indexing="ij")
             corner = torch.stack([x, y, x, y], -1).view(-1, 1, 4)
-            levels.append((corner + self.base(stride)).view(-1, 4).to(device))
+            levels.append((corner + self.base(stride, device)).view(-1, 4))
         return levels
 
     def in_image(self, shapes: Sequence[tuple[int, int]], size: tuple[int, int], device: torch.device) -> list[Tensor]:

@@ -31,17 +31,18 @@ HIDDEN = 1024
 def pool(levels: Sequence[Tensor], regions: Tensor, side: int) -> Tensor:
     """(K, C, side, side): what is in regions (K, 5) of image, x1, y1, x2, y2, each read from the level of its size.
 
-    RoIAlign of as many samples as the region is wide in the level, the pixels' centres at halves.
+    RoIAlign with as many samples in a bin as it covers places of the level, a place's centre at its half.
     """
     if regions.is_meta:
         return roi_align(levels[0], regions.to(levels[0].dtype), side, 1 / STRIDES[0], 0, aligned=True)
     root = ((regions[:, 3] - regions[:, 1]) * (regions[:, 4] - regions[:, 2])).sqrt()
     which = (root / FINEST + 1e-6).log2().floor().clamp(0, len(STRIDES) - 1)
-    pooled = regions.new_zeros(len(regions), levels[0].shape[1], side, side)
-    for place, (level, stride) in enumerate(zip(levels, STRIDES, strict=False)):
-        mine = torch.where(which == place)[0]
-        pooled = pooled.index_put((mine,), roi_align(level.float(), regions[mine], side, 1 / stride, 0, aligned=True))
-    return pooled
+    by_level = [torch.where(which == place)[0] for place in range(len(STRIDES))]
+    pooled = [
+        roi_align(level.float(), regions[mine], side, 1 / stride, 0, aligned=True)
+        for level, stride, mine in zip(levels, STRIDES, by_level, strict=False)  # proposals alone are from a fifth level too
+    ]
+    return torch.cat(pooled)[torch.cat(by_level).argsort()]
 
 
 def regions_of(boxes: Sequence[Tensor]) -> Tensor:
@@ -178,8 +179,9 @@ def _draw(proposals: Tensor, truth: Objects, least: float | None) -> tuple[Tenso
 
 def crop(masks: Tensor, boxes: Tensor, which: Tensor, side: int) -> Tensor:
     """(K, side, side) of 0 and 1: what boxes (K, 4) show of masks (N, H, W), each of the mask that `which` says."""
-    regions = torch.cat([which[:, None].to(boxes.dtype), boxes], 1)
-    return (roi_align(masks[:, None].to(boxes.dtype), regions, side, 1.0, 0, aligned=True)[:, 0] >= 0.5).to(boxes.dtype)
+    shown, place = which.unique(return_inverse=True)
+    regions = torch.cat([place[:, None].to(boxes.dtype), boxes], 1)
+    return (roi_align(masks[shown, None].to(boxes.dtype), regions, side, 1.0, 0, aligned=True)[:, 0] >= 0.5).to(boxes.dtype)
 
 
 def find(proposals: Tensor, scores: Tensor, codes: Tensor, size: Size) -> Detections:
