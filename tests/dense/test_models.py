@@ -133,6 +133,19 @@ def test_masks_are_asked_for():
         tiny("mask_rcnn")([images[0]], [replace(truths[0], masks=None)])
 
 
+@pytest.mark.parametrize("head", ["retinanet", "mask_rcnn", "semantic_fpn"])
+def test_losses_and_answers_in_half_precision_are_finite(head):
+    model = tiny(head)
+    given = region_maps() if head in SEGMENTERS else batch()[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch()[0], given)
+        answers = model.eval()(batch()[0])
+    assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
+    found = answers.whole(0, SIZES[0]) if head in SEGMENTERS else answers[0].scores
+    assert found.dtype == torch.float32
+    assert torch.isfinite(found).all()
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_checkpointing_changes_no_gradient(head):
     given = region_maps() if head in SEGMENTERS else batch()[1]
