@@ -69,6 +69,12 @@ def test_a_region_is_read_from_the_level_of_its_size(side, level):
     assert pool(marked, regions_of([torch.tensor([[10.0, 10.0, 10 + side, 10 + side]])]), 7).unique().tolist() == [level]
 
 
+def test_regions_of_all_sizes_stay_in_their_order():
+    boxes = torch.tensor([[10.0, 10.0, 10 + side, 10 + side] for side in (900.0, 20.0, 300.0, 150.0, 30.0)])
+    marked = [torch.full((1, 1, 1024 // stride, 1024 // stride), float(place)) for place, stride in enumerate(rcnn.STRIDES)]
+    assert pool(marked, regions_of([boxes]), 7)[:, 0, 0, 0].tolist() == [3, 0, 2, 1, 0]
+
+
 def test_regions_keep_their_image():
     boxes = [torch.ones(2, 4), torch.zeros(0, 4), torch.ones(1, 4)]
     assert regions_of(boxes)[:, 0].tolist() == [0, 0, 2]
