@@ -152,6 +152,18 @@ def test_proposals_losses_by_hand():
     torch.testing.assert_close(box, (0.5 - wanted).abs().sum() / 3)
 
 
+def test_regions_losses_by_hand():
+    matched = torch.tensor([0, 0, -1, -1])
+    logits, codes = torch.zeros(4, 3), torch.full((4, 2, 4), 9.0)
+    logits[2, 2] = 2.0  # the background is the last
+    codes[:2, 1] = 0.5
+    label, box = rcnn.losses(logits, codes, ANCHORS, matched, TRUTH)
+    sure = torch.log(1 + 2 * torch.exp(torch.tensor(-2.0)))
+    torch.testing.assert_close(label, (3 * torch.log(torch.tensor(3.0)) + sure) / 4)
+    wanted = encode(ANCHORS[:2], TRUTH.boxes.repeat(2, 1), rcnn.STDS)
+    torch.testing.assert_close(box, (0.5 - wanted).abs().sum() / 4)
+
+
 # --- thinning out -----------------------------------------------------------------------------------------------------
 
 

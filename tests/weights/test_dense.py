@@ -15,7 +15,7 @@ from metaformer.weights.files import read_file
 from metaformer.weights.formats import cannot_hold, to_format
 from metaformer.weights.load import fit_weights
 from metaformer.weights.match import find_dense, own_shapes
-from metaformer.weights.pretrained import read_pretrained, save_pretrained
+from metaformer.weights.pretrained import read_dense, read_pretrained, save_pretrained
 from metaformer.weights.verify import verify
 
 PUBLISHED = {
@@ -236,11 +236,12 @@ def test_a_folder_keeps_a_dense_model(name, tmp_path: Path):
     torch.manual_seed(0)
     model = make_dense(get_dense_config(name, num_classes=3, channels=16, head_channels=16))
     save_pretrained(model, tmp_path / "kept", {"classes": ["a", "b", "c"]})
-    again, about = read_pretrained(tmp_path / "kept")
-    assert isinstance(again, Dense)
+    again, about = read_dense(tmp_path / "kept")
     assert again.config == model.config
     assert same(again.state_dict(), model.state_dict())
     assert about["classes"] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match=f"holds {name.partition('/')[0]}, no classifier"):
+        read_pretrained(tmp_path / "kept")
     (tmp_path / "kept" / "model.json").write_text('{"schema": 1, "dense": {"head": "retinanet"}}')
     with pytest.raises(ValueError, match="is damaged: it describes no model"):
-        read_pretrained(tmp_path / "kept")
+        read_dense(tmp_path / "kept")

@@ -92,8 +92,8 @@ class DenseConfig:
         """JSON-ready; specs as text."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         norms = {name: spec.to_text(data[name]) for name in ("map_norm", "head_norm")}
-        timms = isinstance(self.backbone, TimmConfig)
-        backbone = {"timm": asdict(self.backbone)} if timms else self.backbone.to_dict()
+        own = self.backbone
+        backbone = {"timm": asdict(own)} if isinstance(own, TimmConfig) else own.to_dict()
         return data | norms | {"backbone": backbone, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod

@@ -107,14 +107,14 @@ class RCNN(Dense):
         x, sizes = self.stack(images)
         levels = self.fpn(self.backbone(x))
         known = None if truths is None else [objects(truth, x.device) for truth in truths]
-        proposals, losses = self.rpn(levels, sizes, known)
+        proposals, of_proposals = self.rpn(levels, sizes, known)
         if x.is_meta:
             regions = regions_of(proposals)
             masks = () if self.mask_head is None else (self.mask_head(pool(levels, regions[:MOST], MASK_SIDE)),)
             return *self.box_head(pool(levels, regions, SIDE)), *masks
         if known is None:
             return self._find(levels, proposals, sizes)
-        return losses | self._losses(levels, proposals, known)
+        return of_proposals | self._losses(levels, proposals, known)
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
@@ -127,15 +127,10 @@ class RCNN(Dense):
         for (boxes, matched), truth, logit, code in zip(
             drawn, truths, logits.float().split(counts), codes.float().split(counts), strict=True
         ):
-            positive = matched >= 0
-            object_of, count = matched[positive], max(1, len(boxes))
-            wanted = torch.full_like(matched, self.config.num_classes)
-            wanted[positive] = truth.labels[object_of]
-            target = encode(boxes[positive], truth.boxes[object_of], STDS)
-            label = label + F.cross_entropy(logit, wanted, reduction="sum") / count
-            box = box + F.l1_loss(code[positive, truth.labels[object_of]], target, reduction="sum") / count
-        losses = {"label": label, "box": box}
-        return losses if self.mask_head is None else losses | {"mask": self._mask_loss(levels, drawn, truths)}
+            one, other = losses(logit, code, boxes, matched, truth)
+            label, box = label + one, box + other
+        found = {"label": label, "box": box}
+        return found if self.mask_head is None else found | {"mask": self._mask_loss(levels, drawn, truths)}
 
     def _mask_loss(self, levels: list[Tensor], drawn: list[tuple[Tensor, Tensor]], truths: list[Objects]) -> Tensor:
         assert self.mask_head is not None
@@ -175,6 +170,17 @@ def _draw(proposals: Tensor, truth: Objects, least: float | None) -> tuple[Tenso
     matched = match(box_iou(truth.boxes, boxes), high=0.5, low=0.5, least=least)
     drawn = torch.cat(draw(matched, DRAWN, SHARE))
     return boxes[drawn], matched[drawn]
+
+
+def losses(logits: Tensor, codes: Tensor, boxes: Tensor, matched: Tensor, truth: Objects) -> tuple[Tensor, Tensor]:
+    """Cross entropy of an image's boxes (K, 4), and L1 of their objects' class's codes, both divided by K."""
+    positive = matched >= 0
+    object_of, count = matched[positive], max(1, len(boxes))
+    wanted = torch.full_like(matched, codes.shape[1])  # the background
+    wanted[positive] = truth.labels[object_of]
+    target = encode(boxes[positive], truth.boxes[object_of], STDS)
+    label = F.cross_entropy(logits, wanted, reduction="sum")
+    return label / count, F.l1_loss(codes[positive, truth.labels[object_of]], target, reduction="sum") / count
 
 
 def crop(masks: Tensor, boxes: Tensor, which: Tensor, side: int) -> Tensor:

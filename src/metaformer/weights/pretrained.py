@@ -26,10 +26,12 @@ from metaformer.weights.match import own_shapes
 from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1
-Model = MetaFormer | Peer | Dense
+Model = MetaFormer | Peer
+Kept = Model | Dense
+"""What a folder may hold."""
 
 
-def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+def save_pretrained(model: Kept, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config.
 
     Raises ValueError where `about` would hide what the file itself says, OSError where the disk fails.
@@ -40,7 +42,7 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
     write_pretrained(folder, copied_state(model), text)
 
 
-def told_text(model: Model, about: Mapping[str, Any]) -> str:
+def told_text(model: Kept, about: Mapping[str, Any]) -> str:
     """What goes into a model.json. Raises ValueError where `about` would hide what the file itself says."""
     for key in about.keys() & {"schema", "config", "timm", "dense"}:
         raise ValueError(f"about may not have {key!r}: the file says that itself")
@@ -56,7 +58,7 @@ def write_pretrained(folder: Path, state: Mapping[str, Tensor], text: str) -> No
     about.replace(folder / "model.json")
 
 
-def save_file(model: Model, file: Path, about: Mapping[str, Any]) -> None:
+def save_file(model: Kept, file: Path, about: Mapping[str, Any]) -> None:
     """Writes the weights, and `about` in the same file's header; `read_pretrained` takes both from it."""
     _write(copied_state(model), file, {"format": "pt", ABOUT: json.dumps(about)})
 
@@ -72,7 +74,7 @@ def _write(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) ->
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: Kept) -> dict[str, Any]:
     """What it takes to make the model again, but for its weights. JSON-ready."""
     if isinstance(model, Peer):
         return {"schema": SCHEMA, "timm": asdict(model.config)}
@@ -80,7 +82,7 @@ def describe(model: Model) -> dict[str, Any]:
     return {"schema": SCHEMA, **what}
 
 
-def copied_state(model: Model) -> dict[str, Tensor]:
+def copied_state(model: Kept) -> dict[str, Tensor]:
     """Values by name, on the processor, with low-rank updates in the weights.
 
     Cloned, for a model may use one tensor under two names, which the format refuses.
@@ -95,10 +97,23 @@ def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Mod
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or
     ValueError with a sentence.
     """
-    file, about = _read_about(Path(source))
-    if about.get("schema") != SCHEMA:
-        raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    return fill(_described(about, file) if model is None else model, source), about
+    file, about = _read_checked(Path(source))
+    made = _described(about, file) if model is None else model
+    if isinstance(made, Dense):
+        raise ValueError(f"{source} holds {made.config.head}, no classifier: read_dense opens it")
+    return fill(made, source), about
+
+
+def read_dense(source: str | Path) -> tuple[Dense, dict[str, Any]]:
+    """The detector or segmenter in a folder or in a .safetensors file of `save_file`, and what was written about it.
+
+    Raises FileNotFoundError or ValueError with a sentence.
+    """
+    file, about = _read_checked(Path(source))
+    made = _described(about, file)
+    if not isinstance(made, Dense):
+        raise ValueError(f"{source} holds a classifier: read_pretrained opens it")
+    return load_weights(made, file if file.suffix == ".safetensors" else file.with_name("model.safetensors")), about
 
 
 def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
@@ -118,7 +133,15 @@ def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
     return source, parse_json(text, source)
 
 
-def _described(about: Mapping[str, Any], file: Path) -> Model:
+def _read_checked(source: Path) -> tuple[Path, dict[str, Any]]:
+    """The same, where this version reads it. Raises ValueError where it does not."""
+    file, about = _read_about(source)
+    if about.get("schema") != SCHEMA:
+        raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
+    return file, about
+
+
+def _described(about: Mapping[str, Any], file: Path) -> Kept:
     """The model that a model.json describes, made only once it is known that the weights beside it, or in it, fit."""
     try:
         if "timm" in about:
