@@ -172,9 +172,7 @@ def _rename_dense(key: str, format: str, config: DenseConfig) -> str:
         return key
     if key.startswith(BODY):
         return "backbone." + rename(key.removeprefix(BODY), "v1", config.backbone)
-    first = len(config.backbone.dims) - (
-        3 if config.head == "retinanet" else 4
-    )  # norms are numbered after their place in `network`
+    first = 1 if config.head == "retinanet" else 0  # stage; norms are numbered after its place in `network`
     key = re.sub(r"^backbone\.norms\.(\d)", lambda m: f"backbone.norm{2 * (int(m[1]) + first)}", key)
     for pattern, replacement in DENSE_FORMATS[format][0]:
         key = re.sub(pattern, replacement, key)
