@@ -10,7 +10,7 @@ from metaformer.dense import rcnn, retinanet, rpn
 from metaformer.dense.boxes import Anchors, decode, encode
 from metaformer.dense.detections import Detections, locate, paste, thinned
 from metaformer.dense.rcnn import crop, pool, regions_of
-from metaformer.dense.towers import Objects, flat
+from metaformer.dense.towers import Targets, flat
 
 # --- the pyramid ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ def test_what_is_found_goes_back_to_the_image_s_own_pixels():
 # --- losses, by hand --------------------------------------------------------------------------------------------------
 
 ANCHORS = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [50.0, 50.0, 60.0, 60.0], [0.0, 0.0, 10.0, 22.0]])
-TRUTH = Objects(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([1]), None)
+TRUTH = Targets(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([1]), None)
 
 
 def test_retinanet_s_losses_by_hand():

@@ -15,7 +15,7 @@ from metaformer.dense.config import DenseConfig
 from metaformer.dense.detections import MOST, SCORE, Detections, clipped, thinned
 from metaformer.dense.model import Dense, Images, Size, Truth
 from metaformer.dense.rpn import RPN
-from metaformer.dense.towers import Objects, objects, towers
+from metaformer.dense.towers import Targets, targets_of, towers
 
 STRIDES = (4, 8, 16, 32)
 DRAWN, SHARE = 512, 0.25
@@ -106,7 +106,7 @@ class RCNN(Dense):
     ) -> dict[str, Tensor] | list[Detections] | tuple[Tensor, ...]:
         x, sizes = self.stack(images)
         levels = self.fpn(self.backbone(x))
-        known = None if truths is None else [objects(truth, x.device) for truth in truths]
+        known = None if truths is None else [targets_of(truth, x.device) for truth in truths]
         proposals, of_proposals = self.rpn(levels, sizes, known)
         if x.is_meta:
             regions = regions_of(proposals)
@@ -118,7 +118,7 @@ class RCNN(Dense):
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
-    def _losses(self, levels: list[Tensor], proposals: list[Tensor], truths: list[Objects]) -> dict[str, Tensor]:
+    def _losses(self, levels: list[Tensor], proposals: list[Tensor], truths: list[Targets]) -> dict[str, Tensor]:
         least = 0.5 if self.mask_head is not None else None
         drawn = [_draw(boxes, truth, least) for boxes, truth in zip(proposals, truths, strict=True)]
         logits, codes = self.box_head(pool(levels, regions_of([boxes for boxes, _ in drawn]), SIDE))
@@ -132,7 +132,7 @@ class RCNN(Dense):
         found = {"label": label, "box": box}
         return found if self.mask_head is None else found | {"mask": self._mask_loss(levels, drawn, truths)}
 
-    def _mask_loss(self, levels: list[Tensor], drawn: list[tuple[Tensor, Tensor]], truths: list[Objects]) -> Tensor:
+    def _mask_loss(self, levels: list[Tensor], drawn: list[tuple[Tensor, Tensor]], truths: list[Targets]) -> Tensor:
         assert self.mask_head is not None
         positive = [(boxes[matched >= 0], matched[matched >= 0]) for boxes, matched in drawn]
         logits = self.mask_head(pool(levels, regions_of([boxes for boxes, _ in positive]), MASK_SIDE)).float()
@@ -164,7 +164,7 @@ class RCNN(Dense):
         ]
 
 
-def _draw(proposals: Tensor, truth: Objects, least: float | None) -> tuple[Tensor, Tensor]:
+def _draw(proposals: Tensor, truth: Targets, least: float | None) -> tuple[Tensor, Tensor]:
     """Boxes of an image to learn from, the objects' own among those to draw from, and what they are matched with."""
     boxes = torch.cat([truth.boxes, proposals])
     matched = match(box_iou(truth.boxes, boxes), high=0.5, low=0.5, least=least)
@@ -172,7 +172,7 @@ def _draw(proposals: Tensor, truth: Objects, least: float | None) -> tuple[Tenso
     return boxes[drawn], matched[drawn]
 
 
-def losses(logits: Tensor, codes: Tensor, boxes: Tensor, matched: Tensor, truth: Objects) -> tuple[Tensor, Tensor]:
+def losses(logits: Tensor, codes: Tensor, boxes: Tensor, matched: Tensor, truth: Targets) -> tuple[Tensor, Tensor]:
     """Cross entropy of an image's boxes (K, 4), and L1 of their objects' class's codes, both divided by K."""
     positive = matched >= 0
     object_of, count = matched[positive], max(1, len(boxes))

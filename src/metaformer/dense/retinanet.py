@@ -13,7 +13,7 @@ from metaformer.dense.boxes import BACKGROUND, BETWEEN, Anchors, decode, encode,
 from metaformer.dense.config import DenseConfig
 from metaformer.dense.detections import SCORE, Detections, clipped, thinned
 from metaformer.dense.model import Dense, Images, Size, Truth, rounded_up
-from metaformer.dense.towers import Objects, flat, objects, shape_of, towers
+from metaformer.dense.towers import Targets, flat, shape_of, targets_of, towers
 
 CANDIDATES = 1000
 """Boxes of a level that go on to be thinned out."""
@@ -97,13 +97,13 @@ class RetinaNet(Dense):
             inside = self.anchors.in_image(shapes, (rounded_up(size[0]), rounded_up(size[1])), logits.device)
             of_image = torch.cat(inside)
             label, box = losses(
-                logits[i][of_image], codes[i][of_image], torch.cat(anchors)[of_image], objects(truth, logits.device)
+                logits[i][of_image], codes[i][of_image], torch.cat(anchors)[of_image], targets_of(truth, logits.device)
             )
             labels, boxes = labels + label, boxes + box
         return {"label": labels, "box": boxes}
 
 
-def losses(logits: Tensor, codes: Tensor, anchors: Tensor, truth: Objects) -> tuple[Tensor, Tensor]:
+def losses(logits: Tensor, codes: Tensor, anchors: Tensor, truth: Targets) -> tuple[Tensor, Tensor]:
     """Focal loss of the labels and L1 of the codes of an image's anchors (A, 4), both over the number of matched ones."""
     matched = match(box_iou(truth.boxes, anchors), high=0.5, low=0.4, least=0.0)
     positive = matched >= 0

@@ -12,7 +12,7 @@ from metaformer.core.pyramid import conv_norm_act
 from metaformer.dense.boxes import Anchors, decode, draw, encode, match, real
 from metaformer.dense.detections import clipped
 from metaformer.dense.model import Size, rounded_up
-from metaformer.dense.towers import Objects, flat, shape_of
+from metaformer.dense.towers import Targets, flat, shape_of
 
 DRAWN, SHARE = 256, 0.5
 """Anchors of an image that are learnt from, and how many of them may hold an object."""
@@ -43,7 +43,7 @@ class RPN(nn.Module):
         return [flat(self.object(x), 1)[..., 0] for x in hidden], [flat(self.box(x), 4) for x in hidden]
 
     def forward(
-        self, levels: Sequence[Tensor], sizes: list[Size], truths: Sequence[Objects] | None
+        self, levels: Sequence[Tensor], sizes: list[Size], truths: Sequence[Targets] | None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         logits, codes = self.predict(levels)
         if levels[0].is_meta:
@@ -79,7 +79,7 @@ def propose(logits: list[Tensor], codes: list[Tensor], anchors: list[Tensor], si
     return box[batched_nms(box, score, level, SAME)[:PROPOSALS]]
 
 
-def losses(logits: Tensor, codes: Tensor, anchors: Tensor, truth: Objects) -> tuple[Tensor, Tensor]:
+def losses(logits: Tensor, codes: Tensor, anchors: Tensor, truth: Targets) -> tuple[Tensor, Tensor]:
     """Cross entropy and L1 of the codes over the anchors drawn from an image's (A, 4), divided by their number."""
     matched = match(box_iou(truth.boxes, anchors), high=0.7, low=0.3, least=0.3)
     positive, negative = draw(matched, DRAWN, SHARE)

@@ -27,7 +27,7 @@ def shape_of(x: Tensor) -> Size:
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class Targets:
     """What a detector learns of one image."""
 
     boxes: Tensor
@@ -35,8 +35,8 @@ class Objects:
     masks: Tensor | None
 
 
-def objects(truth: Truth, device: torch.device) -> Objects:
+def targets_of(truth: Truth, device: torch.device) -> Targets:
     """The objects with an area that are no crowd, which the published detectors do not learn from."""
     keep = real(truth.boxes) & ~truth.crowd
     masks = None if truth.masks is None else truth.masks[keep].to(device)
-    return Objects(truth.boxes[keep].to(device).float(), truth.labels[keep].to(device), masks)
+    return Targets(truth.boxes[keep].to(device).float(), truth.labels[keep].to(device), masks)
