@@ -13,7 +13,7 @@ import metaformer
 NAMES = [
     "__version__",
     "Count", "count",
-    "BatchNorm", "GELU", "LayerNorm", "LinearHead", "MLN", "MLPHead", "NoNorm",
+    "BatchNorm", "GELU", "GroupNorm", "LayerNorm", "LinearHead", "MLN", "MLPHead", "NoNorm",
     "ReLU", "Scale", "SiLU", "SquaredReLU", "StarReLU",
     "Attention", "DepthwiseConv", "Fourier", "Identity", "MaxPooling", "Pooling", "Random", "SepConv", "SpatialFC",
     "MetaFormer", "MetaFormerConfig",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from metaformer.core.layers import GELU as GELU
     from metaformer.core.layers import MLN as MLN
     from metaformer.core.layers import BatchNorm as BatchNorm
+    from metaformer.core.layers import GroupNorm as GroupNorm
     from metaformer.core.layers import LayerNorm as LayerNorm
     from metaformer.core.layers import LinearHead as LinearHead
     from metaformer.core.layers import MLPHead as MLPHead
@@ -66,7 +67,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "core.count": "Count count",
-    "core.layers": "BatchNorm GELU LayerNorm LinearHead MLN MLPHead NoNorm ReLU Scale SiLU SquaredReLU StarReLU",
+    "core.layers": "BatchNorm GELU GroupNorm LayerNorm LinearHead MLN MLPHead NoNorm ReLU Scale SiLU SquaredReLU StarReLU",
     "core.mixers": "Attention DepthwiseConv Fourier Identity MaxPooling Pooling Random SepConv SpatialFC",
     "core.model": "MetaFormer",
     "core.architecture": "MetaFormerConfig",

@@ -119,9 +119,35 @@ TOP1: dict[str, tuple[float, float | None]] = {
 # fmt: on
 
 
+# fmt: off
+DENSE_SCORES: dict[str, tuple[float, ...]] = {
+    "retinanet/poolformer_s12":    (36.2,),
+    "retinanet/poolformer_s24":    (38.9,),
+    "retinanet/poolformer_s36":    (39.5,),
+    "mask_rcnn/poolformer_s12":    (37.3, 34.6),
+    "mask_rcnn/poolformer_s24":    (40.1, 37.0),
+    "mask_rcnn/poolformer_s36":    (41.0, 37.7),
+    "semantic_fpn/poolformer_s12": (37.2,),
+    "semantic_fpn/poolformer_s24": (40.3,),
+    "semantic_fpn/poolformer_s36": (42.0,),
+    "semantic_fpn/poolformer_m36": (42.4,),
+    "semantic_fpn/poolformer_m48": (42.7,),
+}
+# fmt: on
+"""Published, in percent, section 4 of v1: box AP on COCO, and mask AP; mIoU on ADE20K."""
+
+HEADS = ("retinanet", "faster_rcnn", "mask_rcnn", "semantic_fpn", "upernet")
+"""Of boxes, instances and regions: every backbone has each of them, as `retinanet/poolformer_s12`."""
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a glob such as "caformer*", in the order of the papers' tables."""
-    return [name for name in ZOO if fnmatchcase(name, pattern)]
+    """Names that match a glob such as "caformer*", in the order of the papers' tables.
+
+    As with paths, `*` does not match a slash: "retinanet/*" lists the detectors of that head, "*/caformer_s18" all heads.
+    """
+    head, slash, backbone = pattern.rpartition("/")
+    names = [name for name in ZOO if fnmatchcase(name, backbone)]
+    return [f"{h}/{name}" for h in HEADS if fnmatchcase(h, head) for name in names] if slash else names
 
 
 def get_config(name: str, **changes: Any) -> MetaFormerConfig:

@@ -66,7 +66,10 @@ WRONG = [
     ({"mlp_ratio": float("nan")}, "mlp_ratio=nan is not at least 0"),
     ({"residual": 1}, "residual=1 is not True or False"),
     ({"norm": LayerNorm}, "norm=LayerNorm is a class: a spec has brackets, LayerNorm(...)"),
-    ({"norm": GELU()}, "norm=GELU() does not serve there: give MLN, LayerNorm, BatchNorm, NoNorm, or a function or class"),
+    (
+        {"norm": GELU()},
+        "norm=GELU() does not serve there: give MLN, LayerNorm, BatchNorm, GroupNorm, NoNorm, or a function or class",
+    ),
     ({"norm": None}, "norm=None does not serve there: give MLN"),
     ({"norm": LayerNorm(eps=None)}, "LayerNorm's eps=None is not a number"),
     ({"norm": "LayerNorm(bias=1)"}, "LayerNorm's bias=1 is not True or False"),

@@ -13,6 +13,7 @@ from metaformer import (
     BatchNorm,
     DepthwiseConv,
     Fourier,
+    GroupNorm,
     Identity,
     LayerNorm,
     LinearHead,
@@ -35,7 +36,8 @@ from metaformer.core.spec import from_text, nearest, to_text
 EXAMPLES = [
     Identity(), Pooling(), Pooling(window=9), MaxPooling(window=5), Random(grid=14), DepthwiseConv(kernel=5, bias=True),
     SepConv(), SepConv(kernel=5, ratio=1.5, activation=ReLU(), bias=True), Attention(head_dim=16, qkv_bias=True),
-    SpatialFC(grid=7), Fourier(), MLN(eps=1e-5, bias=True), LayerNorm(), BatchNorm(eps=1e-3), NoNorm(),
+    SpatialFC(grid=7), Fourier(), MLN(eps=1e-5, bias=True), LayerNorm(), BatchNorm(eps=1e-3),
+    GroupNorm(groups=16), NoNorm(),
     StarReLU(0.8944, -0.4472, learn_scale=False), SquaredReLU(), ReLU(), GELU(), SiLU(),
     Scale(), Scale(shortcut=1.0), Scale(branch=1e-5), Scale(shortcut=1.0, branch=1e-6), LinearHead(), MLPHead(ratio=2.0),
 ]  # fmt: skip

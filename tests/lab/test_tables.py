@@ -39,6 +39,19 @@ def test_model_table_by_value() -> None:
     assert model_table("poolformer_s12")[1][3:] == ("224", "77.2")
 
 
+def test_model_table_of_heads() -> None:
+    assert model_table("*/poolformer_s12") == [
+        ("model", "parameters", "MACs", "at", "published AP (of masks) or mIoU"),
+        ("retinanet/poolformer_s12", "21.65 M", "188.5 G", "800×1280", "36.2"),
+        ("faster_rcnn/poolformer_s12", "28.93 M", "154.1 G", "800×1280", "–"),
+        ("mask_rcnn/poolformer_s12", "31.57 M", "207.0 G", "800×1280", "37.3 (34.6)"),
+        ("semantic_fpn/poolformer_s12", "15.67 M", "30.9 G", "512×512", "37.2"),
+        ("upernet/poolformer_s12", "41.11 M", "220.1 G", "512×512", "–"),
+    ]
+    with pytest.raises(ValueError, match=r"no model matches 'x/\*'"):
+        model_table("x/*")
+
+
 def test_model_table_keeps_the_order_and_needs_a_match() -> None:
     assert [row[0] for row in model_table("*_t6")[1:]] == list_models("*_t6")
     with pytest.raises(ValueError, match=r"no model matches 'x\*'; metaformer models lists all"):

@@ -15,7 +15,7 @@ from metaformer.core.layers import Activation, HeadSpec, LayerNorm, LinearHead, 
 from metaformer.core.mixers import Mixer
 
 # fmt: off
-NORMS = (layers.MLN, layers.LayerNorm, layers.BatchNorm, layers.NoNorm)
+NORMS = (layers.MLN, layers.LayerNorm, layers.BatchNorm, layers.GroupNorm, layers.NoNorm)
 SLOTS: dict[str, tuple[type, ...]] = {
     "mixers": (
         mixers.Identity, mixers.Pooling, mixers.MaxPooling, mixers.Random, mixers.DepthwiseConv, mixers.SepConv,

@@ -177,6 +177,19 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
+class GroupNorm:
+    """Mean and variance over groups of channels and all places, affine per channel, arXiv 1803.08494."""
+
+    groups: int = 32
+    eps: float = 1e-5
+
+    def __call__(self, dim: int) -> nn.Module:
+        if self.groups < 1 or dim % self.groups:
+            raise ValueError(f"GroupNorm(groups={self.groups}): {dim} channels do not divide into as many groups")
+        return nn.GroupNorm(self.groups, dim, eps=self.eps)
+
+
+@dataclass(frozen=True)
 class NoNorm:
     """Leaves the map as it is."""
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from metaformer.config import CHOICES, KEYS, LIMITS, Recipe
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
+from metaformer.dense.config import get_dense_config
+from metaformer.dense.make import make_dense
 from metaformer.recipes import ROWS, SMALL, Row, no_recipe
 from metaformer.runs import FILES, SCORES, is_run, open_run, score_of
 from metaformer.weights.catalogue import Published, list_weights
 from metaformer.weights.verify import Verified
-from metaformer.zoo import TOP1, ZOO, list_models
+from metaformer.zoo import DENSE_SCORES, TOP1, ZOO, list_models
 
 if TYPE_CHECKING:
     from metaformer.export.export import Exported
@@ -48,6 +51,8 @@ def model_table(pattern: str = "*") -> Rows:
     names = list_models(pattern)
     if not names:
         raise ValueError(f"no model matches {pattern!r}; metaformer models lists all")
+    if "/" in pattern:
+        return _dense_table(names)
     rows: Rows = [("model", "parameters", "MACs", "at", "published top-1 (at 384)")]
     for name in names:
         size = 32 if name.endswith("_t6") else 224
@@ -56,6 +61,21 @@ def model_table(pattern: str = "*") -> Rows:
         top1, large = TOP1.get(name, (None, None))
         published = "–" if top1 is None else f"{top1:.1f}" + (f" ({large:.1f})" if large else "")
         rows.append((name, f"{cost.parameters / 1e6:.1f} M", f"{cost.macs / 1e9:.2f} G", str(size), published))
+    return rows
+
+
+def _dense_table(names: list[str]) -> Rows:
+    """The same of detectors, for 80 classes at 800×1280, and of segmenters, for 150 at 512; published AP or mIoU."""
+    rows: Rows = [("model", "parameters", "MACs", "at", "published AP (of masks) or mIoU")]
+    for name in names:
+        usual = get_dense_config(name, num_classes=80)
+        regions = usual.task == "segmentation"
+        height, width = (512, 512) if regions else (800, 1280)
+        with torch.device("meta"):
+            cost = count(make_dense(replace(usual, num_classes=150) if regions else usual), (height, width))
+        score, *masks = DENSE_SCORES.get(name, (None,))
+        published = "–" if score is None else f"{score:.1f}" + "".join(f" ({mask:.1f})" for mask in masks)
+        rows.append((name, f"{cost.parameters / 1e6:.2f} M", f"{cost.macs / 1e9:.1f} G", f"{height}×{width}", published))
     return rows
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import resize_token_matrix
+from metaformer.weights.formats import BODY
 from metaformer.weights.imagenet import class_names, rows_by_synset
 
 Shape = tuple[int, ...]
@@ -28,6 +29,7 @@ class Change:
 
 def adaptation(key: str, shape: Shape, like: Shape) -> Change | None:
     """The change that makes our tensor `key` of `shape` one of shape `like`; None where there is none."""
+    key = key.removeprefix(BODY)
     for pattern, rule in RULES:
         if re.fullmatch(pattern, key):
             return rule(key, shape, like)
@@ -108,11 +110,18 @@ def _classes(key: str, shape: Shape, like: Shape) -> Change | None:
     return Change(lambda: f"classifier: a new last layer of {like[0]} classes, the file's has {shape[0]}", None)
 
 
+def _dense_classes(key: str, shape: Shape, like: Shape) -> Change | None:
+    if len(shape) != len(like) or shape[1:] != like[1:]:
+        return None
+    return Change(lambda: "head: new last layers, as the file's are for other classes", None)
+
+
 RULES: tuple[tuple[str, Callable[[str, Shape, Shape], Change | None]], ...] = (
     (r"stages\.0\.embed\.conv\.weight", _channels),
     (r"stages\.\d+\.pos_embed\.weight", _grid),
     (r"stages\.\d+\.blocks\.\d+\.mixer\.branch\.weight", _token_matrix),
     (r"head\.classifier\.fc\.(weight|bias)", _classes),
+    (r"((box_)?head\.(label|box)|mask_head\.mask|classify)\.(weight|bias)", _dense_classes),
 )
 
 

@@ -11,15 +11,19 @@ from torch import Tensor
 
 from metaformer.config import read_json
 from metaformer.core.architecture import MetaFormerConfig
+from metaformer.dense.config import DenseConfig, get_dense_config
 from metaformer.weights.files import Source, open_weights
 from metaformer.weights.formats import cannot_hold, check_format, to_format
 from metaformer.weights.imagenet import class_names
 from metaformer.weights.load import make_plan, read_planned
-from metaformer.weights.match import as_given, choose_model, find_format, own_shapes
+from metaformer.weights.match import as_given, choose_model, dense_as_given, find_dense, find_format, own_shapes
 from metaformer.weights.pretrained import SCHEMA
 from metaformer.zoo import get_config
 
-PICKLES = {"v1": (".pth", ".tar"), "v2": (".pth",), "transformers": (".bin",), "mmpretrain": (".pth",)}
+PICKLES = {
+    "v1": (".pth", ".tar"), "v2": (".pth",), "transformers": (".bin",), "mmpretrain": (".pth",),
+    "mmdet": (".pth",), "mmseg": (".pth",),
+}  # fmt: skip
 """Endings of the formats that are published as pickles; every format can be written as .safetensors."""
 
 
@@ -88,15 +92,22 @@ def _weights_file(out: Path, to: str) -> Path:
     return out
 
 
-def _identify(source: Path, given: Source, model: str | None) -> tuple[str, MetaFormerConfig, dict[str, Any]]:
+def _identify(source: Path, given: Source, model: str | None) -> tuple[str, MetaFormerConfig | DenseConfig, dict[str, Any]]:
     """Published name, config, and what model.json says beside it."""
+    if model is not None and "/" in model:
+        dense = get_dense_config(model, num_classes=1)
+        return model, dense_as_given(dense, given.shapes, find_format(given.shapes, dense) or "ours"), {}
     if model is not None:
         row = get_config(model)
         return model, as_given(row, given.shapes, find_format(given.shapes) or "ours"), {}
     file = (source if source.is_dir() else source.parent) / "model.json"
     if not file.is_file() or not (source.is_dir() or source.name == "model.safetensors"):
+        for name, dense in find_dense(given.shapes).items():
+            return name, dense, {}
         return *choose_model(given.shapes, source), {}
     about = read_json(file)
+    if about.get("schema") == SCHEMA and "dense" in about:
+        return "", DenseConfig.from_dict(about.pop("dense")), about
     if about.get("schema") != SCHEMA or "config" not in about:
         raise ValueError(f"{file} describes no model that can be converted: it is timm's own, or of another version")
     return "", MetaFormerConfig.from_dict(about.pop("config")), about
@@ -105,12 +116,15 @@ def _identify(source: Path, given: Source, model: str | None) -> tuple[str, Meta
 # --- what stands beside the weights -----------------------------------------------------------------------------------
 
 
-def _beside(weights: Path, to: str, config: MetaFormerConfig, about: dict[str, Any], *, alone: bool) -> dict[Path, str]:
+def _beside(
+    weights: Path, to: str, config: MetaFormerConfig | DenseConfig, about: dict[str, Any], *, alone: bool
+) -> dict[Path, str]:
     """The JSON file that the format keeps with its weights, and its text; ours needs none where the file stands `alone`."""
     content: dict[str, dict[str, Any]] = {}
     if to == "ours" and not alone:
-        content = {"model.json": {**about, "schema": SCHEMA, "config": config.to_dict()}}
-    if to == "transformers":
+        kind = "dense" if isinstance(config, DenseConfig) else "config"
+        content = {"model.json": {**about, "schema": SCHEMA, kind: config.to_dict()}}
+    if to == "transformers" and isinstance(config, MetaFormerConfig):
         content = {"config.json": _transformers_config(config, about)}
     return {weights.with_name(name): json.dumps(value, indent=2) + "\n" for name, value in content.items()}
 

@@ -4,15 +4,19 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from metaformer.config import read_json
 from metaformer.core.model import MetaFormer
+from metaformer.dense.backbone import fill_published
+from metaformer.dense.config import TimmConfig, get_dense_config
+from metaformer.dense.make import make_dense
+from metaformer.dense.model import Dense
 from metaformer.weights.catalogue import ROWS, TAGS, find
 from metaformer.weights.fetch import fetch, find_local
 from metaformer.weights.files import find_file, open_weights
 from metaformer.weights.load import fit_weights
-from metaformer.weights.match import as_given, find_format
+from metaformer.weights.match import as_given, dense_as_given, find_format
 from metaformer.zoo import get_config
 
 
@@ -31,9 +35,14 @@ def create_model(
     `load_weights` reads, or a folder that has the model's. `num_classes` is as the weights say unless given, else 1000; 0
     gives pooled features. What is changed to make weights fit other classes or channels is told by a warning of one line.
     Specs may be text: `create_model("convformer_s18", norm="BatchNorm()", mixers="Pooling(window=5)")`.
+    `head/backbone`, such as retinanet/poolformer_s12 or upernet/timm:resnet50, gives a detector or a segmenter, of 80 or 150
+    classes where nothing says how many; `changes` are then fields of DenseConfig or of the backbone's config, and `weights` are
+    its own, or a classifier's for its backbone.
     Raises ValueError for a wrong name, field or value and names the nearest right one; ValueError or OSError with a
     sentence where weights cannot be had.
     """
+    if "/" in name:  # only the name says which it is, so a type checker is told of the other
+        return cast(Any, create_dense(name, num_classes=num_classes, in_chans=in_chans, weights=weights, **changes))
     config = get_config(name, in_chans=in_chans, **changes)
     if weights is None or weights is False:
         return MetaFormer(replace(config, num_classes=1000 if num_classes is None else num_classes))
@@ -45,6 +54,35 @@ def create_model(
     model = MetaFormer(replace(config, num_classes=num_classes))
     for note in fit_weights(model, given, adapt=True).notes:
         warnings.warn(f"{name}: {note}", stacklevel=2)
+    return model
+
+
+def create_dense(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    weights: str | Path | bool | None = None,
+    **changes: Any,
+) -> Dense:
+    """The detector or segmenter that `head/backbone` names; as `create_model` makes it."""
+    backbone = name.partition("/")[2]
+    usual = get_dense_config(name, num_classes=1, in_chans=in_chans, **changes)
+    classes = num_classes or (150 if usual.task == "segmentation" else 80)
+    if weights is None or weights is False:
+        return make_dense(replace(usual, num_classes=classes))
+    if isinstance(usual.backbone, TimmConfig) and weights is True:
+        model = make_dense(replace(usual, num_classes=classes))
+        fill_published(model.backbone)
+        return model
+    given = open_weights(find_weights(backbone, weights))
+    format = find_format(given.shapes, usual)
+    config = replace(usual, num_classes=classes)
+    if num_classes is None and format is not None:
+        config = dense_as_given(config, given.shapes, format)
+    model = make_dense(config)
+    for note in fit_weights(model, given, adapt=True).notes:
+        warnings.warn(f"{name}: {note}", stacklevel=3)
     return model
 
 

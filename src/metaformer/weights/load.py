@@ -1,7 +1,7 @@
 """Reads weights of any known format into a model: all of them fit, or a list says what does not."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +10,14 @@ from torch import Tensor
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
+from metaformer.dense.config import DenseConfig
+from metaformer.dense.model import Dense
 from metaformer.weights.adapt import Change, adaptation, classifier_keys
 from metaformer.weights.files import Source, bad_values, open_weights
-from metaformer.weights.formats import FORMATS, rename
-from metaformer.weights.match import Shapes, alike, find_format
+from metaformer.weights.formats import BODY, FORMATS, rename
+from metaformer.weights.match import Shapes, alike, as_given, find_format, own_shapes
 
-Model = TypeVar("Model", bound=MetaFormer)
+Model = TypeVar("Model", bound=MetaFormer | Dense)
 Weights = str | Path | Mapping[str, Any] | Source
 """A file, a folder, or tensors by name."""
 
@@ -29,7 +31,7 @@ class Report:
     """What was read into a model."""
 
     format: str
-    """Whose names they were: ours, v1, v2, timm, transformers or mmpretrain."""
+    """Whose names they were: ours, v1, v2, timm, transformers, mmpretrain, mmdet or mmseg."""
     part: str
     """Which part of a checkpoint they were, such as `model_ema`; empty where the file holds nothing else."""
     notes: tuple[str, ...]
@@ -52,8 +54,9 @@ class Plan:
 def load_weights(model: Model, source: Weights, *, adapt: bool = False, ema: bool | None = None, finite: bool = True) -> Model:
     """Fills `model` in place from a file, a folder or a state dict, and returns it.
 
-    The format is recognised by its names: ours, the two papers' published code, timm, transformers, mmpretrain. Matrices
-    become 1×1 convolutions. `adapt=True` also makes weights fit other classes, channels or places: `fit_weights` tells how.
+    The format is recognised by its names: ours, the two papers' published code, timm, transformers, mmpretrain; of dense
+    models mmdetection's and mmsegmentation's. Matrices become 1×1 convolutions. `adapt=True` also makes weights fit other
+    classes, channels or places, and a dense model take a classifier's for its backbone: `fit_weights` tells how.
     `ema=True` takes a checkpoint's moving average, False its other weights, None the average where there is one.
     `finite=False` lets NaN and infinity in.
     Raises FileNotFoundError; ValueError that lists what is missing, unexpected or of another shape, and then nothing was
@@ -64,7 +67,7 @@ def load_weights(model: Model, source: Weights, *, adapt: bool = False, ema: boo
 
 
 def fit_weights(
-    model: MetaFormer,
+    model: MetaFormer | Dense,
     source: Weights,
     *,
     adapt: bool = False,
@@ -117,7 +120,7 @@ class Misfits:
         return bool(self.missing or self.unexpected or self.misshapen)
 
 
-def make_plan(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bool = False) -> Plan:
+def make_plan(given: Shapes, own: Shapes, config: MetaFormerConfig | DenseConfig, *, adapt: bool = False) -> Plan:
     """Matches names and shapes of a source and of a model. Raises ValueError that lists what does not fit."""
     plan, misfits = _match(given, own, config, adapt=adapt)
     if not misfits:
@@ -134,7 +137,9 @@ def make_plan(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bo
     )
 
 
-def _match(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bool) -> tuple[Plan, Misfits]:
+def _match(given: Shapes, own: Shapes, config: MetaFormerConfig | DenseConfig, *, adapt: bool) -> tuple[Plan, Misfits]:
+    if isinstance(config, DenseConfig):
+        return _match_dense(given, own, config, adapt=adapt)
     format = find_format(given) or _nearest_format(given, own, config)
     keys = {rename(key, format, config): key for key in own}
     missing, unexpected = keys.keys() - given.keys(), given.keys() - keys.keys()
@@ -155,6 +160,35 @@ def _match(given: Shapes, own: Shapes, config: MetaFormerConfig, *, adapt: bool)
             changes["head.classifier"] = Change(lambda: note, None)
             missing -= head.keys()
     return Plan(format, keys, changes), Misfits(sorted(missing), sorted(unexpected), sorted(misshapen))
+
+
+def _match_dense(given: Shapes, own: Shapes, config: DenseConfig, *, adapt: bool) -> tuple[Plan, Misfits]:
+    format = find_format(given, config)
+    if adapt and format is None and find_format(given) and isinstance(config.backbone, MetaFormerConfig):
+        return _match_backbone(given, own, config.backbone)
+    format = format or "ours"
+    keys = {rename(key, format, config): key for key in own}
+    unused = "backbone.norm0." if config.head == "retinanet" else "-"  # theirs has it where it was not told to leave it out
+    missing = keys.keys() - given.keys()
+    unexpected = {name for name in given.keys() - keys.keys() if not name.startswith(unused)}
+    misshapen = {name for name in keys.keys() & given.keys() if not alike(given[name], own[keys[name]])}
+    found = {keys[name]: adaptation(keys[name], given[name], own[keys[name]]) for name in sorted(misshapen) if adapt}
+    changes = {key: change for key, change in found.items() if change is not None}
+    misshapen = {name for name in misshapen if keys[name] not in changes}
+    return Plan(format, keys, changes), Misfits(sorted(missing), sorted(unexpected), sorted(misshapen))
+
+
+def _match_backbone(given: Shapes, own: Shapes, config: MetaFormerConfig) -> tuple[Plan, Misfits]:
+    """A classifier's weights for the backbone of a dense model; the rest of it stays as it is."""
+    format = find_format(given) or "ours"
+    classifier = as_given(config, given, format)
+    head = {rename(key, format, classifier) for key in own_shapes(classifier) if key.startswith("head.")}
+    body = {key.removeprefix(BODY): shape for key, shape in own.items() if key.startswith(BODY)}
+    rest = {name: shape for name, shape in given.items() if name not in head}
+    plan, misfits = _match(rest, body, replace(config, num_classes=0), adapt=True)
+    changes = {BODY + key: change for key, change in plan.changes.items()}
+    changes["head"] = Change(lambda: "backbone: read; what is above it is new, the file has a classifier", None)
+    return Plan(format, {name: BODY + key for name, key in plan.keys.items()}, changes), misfits
 
 
 def _nearest_format(given: Shapes, own: Shapes, config: MetaFormerConfig) -> str:

@@ -8,25 +8,35 @@ import torch
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.model import MetaFormer
-from metaformer.weights.formats import FORMATS, cannot_hold, rename
+from metaformer.dense.config import DenseConfig, get_dense_config
+from metaformer.dense.make import make_dense
+from metaformer.weights.formats import BODY, DENSE_FORMATS, FORMATS, cannot_hold, formats_of, rename
 from metaformer.zoo import ZOO
 
 Shapes = Mapping[str, tuple[int, ...]]
 STEM = "stages.0.embed.conv.weight"
 FIRST_NORM = (".mixer.norm.weight", ".norm1.weight", ".before_norm.weight")
 """How the name of a block's first norm ends, in all formats."""
+CLASSES = {
+    "retinanet": ("head.label.bias", 9, 0), "faster_rcnn": ("box_head.label.bias", 1, 1),
+    "mask_rcnn": ("box_head.label.bias", 1, 1),
+    "semantic_fpn": ("classify.bias", 1, 0), "upernet": ("classify.bias", 1, 0),
+}  # fmt: skip
+"""Where a head's classes are told: as many times them, and so many more."""
 
 
-def find_format(names: Iterable[str]) -> str | None:
-    """The format whose stem is among the names."""
+def find_format(names: Iterable[str], config: MetaFormerConfig | DenseConfig | None = None) -> str | None:
+    """The format whose stem is among the names; where `config` is a dense model, the one whose classifier is."""
     names = set(names)
+    if isinstance(config, DenseConfig):
+        return next((format for format in formats_of(config) if rename(CLASSES[config.head][0], format, config) in names), None)
     return next((format for format in FORMATS if rename(STEM, format, ZOO["poolformer_s12"]) in names), None)
 
 
-def own_shapes(config: MetaFormerConfig) -> dict[str, tuple[int, ...]]:
+def own_shapes(config: MetaFormerConfig | DenseConfig) -> dict[str, tuple[int, ...]]:
     """Our names and shapes of a model, without making its weights."""
     with torch.device("meta"):
-        model = MetaFormer(config)
+        model = make_dense(config) if isinstance(config, DenseConfig) else MetaFormer(config)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
@@ -74,6 +84,33 @@ def as_given(config: MetaFormerConfig, shapes: Shapes, format: str) -> MetaForme
     return replace(config, num_classes=num_classes, in_chans=in_chans)
 
 
-def _fits(shapes: Shapes, format: str, config: MetaFormerConfig) -> bool:
+def _fits(shapes: Shapes, format: str, config: MetaFormerConfig | DenseConfig) -> bool:
     theirs = {rename(key, format, config): shape for key, shape in own_shapes(config).items()}
     return theirs.keys() == shapes.keys() and all(alike(shapes[name], shape) for name, shape in theirs.items())
+
+
+# --- dense models -----------------------------------------------------------------------------------------------------
+
+
+def find_dense(shapes: Shapes) -> dict[str, DenseConfig]:
+    """The published dense models on a PoolFormer that have just these names and shapes, as `head/backbone`."""
+    found = {}
+    for format, (_, heads) in DENSE_FORMATS.items():
+        for name in (f"{head}/{backbone}" for head in heads for backbone in ZOO if backbone.startswith("poolformer_")):
+            config = dense_as_given(get_dense_config(name, num_classes=1), shapes, format)
+            stem = shapes.get(rename(BODY + STEM, format, config), ())
+            blocks = sum(key.endswith(FIRST_NORM) for key in shapes)
+            alike_backbone = isinstance(config.backbone, MetaFormerConfig) and (*stem[:1], blocks) == (
+                config.backbone.dims[0], sum(config.backbone.depths)
+            )  # fmt: skip
+            if alike_backbone and _fits(shapes, format, config):
+                found[name] = config
+    return found
+
+
+def dense_as_given(config: DenseConfig, shapes: Shapes, format: str) -> DenseConfig:
+    """The config with the classes that the shapes tell."""
+    key, times, more = CLASSES[config.head]
+    shape = shapes.get(rename(key, format, config), ())
+    classes = (shape[0] - more) // times if len(shape) == 1 else 0
+    return replace(config, num_classes=classes) if classes > 0 else config

@@ -18,6 +18,9 @@ from metaformer.config import ABOUT, parse_json, read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.lora import plain_state
 from metaformer.core.model import MetaFormer
+from metaformer.dense.config import DenseConfig
+from metaformer.dense.make import make_dense
+from metaformer.dense.model import Dense
 from metaformer.weights.files import DAMAGE, open_weights, read_file
 from metaformer.weights.load import load_weights, make_plan
 from metaformer.weights.match import own_shapes
@@ -25,9 +28,11 @@ from metaformer.weights.peers import Peer, PeerConfig
 
 SCHEMA = 1
 Model = MetaFormer | Peer
+Kept = Model | Dense
+"""What a folder may hold."""
 
 
-def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+def save_pretrained(model: Kept, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes weights and config; `about` (preprocessing, classes, figures: JSON) is kept beside the config.
 
     Raises ValueError where `about` would hide what the file itself says, OSError where the disk fails.
@@ -42,9 +47,9 @@ def save_pretrained(model: Model, folder: str | Path, about: Mapping[str, Any] |
     told.replace(folder / "model.json")
 
 
-def told_text(model: Model, about: Mapping[str, Any]) -> str:
+def told_text(model: Kept, about: Mapping[str, Any]) -> str:
     """What goes into a model.json. Raises ValueError where `about` would hide what the file itself says."""
-    for key in about.keys() & {"schema", "config", "timm"}:
+    for key in about.keys() & {"schema", "config", "timm", "dense"}:
         raise ValueError(f"about may not have {key!r}: the file says that itself")
     return json.dumps({**describe(model), **about}, indent=2) + "\n"
 
@@ -54,7 +59,7 @@ def packed(state: Mapping[str, Tensor]) -> bytes:
     return pack_tensors(dict(state), metadata={"format": "pt"})
 
 
-def save_file(model: Model, file: Path, about: Mapping[str, Any]) -> None:
+def save_file(model: Kept, file: Path, about: Mapping[str, Any]) -> None:
     """Writes the weights, and `about` in the same file's header; `read_pretrained` takes both from it."""
     _write(copied_state(model), file, {"format": "pt", ABOUT: json.dumps(about)})
 
@@ -70,13 +75,15 @@ def _write(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) ->
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: Kept) -> dict[str, Any]:
     """What it takes to make the model again, but for its weights. JSON-ready."""
-    what = {"timm": asdict(model.config)} if isinstance(model, Peer) else {"config": model.config.to_dict()}
+    if isinstance(model, Peer):
+        return {"schema": SCHEMA, "timm": asdict(model.config)}
+    what = {"dense" if isinstance(model, Dense) else "config": model.config.to_dict()}
     return {"schema": SCHEMA, **what}
 
 
-def copied_state(model: Model) -> dict[str, Tensor]:
+def copied_state(model: Kept) -> dict[str, Tensor]:
     """Values by name, on the processor, with low-rank updates in the weights.
 
     Cloned, for a model may use one tensor under two names, which the format refuses.
@@ -91,10 +98,23 @@ def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Mod
     Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or
     ValueError with a sentence.
     """
-    file, about = _read_about(Path(source))
-    if about.get("schema") != SCHEMA:
-        raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
-    return fill(_described(about, file) if model is None else model, source), about
+    file, about = _read_checked(Path(source))
+    made = _described(about, file) if model is None else model
+    if isinstance(made, Dense):
+        raise ValueError(f"{source} holds {made.config.head}, no classifier: read_dense opens it")
+    return fill(made, source), about
+
+
+def read_dense(source: str | Path) -> tuple[Dense, dict[str, Any]]:
+    """The detector or segmenter in a folder or in a .safetensors file of `save_file`, and what was written about it.
+
+    Raises FileNotFoundError or ValueError with a sentence.
+    """
+    file, about = _read_checked(Path(source))
+    made = _described(about, file)
+    if not isinstance(made, Dense):
+        raise ValueError(f"{source} holds a classifier: read_pretrained opens it")
+    return load_weights(made, file if file.suffix == ".safetensors" else file.with_name("model.safetensors")), about
 
 
 def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
@@ -114,25 +134,35 @@ def _read_about(source: Path) -> tuple[Path, dict[str, Any]]:
     return source, parse_json(text, source)
 
 
-def _described(about: Mapping[str, Any], file: Path) -> Model:
+def _read_checked(source: Path) -> tuple[Path, dict[str, Any]]:
+    """The same, where this version reads it. Raises ValueError where it does not."""
+    file, about = _read_about(source)
+    if about.get("schema") != SCHEMA:
+        raise ValueError(f"{file} is of schema {about.get('schema')}; this version reads {SCHEMA}")
+    return file, about
+
+
+def _described(about: Mapping[str, Any], file: Path) -> Kept:
     """The model that a model.json describes, made only once it is known that the weights beside it, or in it, fit."""
     try:
         if "timm" in about:
             return Peer(PeerConfig(**about["timm"]))
-        config = MetaFormerConfig.from_dict(about.get("config", {}))
+        dense = "dense" in about
+        config = DenseConfig.from_dict(about["dense"]) if dense else MetaFormerConfig.from_dict(about.get("config", {}))
+        body = config.backbone if isinstance(config, DenseConfig) else config
         given = open_weights(file if file.suffix == ".safetensors" else file.with_name("model.safetensors")).shapes
-        if sum(config.depths) > len(given):
-            raise ValueError(f"the weights beside {file} do not fit: it describes {sum(config.depths):,} blocks")
+        if isinstance(body, MetaFormerConfig) and sum(body.depths) > len(given):
+            raise ValueError(f"the weights beside {file} do not fit: it describes {sum(body.depths):,} blocks")
         make_plan(given, own_shapes(config), config)
     except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged: it describes no model ({str(error).splitlines()[0]})") from error
-    return MetaFormer(config)
+    return make_dense(config) if isinstance(config, DenseConfig) else MetaFormer(config)
 
 
 def fill(model: Model, source: str | Path) -> Model:
     """Puts a folder's or a file's weights into the model. Raises ValueError where they do not fit."""
     file = Path(source) if Path(source).is_file() else Path(source) / "model.safetensors"
-    if isinstance(model, MetaFormer):
+    if not isinstance(model, Peer):
         return load_weights(model, file)
     try:
         model.load_state_dict(read_file(file))

@@ -9,7 +9,7 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.download import hash_of
 from metaformer.weights.catalogue import ROWS, Published
 from metaformer.weights.files import bad_values, open_weights
-from metaformer.weights.match import find_format, find_models
+from metaformer.weights.match import find_dense, find_format, find_models
 
 COMMON = {"model.safetensors", "pytorch_model.bin", "v1.0", "dl", "poolformer"}
 """Names that say nothing of what is in them."""
@@ -20,7 +20,7 @@ class Verified:
     """What is known about a file or folder of weights."""
 
     format: str | None
-    """Whose names: ours, v1, v2, timm, transformers, mmpretrain; None if nobody's that we know."""
+    """Whose names: ours, v1, v2, timm, transformers, mmpretrain, mmdet, mmseg; None if nobody's that we know."""
     part: str
     """Which part of a checkpoint, such as `model_ema`."""
     models: tuple[str, ...]
@@ -50,14 +50,15 @@ def verify(path: str | Path, *, ema: bool | None = None) -> Verified:
         bad = bad_values(tensor)
         dtypes[str(tensor.dtype).removeprefix("torch.")] += 1
         values, nan, inf = values + tensor.numel(), nan + bad[0], inf + bad[1]
-    found = find_models(given.shapes)
+    dense = find_dense(given.shapes)
+    found = {} if dense else find_models(given.shapes)
     named = _named(Path(path), found)
     return Verified(
-        format=find_format(given.shapes),
+        format=find_format(given.shapes, next(iter(dense.values()), None)),
         part=given.part,
-        models=(named.model,) if named else tuple(found),
+        models=(named.model,) if named else tuple(dense or found),
         tag=named.tag if named else None,
-        num_classes=next((config.num_classes for config in found.values()), None),
+        num_classes=next((config.num_classes for config in (*dense.values(), *found.values())), None),
         parameters=values,
         dtypes=dict(dtypes),
         nan=nan,
