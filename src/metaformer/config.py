@@ -30,13 +30,15 @@ class Recipe:
     changes: Mapping[str, str] = field(default_factory=dict)
     """Changed fields of the model's config, as text: `model.norm=BatchNorm()` on the command line."""
     data: str = "digits"
-    """`digits`, `fashion-mnist[:PATH]`, `cifar10[:PATH]`, `hf:NAME`, or paths or addresses of a folder, shards or a CSV."""
+    """`digits`, `fashion-mnist`, `cifar10`, `hf:NAME`, `coco:PATH` and its like, or paths or addresses (docs/data.md)."""
     labels: str = "auto"
     """Whether an image has one label (single), any number of them (multi), or as the data looks (auto)."""
     image_size: int | None = None
     """Side in pixels that images are fitted to; by default what the data has, else what the model was made for."""
     start_size: int | None = None
     """Side in pixels in the first epoch, rising to image_size over two thirds of the run; `none` for image_size all along."""
+    augment: str = "objects"
+    """How images with objects or regions are shown, image_size being a side: objects, coco or ade20k (docs/train_dense.md)."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
     crop_fraction: float | None = None
@@ -62,6 +64,8 @@ class Recipe:
     """Images per optimizer step, whatever they are spread over; auto: as memory holds, a power of two times accumulate."""
     accumulate: int = 1
     """Micro-batches that a batch is cut into, to save memory; the result is the same."""
+    checkpointing: bool = False
+    """Whether a backbone is computed again in the backward pass, which takes a third more time and far less memory."""
     keep: int = 0
     """How many of the last epochs' weights stay in the run, in epochs/, for metaformer soup to average."""
     save_minutes: float | None = 10.0
@@ -74,7 +78,8 @@ class Recipe:
     optimizer: str = "adamw"
     """adamw, lamb or sgd (momentum 0.9, Nesterov)."""
     schedule: str = "cosine"
-    """cosine (every step, after a warm-up), epochwise (once an epoch, warm-up within the cosine: the papers') or constant."""
+    """cosine (every step, after a warm-up), epochwise (once an epoch, warm-up within the cosine: the papers'), constant, steps
+    (a tenth after 8 of 12 epochs, a hundredth after 11) or poly (power 0.9)."""
     lr: float = 2e-3
     warmup_epochs: float = 2.0
     """Where it is not set: what the row says, but at most a quarter of the epochs. Of an epochwise one whole epochs count."""
@@ -194,7 +199,8 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
     "normalise": ("auto", "data", "imagenet"),
-    "schedule": ("cosine", "epochwise", "constant"),
+    "schedule": ("cosine", "epochwise", "constant", "steps", "poly"),
+    "augment": ("objects", "coco", "ade20k"),
     "nonfinite": ("stop", "skip", "rewind"),
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from metaformer.config import Recipe, read_json
 
-SCORES = {"top1": "top-1", "map": "mAP"}
+SCORES = {"top1": "top-1", "map": "mAP", "mask_ap": "mask AP", "box_ap": "box AP", "miou": "mIoU"}
 """What the best weights are chosen by, in percent: its key in metrics.jsonl → what it is called."""
 
 
@@ -29,6 +29,7 @@ FILES = {
     "curves.png": "losses, top-1, learning rate",
     "confusion.png": "which class is called which",
     "predictions.png": "held-out images: the surest mistakes, then right answers",
+    "results.json": "what was found in them, as COCO's results are written",
     "samples": "the digits predicted above",
     "tensorboard": "for TensorBoard; tensorboard --logdir and the folder of runs",
     "nonfinite.jsonl": "steps whose loss or gradient was no number, with their images",

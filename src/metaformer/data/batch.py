@@ -23,6 +23,13 @@ class Batch:
     cuts: tuple[int, ...] | None = None
     """Sizes of the micro-batches, some perhaps 0, where several processes share each of them."""
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def blank(self, device: torch.device) -> Tensor:
+        """One image of zeros, of these images' size, of which there may be none."""
+        return self.images.new_zeros(1, *self.images.shape[1:], device=device)
+
     def parts(self, count: int) -> "list[Batch]":
         """The batch cut into at most `count` micro-batches, or as `cuts` says."""
         size = -(-len(self.labels) // count) if self.cuts is None else list(self.cuts)

@@ -23,6 +23,10 @@ Truths = list[Objects] | list[Tensor] | Tensor
 """Objects for each image; or maps (H, W), one tensor, (B, H, W), where all have one size."""
 
 
+SMALL = 64
+"""Side of a blank image in pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class DenseBatch:
     """Images and what is true of them. Unpacks into the two."""
@@ -39,6 +43,10 @@ class DenseBatch:
 
     def __iter__(self) -> "Iterator[Images | Truths]":
         return iter((self.images, self.truths))
+
+    def blank(self, device: torch.device) -> Tensor:
+        """One image of zeros, already normalised, small."""
+        return torch.zeros(1, 3, SMALL, SMALL, device=device)
 
     def parts(self, count: int) -> "list[DenseBatch]":
         """The batch cut into at most `count` micro-batches, or as `cuts` says."""
@@ -118,8 +126,11 @@ class DenseLoader:
     def __len__(self) -> int:
         return -(-len(self.scenes) // self.batch)
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[DenseBatch]:
-        """The epoch's batches from number `start` on; the last one may be smaller."""
+    def epoch(self, epoch: int = 0, start: int = 0, side: int | None = None) -> Iterator[DenseBatch]:
+        """The epoch's batches from number `start` on; the last one may be smaller.
+
+        Images are as large as the view shows them: `side` is what a run says of them, whatever the epoch.
+        """
         keys = [(epoch, sample, sample) for sample in self._drawn(epoch)]
         batches = [keys[at : at + self.batch] for at in range(start * self.batch, len(keys), self.batch)]
         sizes = [len(batch) for batch in batches]

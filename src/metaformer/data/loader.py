@@ -228,7 +228,7 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def default_workers(split: Images | Encoded, view: View | None, device: torch.device, *, near: int = 1) -> int:
+def default_workers(split: object, view: View | None, device: torch.device, *, near: int = 1) -> int:
     """None where reading costs nothing; else as many as there are cores, or half as many where the cores also train.
 
     Of `near` processes that train on this machine, each has its part of that.

@@ -9,14 +9,20 @@ from metaformer.config import Recipe, parse, read_json, revise
 from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import Ranks, speaks, together
 from metaformer.data.dataset import Data
+from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense
 from metaformer.data.sources import few, open_data
+from metaformer.dense.config import get_dense_config
+from metaformer.dense.model import Dense
+from metaformer.lab.dense_report import report_dense
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run
+from metaformer.train.dense import finds_masks, finds_regions, is_dense_model
 from metaformer.train.display import Watch, say
 from metaformer.train.hold import holder, reopen
 from metaformer.train.launch import launched
-from metaformer.train.train import CUSTOM, go_on, report_finished, start
+from metaformer.train.told import CUSTOM, report_finished
+from metaformer.train.train import go_on, start
 from metaformer.weights.peers import PREFIX, Peer
 from metaformer.weights.pretrained import Model, fill
 from metaformer.zoo import ZOO, get_config
@@ -31,9 +37,9 @@ def train(
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
-    """Trains a classifier and returns its run directory `root/name`, pictures included.
+    """Trains a classifier, detector or segmenter and returns its run directory `root/name`, pictures included.
 
-    `model` is a published name, a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
+    `model` is a published name, `head/backbone` of those (retinanet/poolformer_s12), a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
     run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
     has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
     FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails; KeyboardInterrupt after Ctrl-C and
@@ -68,6 +74,8 @@ def _train(
     resume: str | Path | None,
     quiet: bool,
 ) -> Run:
+    if isinstance(model, Dense):
+        raise ValueError(f"detectors and segmenters are trained by their names, such as {model.config.head}/poolformer_s12")
     own = model if isinstance(model, MetaFormer | Peer) else None
     if own is None and is_run(str(model)):
         resume = str(model)
@@ -89,8 +97,10 @@ def _train(
         recipe, data = resolve(model, settings, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet, ranks=ranks)
     try:
-        if ranks.first:
-            report(run, own, data)
+        if ranks.first and is_dense_model(run.recipe.model):
+            report_dense(run, data if isinstance(data, DenseData) else None)
+        elif ranks.first:
+            report(run, own, data if isinstance(data, Data) else None)
     except KeyboardInterrupt:
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise
@@ -117,19 +127,31 @@ def _started_again(resume: str | Path | None, root: str | Path, name: str | None
 
 def resolve(
     model: str | Path | Model, settings: dict[str, Any], *, quiet: bool, split: Path | None = None
-) -> tuple[Recipe, Data]:
+) -> tuple[Recipe, Data | DenseData]:
     """The recipe of a new run, and the data set that it names; `model` and `settings` as `train` takes them."""
     own = model if isinstance(model, MetaFormer | Peer) else None
     if str(model).endswith(".json") and "recipe" in settings:
         raise ValueError(f"{model} sets everything itself: leave recipe={settings['recipe']} out")
     settings = (_handed(own, settings) if own is not None else _named(str(model), settings)) | settings
+    if is_dense_model(settings["model"]):
+        asked = _row(settings, "regions" if finds_regions(settings["model"]) else "objects")
+        return asked, _opened(asked, split, quiet=quiet)
     asked = _row(settings, "small")
     data = _opened(asked, split, quiet=quiet)
+    assert isinstance(data, Data)
     return asked if data.image_size is not None else _row(settings, "photos"), data
 
 
-def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data:
-    data = open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels, progress=Watch(quiet=quiet))
+def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data | DenseData:
+    watch, name = Watch(quiet=quiet), recipe.model
+    if is_dense_model(name):
+        found = open_dense(
+            recipe.data, regions=finds_regions(name), masks=finds_masks(name), seed=recipe.seed, split=split, progress=watch
+        )
+        return few_scenes(found, FEW) if recipe.smoke else found
+    if is_dense(recipe.data):
+        raise ValueError(f"data={recipe.data} has objects or regions, and {name} calls whole images: retinanet/{name} finds them")
+    data = open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels, progress=watch)
     return few(data, FEW) if recipe.smoke else data
 
 
@@ -138,7 +160,8 @@ def _row(settings: dict[str, Any], fitting: str) -> Recipe:
     name = settings.get("recipe", fitting)
     if name not in RECIPES:
         raise no_recipe(str(name))
-    recipe = revise(RECIPES[name], settings | {"recipe": name})
+    changes = {**RECIPES[name].changes, **settings.get("changes", {})}
+    recipe = revise(RECIPES[name], settings | {"recipe": name, "changes": changes})
     if "warmup_epochs" not in settings:  # a short run should arrive at its lr
         recipe = replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))
     return shrunk(recipe, data=settings.get("data", "digits")) if recipe.smoke else recipe
@@ -149,9 +172,11 @@ def shrunk(recipe: Recipe, *, data: str) -> Recipe:
 
     Beside a teacher, which may be made for one size, images keep theirs.
     """
-    small = TINY if recipe.model in ZOO else {}
+    small = TINY if recipe.model.rpartition("/")[2] in ZOO else {}
     epochs, size, start_size = min(recipe.epochs, 3), recipe.image_size, recipe.start_size
-    if recipe.teacher is None:
+    if is_dense_model(recipe.model):
+        small, size = small | TINY_HEAD, 64
+    elif recipe.teacher is None:
         size, start_size = 32, None if start_size is None else 16
     batch = min(recipe.batch, 8) if isinstance(recipe.batch, int) else 8
     return replace(
@@ -164,6 +189,7 @@ def shrunk(recipe: Recipe, *, data: str) -> Recipe:
 FEW = 16
 """Images that a smoke test learns from, and that judge it."""
 TINY = {"depths": "(1, 1, 1, 1)", "dims": "(16, 16, 32, 32)"}
+TINY_HEAD = {"channels": "32", "head_channels": "32"}
 
 
 def _handed(model: Model, settings: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +207,9 @@ def _named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
         if recipe.smoke and not settings.get("smoke", True):
             raise ValueError(f"{model} is a smoke test's, of a shrunk model: train {recipe.model} with recipe={recipe.recipe}")
         return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    if model not in ZOO and not model.startswith(PREFIX) and model != CUSTOM:
+    if is_dense_model(model):
+        get_dense_config(model, num_classes=1)  # which says what there is, before images are looked at
+    elif model not in ZOO and not model.startswith(PREFIX) and model != CUSTOM:
         if Path(model).name != model or Path(model).is_dir():
             raise no_run(model)
         get_config(model)  # which says what there is, before images are looked at

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.tasks import metrics
-from metaformer.tasks.answers import Labelled, answers
+from metaformer.tasks.answers import Labelled, answers, no_loss
 from metaformer.tasks.labels import decode_labels
 
 
@@ -43,6 +43,10 @@ class Classification:
             return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         return (each * self.class_weights[labels]).sum()  # not a product of vectors, which autocast makes half precision
+
+    def no_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+        """0, with a gradient for every parameter."""
+        return no_loss(model, images)
 
     def chance(self, labels: Tensor) -> str:
         """What top-1 on images (N,) is worth that knows nothing of them, as a sentence."""

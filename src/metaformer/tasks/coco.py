@@ -24,6 +24,7 @@ STATS = (
     "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
 """What pycocotools' twelve numbers are, in their order."""
+JUDGED_BY = ("ap", "ap50")
 RECALLS = np.linspace(0, 1, 101)
 """The recalls at which precision is read."""
 AT_50, AT_75, ALL_SIZES, ALL_FOUND = 0, 5, 0, 2
@@ -144,8 +145,12 @@ class DetectionEvaluation:
     @property
     def scores(self) -> dict[str, float]:
         """What an epoch is judged by, in percent, the first of them deciding which is the best."""
-        box = {"box_ap": 100 * (self.box.overall["ap"] or 0.0)}
-        return box if self.mask is None else {"mask_ap": 100 * (self.mask.overall["ap"] or 0.0)} | box
+        kinds = {"box": self.box} if self.mask is None else {"mask": self.mask, "box": self.box}
+        return {f"{kind}_{name}": 100 * (of.overall[name] or 0.0) for name in JUDGED_BY for kind, of in kinds.items()}
+
+    @property
+    def loss(self) -> None:
+        """A detector's losses are of what it is taught, which held-out images do not say: there is none."""
 
     def summary(self) -> dict[str, Any]:
         """The figures, JSON-ready, 0 to 1. What is undefined is None."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.tasks import metrics
-from metaformer.tasks.answers import Labelled, answers
+from metaformer.tasks.answers import Labelled, answers, no_loss
 from metaformer.tasks.labels import THRESHOLD, decode_several
 from metaformer.tasks.metrics import LabelFigures
 
@@ -35,6 +35,10 @@ class Multilabel:
             targets = batch.share * targets + (1 - batch.share) * batch.partners.float()
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(self.classes)
+
+    def no_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+        """0, with a gradient for every parameter."""
+        return no_loss(model, images)
 
     def chance(self, labels: Tensor) -> str:
         """What mean average precision on images (N, classes) is worth that knows nothing of them, as a sentence.

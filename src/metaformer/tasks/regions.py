@@ -84,6 +84,8 @@ class RegionEvaluation:
     """(classes, classes): pixels of the row's class that were called the column's."""
     images: tuple[Mapped, ...]
     classes: tuple[str, ...]
+    loss: float | None = None
+    """Mean cross entropy of the pixels that somebody was asked about, where it was measured."""
 
     def __repr__(self) -> str:
         return f"RegionEvaluation(mIoU {self.scores['miou']:.2f} %, {len(self.images):,} images)"

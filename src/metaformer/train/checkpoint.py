@@ -18,7 +18,7 @@ from metaformer.runs import Run, replace_folder
 from metaformer.train.optim import Average
 from metaformer.train.sink import Sink
 from metaformer.weights.files import read_file
-from metaformer.weights.pretrained import Model, copied_state, fill, packed, told_text
+from metaformer.weights.pretrained import Kept, copied_state, fill, packed, told_text
 
 SCHEMA = 1
 """Version of `checkpoint.json`, which says what the files of a checkpoint must be."""
@@ -32,8 +32,11 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     norm_sum: float = 0.0
-    """Of the gradient's norm in each step times the images that it learnt from."""
+    """Of the gradient's norm in each step times the count that it learnt from."""
     count: int = 0
+    """What the loss is divided by: images, or their pixels."""
+    images: int = 0
+    """Learnt from in this epoch."""
     seconds: float = 0.0
     side: int = 0
     """Side in pixels of the images that this epoch learns from; 0 before its first step."""
@@ -59,7 +62,7 @@ class Progress:
     def next_epoch(self) -> None:
         """Moves on to the start of the next epoch."""
         self.epoch, self.step, self.seconds, self.side = self.epoch + 1, 0, 0.0, 0
-        self.loss_sum, self.norm_sum, self.count = 0.0, 0.0, 0
+        self.loss_sum, self.norm_sum, self.count, self.images = 0.0, 0.0, 0, 0
 
     def become(self, other: "Progress") -> None:
         """Takes over another's figures."""
@@ -71,9 +74,9 @@ class Progress:
 class State:
     """What learns."""
 
-    model: Model
+    model: Kept
     optimizer: torch.optim.Optimizer
-    average: Average[Model] | None = None
+    average: Average[Kept] | None = None
     scaler: torch.amp.GradScaler | None = None
     """Of losses in half precision."""
     ranks: Ranks = ALONE

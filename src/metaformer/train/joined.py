@@ -10,11 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 from metaformer.core.ranks import Ranks
 from metaformer.core.shared_norm import idle, share_statistics
 from metaformer.data.dataset import Data
+from metaformer.data.dense import DenseData
 from metaformer.train.loop import Fit
 from metaformer.train.parts import training_mode
 
 
-def check_same(data: Data, ranks: Ranks) -> None:
+def check_same(data: Data | DenseData, ranks: Ranks) -> None:
     """Raises ValueError where the processes do not see the same data."""
     seen = ranks.gathered((len(data.train), len(data.val), data.classes))
     if len(set(seen)) > 1:
@@ -41,7 +42,7 @@ def joined(fit: Fit) -> nn.Module:
 def _leaves_out(fit: Fit) -> bool:
     """Whether a parameter that learns has no part in the model's answer, so that nobody must wait for its gradient."""
     model = training_mode(deepcopy(fit.state.model), fit.recipe)
-    model(_images(fit, 2)).sum().backward()
+    fit.task.no_loss(model, _images(fit, 2)).backward()
     return any(p.grad is None for p in model.parameters() if p.requires_grad)
 
 
@@ -51,11 +52,10 @@ def _group_gradients(model: nn.Module, fit: Fit) -> None:
     Else a run that goes on would sum its first gradients in another order than it did before: three processes show it.
     """
     with idle(model):
-        (model(_images(fit, 1)).sum() * 0).backward()
+        fit.task.no_loss(model, _images(fit, 1)).backward()
     model.zero_grad()
 
 
 def _images(fit: Fit, count: int) -> torch.Tensor:
-    """Black ones (count, C, side, side)."""
-    side = fit.recipe.start_size or fit.train.preprocess.size
-    return torch.zeros(count, len(fit.train.preprocess.mean), side, side, device=fit.train.device)
+    """Black ones (count, C, H, W)."""
+    return torch.zeros(count, *fit.probe, device=fit.train.device)

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
-from metaformer.data.batch import Batch
-from metaformer.data.loader import Loader
 from metaformer.runs import SCORES, Run, append_line, replace_folder, write_text
 from metaformer.train.checkpoint import Progress, State, restore
 from metaformer.train.display import Display
@@ -23,7 +21,7 @@ from metaformer.train.numerics import REWINDS, NonFiniteError, Recent, Step
 from metaformer.train.optim import learning_rate
 from metaformer.train.parts import training_mode
 from metaformer.train.saver import Saver
-from metaformer.train.step import Task, take_step
+from metaformer.train.step import Batches, Portion, Task, take_step
 from metaformer.train.stop import Stop, stops
 from metaformer.weights.pretrained import save_pretrained
 
@@ -60,11 +58,17 @@ class Fit:
     forward: nn.Module
     """The model, or its compiled form."""
     task: Task
-    train: Loader
-    val: Loader
+    train: Batches
+    val: Batches
     precision: torch.dtype
     about: dict[str, Any]
     """What is written beside the weights: classes, preprocessing."""
+    shown: str = ""
+    """How images are shown, a few words."""
+    chance: str = ""
+    """What a score is worth that knows nothing, as a sentence."""
+    probe: tuple[int, int, int] = (3, 64, 64)
+    """(channels, height, width) of images that the model can be tried with."""
     every: int = 1
     """Steps after which at the latest a loss that is no number is noticed."""
     notes: tuple[str, ...] = ()
@@ -146,7 +150,8 @@ class Fit:
         for batch in self.train.epoch(progress.epoch, progress.step, progress.side):
             lr = learning_rate(self.recipe, self.done(progress), self.steps, progress.planned) * 0.5**progress.rewinds
             progress.step += 1
-            if not self.state.ranks.sum(len(batch.labels)):  # nothing in it can be read
+            images = int(self.state.ranks.sum(len(batch)))
+            if not images:  # nothing in it can be read
                 continue
             loss, norm, count = self.step(batch, lr)
             step = Step(progress.epoch + 1, progress.step, lr, batch.samples)
@@ -157,6 +162,7 @@ class Fit:
                 loss_sum += loss
                 norm_sum += norm * count
                 progress.count += count
+                progress.images += images
                 if self.state.average is not None:
                     self.state.average.update(self.state.model, self.done(progress))
             if self.watchers and count and self.done(progress) % TOLD == 0:
@@ -164,7 +170,7 @@ class Fit:
                 for watcher in self.watchers:
                     watcher.step(self.done(progress), figures)
             if count and display.due():
-                speed = progress.count / (time.perf_counter() - started)
+                speed = progress.images / (time.perf_counter() - started)
                 epoch = f"{self._counted(progress)}  step {progress.step}/{self.steps}"
                 facts = f"loss {loss.item() / count:.3f}  lr {lr:.1e}  gradient {norm.item():.2g}  {speed:.0f} images/s"
                 display.step(self.done(progress), epoch, facts)
@@ -203,7 +209,7 @@ class Fit:
             progress.planned = done / self.steps
             display.say(f"hours={self.recipe.hours:g} are over after {progress.planned:.1f} epochs")
 
-    def step(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor, int]:
+    def step(self, batch: Portion, lr: float) -> tuple[Tensor, Tensor, int]:
         """One optimizer step, as `train.step.take_step` does it."""
         return take_step(self.recipe, self.state, self.forward, self.task, self.precision, batch, lr)
 
@@ -251,17 +257,17 @@ class Fit:
         judged = self.task.evaluate(judge, self.val.epoch(), self.state.ranks)
         for damaged in self.state.ranks.gathered(self.train.damaged):
             self.train.damaged |= damaged
-        if not math.isfinite(loss + judged.loss):
+        if not math.isfinite(loss + (judged.loss or 0.0)):
             raise NonFiniteError(f"the loss on held-out images became {judged.loss} in epoch {epoch}")
         line = {
             "epoch": epoch,
             "train_loss": loss,
-            "val_loss": judged.loss,
+            **({} if judged.loss is None else {"val_loss": judged.loss}),
             **judged.scores,
             "lr": self.state.optimizer.param_groups[0]["lr"],
             "gradient_norm": progress.norm_sum / progress.count,
             "seconds": progress.seconds,
-            "images_per_second": progress.count / progress.seconds,
+            "images_per_second": progress.images / progress.seconds,
         }
         line |= {"image_size": progress.side} if self.recipe.start_size is not None else {}
         line |= {"planned": progress.planned} if progress.planned else {}
@@ -276,9 +282,10 @@ class Fit:
         if self.recipe.keep and self.state.ranks.first:
             self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
         self._append(run.path / "metrics.jsonl", line)
+        held_out = "" if judged.loss is None else f"loss {judged.loss:.4f}  "
         display.say(
-            f"{self._counted(progress)}  loss {loss:.4f}  held out: loss {judged.loss:.4f}  "
-            f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.0f} images/s"
+            f"{self._counted(progress)}  loss {loss:.4f}  held out: {held_out}"
+            f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.{0 if line['images_per_second'] >= 10 else 1}f} images/s"
         )
         progress.next_epoch()
         if budget is not None:

@@ -12,7 +12,14 @@ from torch import nn
 from metaformer.config import Recipe
 from metaformer.core.lora import LowRank
 from metaformer.core.model import MetaFormer
+from metaformer.dense.model import Dense
 from metaformer.weights.peers import Peer
+
+
+DROPS = (8 / 12, 11 / 12)
+"""Parts of a run after which schedule=steps divides by ten."""
+POWER = 0.9
+"""Of schedule=poly."""
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -68,12 +75,14 @@ def _free(model: nn.Module) -> set[str]:
 
 def _layer_groups(model: nn.Module, recipe: Recipe, free: set[str]) -> list[dict[str, Any]]:
     """timm's param_groups_layer_decay, after BEiT's (arXiv 2106.08254), for our models: layer i learns at decay^(last − i)."""
-    assert isinstance(model, MetaFormer)
-    depths = model.config.depths
+    body = model.backbone.body if isinstance(model, Dense) else model
+    if not isinstance(body, MetaFormer):
+        raise ValueError(f"layer_decay={recipe.layer_decay} is for our backbones, and this one is timm's: layer_decay=1")
+    depths = body.config.depths
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = recipe.layer_decay ** (sum(depths) + 1 - layer_of(name, depths))
+            scale = recipe.layer_decay ** (sum(depths) + 1 - layer_of(name.removeprefix("backbone.body."), depths))
             decay = recipe.weight_decay if parameter.ndim > 1 and name not in free else 0.0
             group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
             group["params"].append(parameter)
@@ -83,7 +92,8 @@ def _layer_groups(model: nn.Module, recipe: Recipe, free: set[str]) -> list[dict
 def layer_of(name: str, depths: tuple[int, ...]) -> int:
     """The layer that a parameter of our models is in, by its name: 0 is the stem, then each block is one, last is the head.
 
-    A downsampling or a position embedding belongs to the block after it.
+    A downsampling or a position embedding belongs to the block after it. All that a detector or segmenter has above its backbone
+    is head.
     """
     found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
     if found is None:
@@ -102,7 +112,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, planned: floa
 
     `cosine` falls from lr to min_lr over the steps that are left and ends with the last one. `epochwise` changes once an
     epoch and its cosine counts from epoch 0, so that after 20 epochs of 300 it goes on at 0.989 of the way: timm's, and
-    both papers'; of its warm-up only whole epochs count. `constant` stays. Where other epochs than the recipe's are `planned`,
+    both papers'; of its warm-up only whole epochs count. `constant` stays. `steps` is a tenth after 8 of 12 epochs and a
+    hundredth after 11, `poly` falls as (1 − t)^0.9: detectors' and segmenters'. Where other epochs than the recipe's are `planned`,
     the schedule is as long as they are, and the warm-up a quarter of them at most.
     """
     epochs = planned or recipe.epochs
@@ -117,6 +128,10 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, planned: floa
         return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * now / warmup
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "steps":
+        return recipe.lr * 0.1 ** sum(step >= round(part * epochs * steps_per_epoch) for part in DROPS)
+    if recipe.schedule == "poly":
+        return recipe.min_lr + (recipe.lr - recipe.min_lr) * max(0.0, 1 - done) ** POWER
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -108,7 +108,7 @@ def range_test(fit: Fit) -> Trace:
 def _batches(fit: Fit) -> Iterator[Batch]:
     """Batches without end, but those that nothing can be read of."""
     for epoch in count():
-        yield from (batch for batch in fit.train.epoch(epoch) if len(batch.labels))
+        yield from (batch for batch in fit.train.epoch(epoch) if len(batch))
 
 
 def _around(values: Sequence[float], i: int) -> float:

@@ -1,9 +1,9 @@
 """One optimizer step: the loss of all micro-batches divided once, half precision, clipping. It knows no task."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 from metaformer.config import Recipe
 from metaformer.core.ranks import ALONE, Ranks
 from metaformer.core.shared_norm import idle
-from metaformer.data.batch import Batch
 from metaformer.train.checkpoint import State
 from metaformer.train.optim import clips_itself, gradient_norm, set_learning_rate
 
@@ -23,24 +22,59 @@ class Judged(Protocol):
     @property
     def scores(self) -> dict[str, float]: ...
     @property
-    def loss(self) -> float: ...
+    def loss(self) -> float | None:
+        """On held-out images; None of a task that has none there."""
+        ...
+
+
+class Portion(Protocol):
+    """What the loop asks of a batch: how many images it has, which, its micro-batches."""
+
+    @property
+    def samples(self) -> Tensor | None: ...
+    def __len__(self) -> int: ...
+    def parts(self, count: int) -> "Sequence[Portion]": ...
+    def blank(self, device: torch.device) -> Tensor:
+        """One image of zeros, (1, C, H, W), as good as those of the batch, of which there may be none."""
+        ...
+
+
+class Named(Protocol):
+    """What the loop asks of a part of a data set."""
+
+    def __len__(self) -> int: ...
+    def name(self, sample: int) -> str: ...
+
+
+class Batches(Protocol):
+    """What the loop asks of a loader."""
+
+    batch: int
+    device: torch.device
+    damaged: dict[int, str]
+
+    @property
+    def split(self) -> Named: ...
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int = 0, start: int = 0, side: int | None = None) -> Iterator[Any]: ...
 
 
 class Task(Protocol):
-    """What the loop asks of a task."""
+    """What the loop asks of a task. Its batches are those of its own loader."""
 
-    def count(self, batch: Batch) -> int: ...
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor: ...
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch], ranks: Ranks = ALONE) -> Judged: ...
-    def chance(self, labels: Tensor) -> str:
-        """What a score on these labels is worth that knows nothing, as a sentence."""
+    def count(self, batch: Any) -> int: ...
+    def loss_sum(self, model: nn.Module, batch: Any) -> Tensor: ...
+    def no_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+        """0, of images of zeros, with a gradient for every parameter that has one."""
         ...
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Any], ranks: Ranks = ALONE) -> Judged: ...
 
 
 def accumulate(
     model: nn.Module,
     task: Task,
-    micro_batches: Sequence[Batch],
+    micro_batches: Sequence[Portion],
     precision: torch.dtype = torch.float32,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, int]:
@@ -48,23 +82,23 @@ def accumulate(
 
     Ranks exchange gradients once, with the last micro-batch, of which each must have as many.
     """
-    device = micro_batches[0].images.device
+    device = next(model.parameters()).device
     count = int(ranks.sum(sum(task.count(batch) for batch in micro_batches)))
     total = torch.zeros((), device=device)
     for i, batch in enumerate(micro_batches):
         early = i < len(micro_batches) - 1
         with model.no_sync() if early and isinstance(model, DistributedDataParallel) else nullcontext():
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                loss = task.loss_sum(model, batch) if len(batch.labels) else _no_loss(model, batch.images)
-            (loss * ranks.count / count).backward()  # the gradient of several ranks is the mean of theirs
+                loss = task.loss_sum(model, batch) if len(batch) else _no_loss(model, task, batch.blank(device))
+            (loss * ranks.count / max(1, count)).backward()  # the gradient of several ranks is the mean of theirs
         total += loss.detach()
     return ranks.total(total), count
 
 
-def _no_loss(model: nn.Module, images: Tensor) -> Tensor:
+def _no_loss(model: nn.Module, task: Task, images: Tensor) -> Tensor:
     """The loss of no images, 0, but every parameter has a gradient of it: for the ranks that wait for this one's."""
     with idle(model):
-        return model(images.new_zeros(1, *images.shape[1:])).float().sum() * 0
+        return task.no_loss(model, images)
 
 
 @dataclass(frozen=True)
@@ -74,25 +108,25 @@ class Scaled:
     task: Task
     scaler: torch.amp.GradScaler
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Any) -> int:
         return self.task.count(batch)
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Any) -> Tensor:
         return cast(Tensor, self.scaler.scale(self.task.loss_sum(model, batch)))
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch], ranks: Ranks = ALONE) -> Judged:
-        return self.task.evaluate(model, batches, ranks)
+    def no_loss(self, model: nn.Module, images: Tensor) -> Tensor:
+        return self.task.no_loss(model, images)
 
-    def chance(self, labels: Tensor) -> str:
-        return self.task.chance(labels)
+    def evaluate(self, model: nn.Module, batches: Iterable[Any], ranks: Ranks = ALONE) -> Judged:
+        return self.task.evaluate(model, batches, ranks)
 
 
 def take_step(
-    recipe: Recipe, state: State, forward: nn.Module, task: Task, precision: torch.dtype, batch: Batch, lr: float
+    recipe: Recipe, state: State, forward: nn.Module, task: Task, precision: torch.dtype, batch: Portion, lr: float
 ) -> tuple[Tensor, Tensor, int]:
-    """One optimizer step; the batch's loss sum, the gradient's norm before clipping, and the images it learnt from.
+    """One optimizer step; the batch's loss sum, the gradient's norm before clipping, and the count that it learnt from.
 
-    These are none where the step was skipped. `forward` is the model, or its compiled form.
+    That is 0 where the step was skipped. `forward` is the model, or its compiled form.
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
     set_learning_rate(optimizer, lr)

@@ -1,10 +1,8 @@
 """A run from its recipe: check, build, fit, close."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from metaformer.core.ranks import ALONE, Ranks, own_device
 from metaformer.data.augment import Augment, View
 from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
+from metaformer.data.dense import DenseData
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
-from metaformer.recipes import RECIPES
 from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
+from metaformer.train.dense import prepare_dense
 from metaformer.train.display import Display, say
 from metaformer.train.hold import held
 from metaformer.train.joined import check_same, joined
@@ -33,6 +32,7 @@ from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, learns_whole, training_mode
 from metaformer.train.stop import Terminated
 from metaformer.train.task import keep_teacher, make_task
+from metaformer.train.told import CUSTOM, list_unreadable, warnings_of, where
 from metaformer.train.trackers import check_installed, tracked
 from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
@@ -42,14 +42,11 @@ from metaformer.weights.peers import PREFIX, Peer, PeerConfig, has_one_size, pee
 from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
-CUSTOM = "custom"
-LARGE = 1024
-"""Images in a batch from which on a person is told what can be done about it."""
 
 
 def start(
     recipe: Recipe,
-    data: Data,
+    data: Data | DenseData,
     model: Model | None,
     *,
     name: str | None,
@@ -72,31 +69,17 @@ def start(
         return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
-def _begin(run: Run, data: Data, *, quiet: bool) -> None:
+def _begin(run: Run, data: Data | DenseData, *, quiet: bool) -> None:
     """Says and writes what is known of a new run's data."""
     for sentence in data.notes:
         say(sentence, quiet=quiet)
     if data.drawn:
         write_text(run.path / "split.csv", split_csv(data))
-    _list_unreadable(run, data.unreadable, quiet=quiet)
-
-
-def _list_unreadable(run: Run, images: Iterable[tuple[str, str]], *, quiet: bool) -> None:
-    """Adds images with their reasons to the run's list and says how many there are now."""
-    file = run.path / "bad_images.csv"
-    with file.open(newline="", encoding="utf-8") if file.exists() else StringIO() as lines:
-        known = dict(list(csv.reader(lines))[1:])
-    every = known | dict(images)
-    if len(every) == len(known):
-        return
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("image", "reason"), *every.items()])
-    write_text(file, text.getvalue())
-    say(f"unreadable and left out: {len(every)}, listed in {file}", quiet=quiet)
+    list_unreadable(run, data.unreadable, quiet=quiet)
 
 
 def go_on(
-    run: Run, data: Data, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = (), ranks: Ranks = ALONE
+    run: Run, data: Data | DenseData, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = (), ranks: Ranks = ALONE
 ) -> Run:
     """Trains an unfinished run, of `reopen`, to its end, from the exact step at which it was last saved."""
     with held(run, ranks):
@@ -104,17 +87,38 @@ def go_on(
         return _fit(replace(fit, watchers=tuple(watchers)), run, quiet=quiet)
 
 
-def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = None, *, ranks: Ranks = ALONE) -> Fit:
+def prepare(
+    recipe: Recipe, data: Data | DenseData, model: Model | None, run: Run | None = None, *, ranks: Ranks = ALONE
+) -> Fit:
     """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
     check_installed(recipe)
     check_same(data, ranks)
     device = own_device(choose_device(recipe.device), ranks)
     precision = _precision(recipe.precision, device)
+    named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
     torch.manual_seed(recipe.seed)
+    if isinstance(data, DenseData):
+        fit = prepare_dense(replace(recipe, precision=named), data, run, device, precision, ranks)
+    else:
+        fit = _prepare(replace(recipe, precision=named), data, model, run, device, precision, ranks)
+    return replace(fit, forward=joined(fit)) if ranks.count > 1 else fit
+
+
+def _prepare(
+    recipe: Recipe,
+    data: Data,
+    model: Model | None,
+    run: Run | None,
+    device: torch.device,
+    precision: torch.dtype,
+    ranks: Ranks,
+) -> Fit:
+    """The same of a classifier."""
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
     model, notes, knows = _learner(recipe, data, model, size, fresh=saved is None)
     model = model.to(device)
+    keep_less(model, recipe)
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     task, told = make_task(recipe, data, preprocess, device)
@@ -123,8 +127,7 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
     train, val, augment = _loaders(recipe, data, preprocess, device, batch, ranks)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
-    named = precision_name(precision) if recipe.precision == "auto" else recipe.precision
-    recipe = replace(recipe, image_size=size, flip=augment.flip, precision=named, batch=batch)
+    recipe = replace(recipe, image_size=size, flip=augment.flip, batch=batch)
     kind = "multilabel" if data.multi else "classification"
     fit = Fit(
         recipe=recipe,
@@ -139,9 +142,12 @@ def prepare(recipe: Recipe, data: Data, model: Model | None, run: Run | None = N
         notes=(*notes, *told, *why),
         stride=_stride(model),
         knows=knows,
+        shown=f"{size} pixels ({recipe.fit})",
+        chance=task.chance(data.val.labels),
+        probe=(data.channels, recipe.start_size or size, recipe.start_size or size),
     )
     _try(fit)
-    return replace(fit, forward=joined(fit)) if ranks.count > 1 else fit
+    return fit
 
 
 def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fresh: bool) -> tuple[Model, tuple[str, ...], bool]:
@@ -154,6 +160,14 @@ def _learner(recipe: Recipe, data: Data, model: Model | None, size: int, *, fres
     if recipe.start_size is not None:
         _check_growth(recipe, model, size)
     return model, (*notes, *choose_parts(model, recipe)), knows
+
+
+def keep_less(model: Model, recipe: Recipe) -> None:
+    """Has blocks computed again in the backward pass, where a recipe wants that."""
+    if recipe.checkpointing and isinstance(model, Peer):
+        model.model.set_grad_checkpointing(True)
+    elif isinstance(model, MetaFormer):
+        model.checkpointing = recipe.checkpointing
 
 
 def _batch(recipe: Recipe, data: Data, trial: Trial) -> tuple[int, tuple[str, ...]]:
@@ -185,12 +199,12 @@ def _loaders(
 
 def _try(fit: Fit) -> None:
     """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
-    total, batch, loader = len(fit.train.split), fit.train.batch, fit.train
+    total, batch, device = len(fit.train.split), fit.train.batch, fit.train.device
     sizes = {min(batch, total), total % batch or batch}
     parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
-    least, side = min(len(part.labels) for part in parts), fit.recipe.start_size or loader.preprocess.size
-    images = torch.zeros(least, len(loader.preprocess.mean), side, side, device=loader.device)
-    with torch.random.fork_rng([loader.device] if loader.device.type == "cuda" else []), torch.no_grad():
+    least, side = min(len(part) for part in parts), fit.probe[1]
+    images = torch.zeros(least, *fit.probe, device=device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         try:
             training_mode(deepcopy(fit.state.model), fit.recipe)(images)
         except (ValueError, AssertionError, RuntimeError) as error:
@@ -214,14 +228,14 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
     with Display(log, fit.total(progress), done, quiet=quiet or not ranks.first) as display:
         parameters = sum(p.numel() for p in fit.state.model.parameters())
         display.say(
-            f"{fit.recipe.model}, {parameters:,} parameters, on {_where(fit)} in {fit.recipe.precision}: "
+            f"{fit.recipe.model}, {parameters:,} parameters, on {where(fit)} in {fit.recipe.precision}: "
             f"{train:,} images to learn, {val:,} to judge, {len(fit.about['classes'])} classes, "
-            f"{fit.train.preprocess.size} pixels ({fit.recipe.fit}), recipe {fit.recipe.recipe}"
+            f"{fit.shown}, recipe {fit.recipe.recipe}"
         )
-        for sentence in (*_warnings(fit.recipe, fit.train.batch), *fit.notes):
+        for sentence in (*warnings_of(fit.recipe, fit.train.batch), *fit.notes):
             display.say(sentence)
         if not done:
-            display.say(fit.task.chance(fit.val.split.labels))
+            display.say(fit.chance)
         else:
             display.say(f"going on at epoch {progress.epoch + 1}, step {progress.step + 1}")
         try:
@@ -243,42 +257,9 @@ def _fit_exactly(fit: Fit, run: Run, *, quiet: bool) -> Run:
         finally:
             if ranks.first:
                 damaged = [(fit.train.split.name(sample), reason) for sample, reason in fit.train.damaged.items()]
-                _list_unreadable(run, damaged, quiet=quiet)
+                list_unreadable(run, damaged, quiet=quiet)
         display.say(f"best {SCORES[score_of(run.metrics[-1])]} {progress.best:.2f} % on {val:,} held-out images")
     return run
-
-
-def _where(fit: Fit) -> str:
-    """What is computed on, by how many processes."""
-    count = fit.state.ranks.count
-    return f"{fit.train.device}" if count == 1 else f"{fit.train.device.type} in {count} processes"
-
-
-def report_finished(run: Run, *, quiet: bool) -> None:
-    """Says that there is nothing left to train."""
-    done, epochs = len(run.metrics), run.epochs
-    why = f", as patience={run.recipe.patience} asked" if done < epochs else ""
-    say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
-
-
-def _warnings(recipe: Recipe, batch: int) -> list[str]:
-    """What a person should know before it starts, a sentence each."""
-    if recipe.smoke:
-        what = f"SMOKE TEST: a shrunk model, from no weights, on a few images; batch={batch} and no hours= whatever was said"
-        return [f"{what}; NO FIGURE OF THIS RUN IS A RESULT, and it cannot become a real one"]
-    row = RECIPES.get(recipe.recipe)
-    said: list[str] = []
-    if recipe.start_size is not None:
-        said.append(f"images grow from {recipe.start_size} to {recipe.image_size} pixels over two thirds of the epochs")
-    if batch >= LARGE and recipe.accumulate == 1:
-        parts = batch // 128
-        said.append(f"each step learns from {batch:,} images at once; accumulate={parts} learns the same in parts of 128")
-    usual = row.batch if row is not None and isinstance(row.batch, int) and row.lr == recipe.lr else batch
-    if usual >= LARGE and usual != batch:
-        said.append(f"lr={recipe.lr:g} is for batches of {usual:,}; with batch={batch} nothing is rescaled")
-    if recipe.learn != "all" and recipe.weights is None and recipe.model != CUSTOM:
-        said.append(f"learn={recipe.learn} leaves the rest as it was drawn at random: weights= says what to start from")
-    return said
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,7 @@ SCHEMA = 1
 Model = MetaFormer | Peer
 Kept = Model | Dense
 """What a folder may hold."""
+Filled = TypeVar("Filled", MetaFormer, Peer, Dense, Model, Kept)
 
 
 def save_pretrained(model: Kept, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
@@ -159,7 +160,7 @@ def _described(about: Mapping[str, Any], file: Path) -> Kept:
     return make_dense(config) if isinstance(config, DenseConfig) else MetaFormer(config)
 
 
-def fill(model: Model, source: str | Path) -> Model:
+def fill(model: Filled, source: str | Path) -> Filled:
     """Puts a folder's or a file's weights into the model. Raises ValueError where they do not fit."""
     file = Path(source) if Path(source).is_file() else Path(source) / "model.safetensors"
     if not isinstance(model, Peer):

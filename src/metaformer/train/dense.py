@@ -1,0 +1,219 @@
+"""A run that learns to find objects or regions: model, batches and task, from its recipe."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaformer.config import Recipe, read_json
+from metaformer.core.ranks import Ranks
+from metaformer.data.dense import DenseData
+from metaformer.data.dense_loader import DenseLoader
+from metaformer.data.dense_views import DenseView, Flip, ShortSide, Step, steps_of
+from metaformer.data.loader import default_workers
+from metaformer.data.scenes import Scenes
+from metaformer.dense.backbone import fill_published
+from metaformer.dense.config import IMAGENET, SEGMENTERS, TIMM, DenseConfig, get_dense_config
+from metaformer.dense.make import make_dense
+from metaformer.dense.model import Dense
+from metaformer.recipes import OBJECTS
+from metaformer.runs import Run, weights_of
+from metaformer.train.checkpoint import State
+from metaformer.train.loop import Fit
+from metaformer.train.numerics import notice_after
+from metaformer.train.optim import Average, make_optimizer
+from metaformer.train.parts import choose_parts, training_mode
+from metaformer.weights.create import find_weights
+from metaformer.weights.load import fit_weights
+from metaformer.zoo import HEADS
+
+SIDE = 512
+"""Of images, where a recipe says no image_size."""
+WIDE = {"objects": 1.0, "coco": 5 / 3, "ade20k": 4.0}
+"""The longest that an image is judged at, over image_size, which its short side has where that allows."""
+FOREIGN = (
+    "start_size", "fit", "crop_fraction", "crop", "pad", "randaugment", "erase", "mixup", "cutmix", "label_smoothing",
+    "class_weights", "sampling", "window", "labels", "teacher", "compile",
+)  # fmt: skip
+"""Settings that are for images of labels alone."""
+
+
+def is_dense_model(name: str) -> bool:
+    """Whether a model's name is that of a detector or segmenter."""
+    return "/" in name and name.partition("/")[0] in HEADS
+
+
+def finds_regions(name: str) -> bool:
+    """Whether a model of that name is a segmenter."""
+    return name.partition("/")[0] in SEGMENTERS
+
+
+def finds_masks(name: str) -> bool:
+    """Whether a model of that name finds masks beside boxes."""
+    return name.startswith("mask_rcnn/")
+
+
+def prepare_dense(
+    recipe: Recipe, data: DenseData, run: Run | None, device: torch.device, precision: torch.dtype, ranks: Ranks
+) -> Fit:
+    """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
+    _check(recipe)
+    saved = run.last if run is not None and run.last.is_dir() else None
+    recipe = replace(recipe, image_size=recipe.image_size or SIDE)
+    model, notes, knows = _learner(recipe, data, saved)
+    model = model.to(device)
+    train, val = _loaders(recipe, data, device, ranks)
+    task: Any = _task(model.config, data.classes)
+    scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
+    average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
+    fit = Fit(
+        recipe=recipe,
+        state=State(model, make_optimizer(model, recipe), average, scaler, ranks),
+        forward=model,
+        task=task,
+        train=train,
+        val=val,
+        precision=precision,
+        about=_about(recipe, model, data),
+        every=notice_after(device),
+        notes=notes,
+        knows=knows,
+        shown=f"{recipe.image_size} pixels (augment={recipe.augment})",
+        chance=task.chance(),
+    )
+    _try(fit)
+    return fit
+
+
+def judging_steps(augment: str, side: int) -> tuple[Step, ...]:
+    """How images are shown that judge: whole, the short side `side` pixels where the long one allows."""
+    return (ShortSide((side, side), int(side * WIDE[augment])),)
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises ValueError for settings that mean nothing here."""
+    for key in FOREIGN:
+        value, usual = getattr(recipe, key), getattr(OBJECTS, key)
+        if value != usual:
+            raise ValueError(f"{key}={value} is for images that have labels alone; with {recipe.model} leave it out")
+    if not isinstance(recipe.batch, int):
+        raise ValueError("batch=auto is for images of one size: give a number, such as batch=8, and accumulate= to save memory")
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def _learner(recipe: Recipe, data: DenseData, saved: Path | None) -> tuple[Dense, tuple[str, ...], bool]:
+    """The model, with the weights that a fresh run starts from, and what is not to learn frozen; a sentence on each.
+
+    And whether these weights answer already.
+    """
+    config = _config(recipe, data)
+    if saved is not None:  # it goes on with the mean and deviation with which it began
+        began = DenseConfig.from_dict(read_json(saved / "model.json")["dense"])
+        config = replace(config, mean=began.mean, std=began.std)
+    model = make_dense(config)
+    notes, knows = _fill(model, recipe) if recipe.weights is not None and saved is None else ((), False)
+    notes = (*notes, *choose_parts(model, recipe))
+    model.checkpointing = recipe.checkpointing
+    return model, notes, knows
+
+
+def _config(recipe: Recipe, data: DenseData) -> DenseConfig:
+    """What the recipe's model is. Raises ValueError for a wrong name or field."""
+    for key in {"num_classes", "in_chans"} & recipe.changes.keys():
+        raise ValueError(f"model.{key} follows from the data: leave it out")
+    told = recipe.normalise == "imagenet" or (recipe.normalise == "auto" and recipe.weights is not None)
+    spread = IMAGENET if told else {"mean": data.mean, "std": data.std}
+    options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
+    return get_dense_config(recipe.model, num_classes=len(data.classes), **(options | spread | _read(recipe.changes)))
+
+
+def _read(changes: Any) -> dict[str, Any]:
+    """Changed fields, given as text: numbers and tuples as what they stand for, specs as text."""
+    return {key: _value(text) for key, text in changes.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _fill(model: Dense, recipe: Recipe) -> tuple[tuple[str, ...], bool]:
+    """Puts the weights that a recipe starts from into the model; sentences, and whether all of it was read."""
+    assert recipe.weights is not None
+    backbone = recipe.model.partition("/")[2]
+    if recipe.weights == "timm":
+        if not backbone.startswith(TIMM):
+            raise ValueError(f"weights=timm are for backbones of timm's, and {backbone} is ours: weights=in1k")
+        fill_published(model.backbone)
+        return ("starts from a backbone with timm's weights",), False
+    read = fit_weights(model, find_weights(backbone, weights_of(recipe.weights)), adapt=True)
+    return (f"starts from {recipe.weights}", *read.notes), read.answers
+
+
+def _task(config: DenseConfig, classes: tuple[str, ...]) -> Any:
+    """What is learnt. Detectors import torchvision, which nothing else needs."""
+    if config.task == "segmentation":
+        from metaformer.tasks.segmentation import Segmentation
+
+        return Segmentation(classes)
+    from metaformer.tasks.detection import Detection
+
+    return Detection(classes)
+
+
+def _about(recipe: Recipe, model: Dense, data: DenseData) -> dict[str, Any]:
+    """What is written beside the weights."""
+    assert recipe.image_size is not None
+    shown = {"short": recipe.image_size, "long": int(recipe.image_size * WIDE[recipe.augment])}
+    told = {"task": model.config.task, "classes": list(data.classes), "shown": shown}
+    return told | ({"numbers": list(data.numbers)} if data.numbers else {})
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def _loaders(recipe: Recipe, data: DenseData, device: torch.device, ranks: Ranks) -> tuple[DenseLoader, DenseLoader]:
+    """What is learnt from, augmented, and what judges, an image at a time: no padding changes what is found in it."""
+    assert recipe.image_size is not None
+    assert isinstance(recipe.batch, int)
+    steps = steps_of(recipe.augment, recipe.image_size)
+    workers = _workers(recipe, data.train, device, ranks)
+    train = DenseLoader(
+        data.train, recipe.batch, DenseView(_flipped(steps, recipe.flip), recipe.seed), device,
+        workers=workers, shuffled=True, ranks=ranks, accumulate=recipe.accumulate,
+    )  # fmt: skip
+    view = DenseView(judging_steps(recipe.augment, recipe.image_size), judging=True)
+    return train, DenseLoader(data.val, 1, view, device, workers=workers, ranks=ranks)
+
+
+def _flipped(steps: Sequence[Step], probability: float | None) -> tuple[Step, ...]:
+    """The steps, with mirrors as flip= says."""
+    if probability is None:
+        return tuple(steps)
+    return tuple(Flip(probability) if isinstance(step, Flip) else step for step in steps)
+
+
+def _workers(recipe: Recipe, scenes: Scenes, device: torch.device, ranks: Ranks) -> int:
+    return default_workers(scenes, None, device, near=ranks.near) if recipe.workers is None else recipe.workers
+
+
+def _try(fit: Fit) -> None:
+    """Asks a copy of the model for a loss. Raises ValueError where it cannot be trained."""
+    with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []), torch.no_grad():
+        model = training_mode(deepcopy(fit.state.model), fit.recipe)
+        try:
+            fit.task.no_loss(model, torch.zeros(1, *fit.probe, device=fit.train.device))
+        except (ValueError, AssertionError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"an image of {fit.probe[1]} pixels does not do: {reason}") from error
