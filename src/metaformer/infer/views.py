@@ -24,16 +24,14 @@ def fitted(size: Size, shorter: int, longer: int) -> Size:
     """The size at which the shorter side is `shorter`, or the longer one `longer` where it would be longer than that."""
     height, width = size
     scale = min(shorter / min(size), longer / max(size))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def shown_at(image: Tensor, size: Size) -> Tensor:
-    """Images (..., 3, H, W) of uint8 at another size; none lost between pixels where it becomes smaller."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    batch = image.reshape(-1, *image.shape[-3:]).float()
-    resized = F.interpolate(batch, size, mode="bilinear", align_corners=False, antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8).reshape(*image.shape[:-2], *size)
+    """Images (..., 3, H, W) of uint8 at another size, to the bit as images are resized that are learnt from."""
+    from torchvision.transforms.v2 import functional
+
+    return image if size_of(image) == size else functional.resize(image, list(size), antialias=True)
 
 
 def size_of(image: Tensor) -> Size:

@@ -76,7 +76,7 @@ def _figures(lines: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         "best_epoch": best["epoch"],
         "best_score": score(best),
         "last_score": score(last),
-        "last_val_loss": last["val_loss"],
+        "last_val_loss": last.get("val_loss"),
         "last_train_loss": last["train_loss"],
         "seconds": sum(line["seconds"] for line in lines),
         "images_per_second": last["images_per_second"],

@@ -150,7 +150,9 @@ def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data | DenseD
         )
         return few_scenes(found, FEW) if recipe.smoke else found
     if is_dense(recipe.data):
-        raise ValueError(f"data={recipe.data} has objects or regions, and {name} calls whole images: retinanet/{name} finds them")
+        raise ValueError(
+            f"data={recipe.data} has objects or regions, and {name} calls whole images: retinanet/{name} finds them"
+        )
     data = open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels, progress=watch)
     return few(data, FEW) if recipe.smoke else data
 

@@ -40,7 +40,8 @@ def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     loss, scores, lr = axes[0]
     dot = "." if len(epochs) == 1 else ""  # one point makes no line
     loss.plot(epochs, [line["train_loss"] for line in metrics], color=ORANGE, marker=dot, label="training (augmented)")
-    loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, marker=dot, label="held out")
+    if "val_loss" in metrics[0]:  # a detector has none
+        loss.plot(epochs, [line["val_loss"] for line in metrics], color=BLUE, marker=dot, label="held out")
     loss.set_title("loss", fontsize=10)
     loss.legend(fontsize=8, frameon=False)
     key = score_of(metrics[0])
@@ -125,7 +126,7 @@ def overlaid(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     for number, (name, metrics) in enumerate(runs.items()):
         epochs, colour, dot = [line["epoch"] for line in metrics], f"C{number % 10}", "." if len(metrics) == 1 else ""
         scores.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=_plain(name))
-        loss.plot(epochs, [line["val_loss"] for line in metrics], color=colour, marker=dot)
+        loss.plot(epochs, [line.get("val_loss", line["train_loss"]) for line in metrics], color=colour, marker=dot)
         loss.plot(epochs, [line["train_loss"] for line in metrics], color=colour, marker=dot, linestyle=":")
         lr.plot(epochs, [line["lr"] for line in metrics], color=colour, marker=dot)
     titles = (f"{called} on held-out images, %", "loss: held out, dotted: training (augmented)", "learning rate")

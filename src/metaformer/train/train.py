@@ -43,7 +43,6 @@ from metaformer.weights.pretrained import Model
 from metaformer.zoo import get_config
 
 
-
 def start(
     recipe: Recipe,
     data: Data | DenseData,
@@ -79,7 +78,13 @@ def _begin(run: Run, data: Data | DenseData, *, quiet: bool) -> None:
 
 
 def go_on(
-    run: Run, data: Data | DenseData, model: Model | None, *, quiet: bool, watchers: Sequence[Watcher] = (), ranks: Ranks = ALONE
+    run: Run,
+    data: Data | DenseData,
+    model: Model | None,
+    *,
+    quiet: bool,
+    watchers: Sequence[Watcher] = (),
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Trains an unfinished run, of `reopen`, to its end, from the exact step at which it was last saved."""
     with held(run, ranks):

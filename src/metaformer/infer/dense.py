@@ -1,0 +1,194 @@
+"""`DensePredictor`: a trained detector or segmenter asked about images of any size, whole, in tiles or in several ways."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaformer.config import read_json
+from metaformer.core.device import choose_device, choose_precision
+from metaformer.data.decode import decode
+from metaformer.infer.results import DensePrediction
+from metaformer.infer.source import find_source
+from metaformer.infer.tiles import find_in_tiles, score_in_tiles, tiles
+from metaformer.infer.views import (
+    Find, Score, find_at, find_in_views, fitted, score_at, score_in_views, shown_at, size_of,
+)  # fmt: skip
+from metaformer.runs import is_run, open_run
+from metaformer.tasks.found import Found, Size
+from metaformer.weights.pretrained import read_dense
+
+THRESHOLD = 0.5
+"""The score from which on what was found is told, where nobody says another."""
+SCALES = (0.75, 1.0, 1.25)
+"""Of the sizes of tta=scales."""
+WAYS = ("flip", "scales")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How images are looked at."""
+
+    threshold: float = THRESHOLD
+    """Least score of what is told; of objects alone."""
+    tile: int | None = None
+    """Side in pixels of the tiles in which an image is looked at as large as it is; None for the whole image, resized."""
+    overlap: int = 128
+    """Pixels that tiles share at least."""
+    tta: str = ""
+    """flip, scales, or both with a comma: each image shown several times."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} is not between 0 and 1")
+        for word in self.ways:
+            if word not in WAYS:
+                raise ValueError(f"tta={word!r} is not one of {', '.join(WAYS)}, or both with a comma")
+        if self.tile is not None:
+            tiles((self.tile, self.tile), self.tile, self.overlap)  # which says what cannot be
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The words in `tta`."""
+        return tuple(self.tta.replace(" ", "").split(",")) if self.tta else ()
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        return SCALES if "scales" in self.ways else (1.0,)
+
+    @property
+    def mirror(self) -> bool:
+        return "flip" in self.ways
+
+
+WHOLE = Asking()
+
+
+class DensePredictor:
+    """A trained detector or segmenter: `DensePredictor("runs/cells")(["a.png"])` gives a DensePrediction for each image.
+
+    `source` is a run directory (its best weights) or a folder or file that `save_pretrained` wrote. Raises ValueError or
+    OSError with a sentence.
+    """
+
+    def __init__(self, source: str | Path, *, device: str = "auto", precision: str = "auto") -> None:
+        found = find_source(source)
+        if not isinstance(found, Path):
+            raise ValueError(f"{source} is a classifier: metaformer.Predictor opens it")
+        self.source, self.device = source, choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        model, about = read_dense(found)
+        self.model = model.eval().to(self.device)
+        self.classes = _classes(about, source, model.config.num_classes)
+        shown = about.get("shown", {"short": 512, "long": 2048})
+        self.short, self.long = int(shown["short"]), int(shown["long"])
+        self.numbers: tuple[int, ...] | None = tuple(about["numbers"]) if about.get("numbers") else None
+
+    @property
+    def regions(self) -> bool:
+        """Whether it finds regions, and not objects."""
+        return self.model.config.task == "segmentation"
+
+    def __repr__(self) -> str:
+        return f"DensePredictor({str(self.source)!r}, {self.model.config.head}, {len(self.classes)} classes)"
+
+    def __call__(self, images: Sequence[str | Path | Tensor], asking: Asking = WHOLE) -> list[DensePrediction]:
+        """Answers in the order of `images`: paths, or pixels (3, H, W) as uint8. One that cannot be read gives its reason."""
+        return list(self.stream(images, asking))
+
+    def stream(self, images: Sequence[str | Path | Tensor], asking: Asking = WHOLE) -> Iterator[DensePrediction]:
+        """The same, one by one, with one image in memory."""
+        for image in images:
+            path = "" if isinstance(image, Tensor) else str(image)
+            try:
+                pixels = image if isinstance(image, Tensor) else decode(Path(image), 3)[0]
+            except ValueError as error:
+                yield DensePrediction(path, error=str(error))
+                continue
+            yield self.ask(pixels, path, asking)
+
+    def ask(self, pixels: Tensor, path: str = "", asking: Asking = WHOLE) -> DensePrediction:
+        """The answer for pixels (3, H, W) of uint8."""
+        size = size_of(pixels)
+        if self.regions:
+            return DensePrediction(path, size, regions=self._regions(pixels, asking))
+        return DensePrediction(path, size, found=self._finder(asking)([pixels])[0].best(asking.threshold))
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    def _finder(self, asking: Asking) -> Find:
+        """What finds in images as they come."""
+        plain = not asking.tta
+        if plain and asking.tile is None:
+            return self._find_fitted
+        find = self._find if plain else find_in_views(self._find, scales=asking.scales, mirror=asking.mirror)
+        if asking.tile is not None:
+            return find_in_tiles(find, asking.tile, asking.overlap)
+        return find_at(find, self.fitted)
+
+    def fitted(self, size: Size) -> Size:
+        """The size at which an image is fed."""
+        return fitted(size, self.short, self.long)
+
+    def _find_fitted(self, images: Sequence[Tensor]) -> list[Found]:
+        """As it is judged: what is found is brought to the image's own size at once, masks too."""
+        sizes = [size_of(image) for image in images]
+        return self._found([shown_at(image, self.fitted(size)) for image, size in zip(images, sizes, strict=True)], sizes)
+
+    def _find(self, images: Sequence[Tensor]) -> list[Found]:
+        """At the size that they have."""
+        return self._found(images, [size_of(image) for image in images])
+
+    def _found(self, images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
+        from metaformer.tasks.detection import decode as located
+
+        return [located(answer, size) for answer, size in zip(self._asked(list(images)), sizes, strict=True)]
+
+    # --- regions ------------------------------------------------------------------------------------------------------
+
+    def _regions(self, pixels: Tensor, asking: Asking) -> Tensor:
+        """(H, W) of uint8; of int64 for more classes than that has numbers."""
+        plain = not asking.tta
+        score: Score = self._score if plain else score_in_views(self._score, scales=asking.scales, mirror=asking.mirror)
+        if asking.tile is not None:
+            return score_in_tiles(score, pixels, asking.tile, asking.overlap)
+        if plain:
+            fed = shown_at(pixels, self.fitted(size_of(pixels)))
+            return self._asked(fed[None]).decode([size_of(pixels)])[0]
+        logits = score_at(score, self.fitted)(pixels[None])[0]
+        return logits.argmax(0).to(torch.uint8 if len(logits) <= 255 else torch.int64).cpu()
+
+    def _score(self, images: Tensor) -> Tensor:
+        """At the size that they have: logits (B, classes, H, W)."""
+        answer = self._asked(images)
+        return torch.stack([answer.whole(place, size_of(images)) for place in range(len(images))])
+
+    def _asked(self, images: list[Tensor] | Tensor) -> Any:
+        """The model's answer to bytes."""
+        fed = images.to(self.device) if isinstance(images, Tensor) else [image.to(self.device) for image in images]
+        half = self.precision != torch.float32
+        with torch.no_grad(), torch.autocast(self.device.type, self.precision, enabled=half):
+            return self.model(fed)
+
+
+def _classes(about: dict[str, Any], source: str | Path, count: int) -> tuple[str, ...]:
+    """Their names; numbers where nothing names them. Raises ValueError where they are not as many as the model knows."""
+    classes = about.get("classes", [str(number) for number in range(count)])
+    if not isinstance(classes, list) or len(classes) != count or not all(type(name) is str for name in classes):
+        raise ValueError(f"{source} does not say the {count} classes of its model")
+    return tuple(classes)
+
+
+def holds_dense(source: str | Path) -> bool:
+    """Whether a run, or a folder of weights, is a detector's or a segmenter's."""
+    if is_run(source):
+        return "dense" in _told(open_run(source).best)
+    return "dense" in _told(Path(source))
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    file = folder / "model.json"
+    return read_json(file) if file.is_file() else {}
