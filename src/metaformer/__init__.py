@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from metaformer.data.shard import shard_data as shard_data
     from metaformer.export.export import Exported as Exported
     from metaformer.export.export import export as export
+    from metaformer.infer.dense import Asking as Asking
+    from metaformer.infer.dense import DensePredictor as DensePredictor
     from metaformer.infer.evaluate import evaluate as evaluate
     from metaformer.infer.fuse import fuse as fuse
     from metaformer.infer.predictor import Prediction as Prediction
@@ -74,6 +76,7 @@ _HOME = {
     "data.checked": "Checked check_data",
     "data.shard": "Sharded shard_data",
     "export.export": "Exported export",
+    "infer.dense": "Asking DensePredictor",
     "infer.evaluate": "evaluate",
     "infer.fuse": "fuse",
     "infer.predictor": "Prediction Predictor",

@@ -9,18 +9,13 @@ import typer
 
 from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
+from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
 from metaformer.slips import corrected, sentence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_verbs, name="data")
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
-MODEL = "A run directory, a published name such as caformer_s18 or caformer_s18.in1k_384, hf:USER/NAME, or an exported file."
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Engine = Annotated[str, typer.Option(help="What runs it: auto, torch, compiled, openvino, onnxruntime or executorch.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or on a GPU fp16.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the processor; by default one for each core.")]
-Streams = Annotated[int | None, typer.Option(min=1, help="Images at once in OpenVINO; by default one for each thread.")]
 
 
 def main() -> None:
@@ -135,29 +130,7 @@ def probe(
     print(json.dumps(done.to_dict(), indent=2) if as_json else done)
 
 
-@app.command()
-def predict(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
-    out: Annotated[str | None, typer.Option(help="A .jsonl, .csv or .parquet file for the answers.")] = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes for each image, where it has one.")] = 5,
-    device: Device = "auto",
-    engine: Engine = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    streams: Streams = None,
-) -> None:
-    """Say what is on images. What cannot be read is told, and the exit code is then 1."""
-    from metaformer.data.find import find_images
-    from metaformer.infer.output import check_out
-    from metaformer.infer.predictor import Predictor
-    from metaformer.infer.show import show
-
-    file, images = check_out(out), find_images(paths)
-    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
-    if show(predictor, images, file, top=top, json_lines=json_lines):
-        raise typer.Exit(1)
+app.command()(predict)
 
 
 @app.command()

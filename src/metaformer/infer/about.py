@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metaformer.config import read_json
 from metaformer.data.preprocess import Preprocess
+from metaformer.runs import is_run, open_run
 
 TASKS = ("classification", "multilabel")
 """What a model.json may say that its model is for."""
+
+
+def is_dense_source(source: str | Path) -> bool:
+    """Whether a run, or a folder of weights, is that of a model of objects or regions."""
+    folder = open_run(source).best if is_run(source) else Path(source)
+    file = folder / "model.json"
+    return file.is_file() and "dense" in read_json(file)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ def read_about(about: Mapping[str, Any], source: str | Path, count: int | None =
     if not isinstance(synsets, list) or len(synsets) not in (0, len(classes)) or any(type(name) is not str for name in synsets):
         raise ValueError(f"{source} is damaged: its synsets are WordNet's numbers, one for each class, or none")
     task = about.get("task", "classification")
+    if "dense" in about:
+        raise ValueError(f"{source} finds objects or regions: metaformer.DensePredictor opens it")
     if task not in TASKS:
         raise ValueError(f"{source} is a model for {task!r}; this version predicts {' and '.join(TASKS)}")
     probabilities = about.get("probabilities", False)

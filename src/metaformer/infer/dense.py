@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaformer.config import read_json
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.data.decode import decode
 from metaformer.infer.results import DensePrediction
@@ -17,7 +16,6 @@ from metaformer.infer.tiles import find_in_tiles, score_in_tiles, tiles
 from metaformer.infer.views import (
     Find, Score, find_at, find_in_views, fitted, score_at, score_in_views, shown_at, size_of,
 )  # fmt: skip
-from metaformer.runs import is_run, open_run
 from metaformer.tasks.found import Found, Size
 from metaformer.weights.pretrained import read_dense
 
@@ -180,15 +178,3 @@ def _classes(about: dict[str, Any], source: str | Path, count: int) -> tuple[str
     if not isinstance(classes, list) or len(classes) != count or not all(type(name) is str for name in classes):
         raise ValueError(f"{source} does not say the {count} classes of its model")
     return tuple(classes)
-
-
-def holds_dense(source: str | Path) -> bool:
-    """Whether a run, or a folder of weights, is a detector's or a segmenter's."""
-    if is_run(source):
-        return "dense" in _told(open_run(source).best)
-    return "dense" in _told(Path(source))
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    file = folder / "model.json"
-    return read_json(file) if file.is_file() else {}

@@ -14,7 +14,7 @@ from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import DensePredictor
 from metaformer.infer.evaluate import own_data
 from metaformer.lab.tables import Rows, columns
-from metaformer.runs import write_text
+from metaformer.runs import is_run, write_text
 from metaformer.tasks.coco import DetectionEvaluation
 from metaformer.tasks.regions import RegionEvaluation
 
@@ -34,6 +34,8 @@ DenseEvaluation = DetectionEvaluation | RegionEvaluation
 class DenseJudged:
     """A model, what judged it, and how it did."""
 
+    named: str
+    """What `data=` calls what judged it."""
     predictor: DensePredictor
     data: DenseData
     evaluation: DenseEvaluation
@@ -53,7 +55,24 @@ def judge_dense(source: str | Path, data: str | None = None, *, device: str = "a
     named, split, _ = own_data(source, data)
     masks = predictor.model.config.task == "instances"
     opened = open_dense_judged(named, predictor.classes, regions=predictor.regions, masks=masks, split=split)
-    return DenseJudged(predictor, opened, evaluate_scenes(predictor, opened.val))
+    return DenseJudged(named, predictor, opened, evaluate_scenes(predictor, opened.val))
+
+
+def told_dense(
+    source: str | Path, data: str | None, *, out: str | Path | None, device: str = "auto", precision: str = "auto"
+) -> dict[str, Any]:
+    """The figures of `judge_dense`. Of objects what was found is written too, into the folder `out`, or into the run where its
+    own data judges; with `out` the figures are written beside it."""
+    judged = judge_dense(source, data, device=device, precision=precision)
+    told: dict[str, Any] = {"data": judged.named, **judged.summary}
+    place = Path(out) if out is not None else Path(source) if is_run(source) and data is None else None
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+        if isinstance(judged.evaluation, DetectionEvaluation):
+            told["results"] = str(write_results(judged, place))
+    if out is not None:
+        write_text(Path(out) / "eval.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
+    return told
 
 
 def evaluate_scenes(predictor: DensePredictor, scenes: Scenes) -> DenseEvaluation:
@@ -113,7 +132,8 @@ def dense_text(told: Mapping[str, Any]) -> str:
             cells = (_percent(one[kind][key]) for kind in kinds for key in ("ap", "ap50"))
             rows.append((name, *cells, f"{one['box']['objects']:,}"))
     tables = (columns(table, right=tuple(range(1, len(table[0])))) for table in (head, rows))
-    return "\n\n".join([f"{told['images']:,} images", *tables])
+    files = [f"what was found: {told['results']}"] if "results" in told else []
+    return "\n\n".join([f"{told['images']:,} images of {told['data']}", *tables, *files])
 
 
 def _percent(part: float | None) -> str:

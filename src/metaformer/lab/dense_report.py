@@ -20,7 +20,7 @@ def report_dense(run: Run, data: DenseData | None = None) -> DenseEvaluation:
     masks = predictor.model.config.task == "instances"
     split = run.path / "split.csv"
     data = data or open_dense(recipe.data, regions=predictor.regions, masks=masks, seed=recipe.seed, split=split)
-    judged = DenseJudged(predictor, data, evaluate_scenes(predictor, data.val))
+    judged = DenseJudged(recipe.data, predictor, data, evaluate_scenes(predictor, data.val))
     write_text(run.path / "evaluation.json", json.dumps(judged.summary, indent=2, allow_nan=False) + "\n")
     if isinstance(judged.evaluation, DetectionEvaluation):
         write_results(judged, run.path)

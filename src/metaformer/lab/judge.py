@@ -13,9 +13,11 @@ from metaformer.data.corrupt import SEVERITIES, read_corruptions
 from metaformer.data.preprocess import LARGEST
 from metaformer.data.splits import Encoded, Images, subset
 from metaformer.infer import evaluate
+from metaformer.infer.about import is_dense_source
 from metaformer.infer.engines import Options
 from metaformer.infer.predictor import Predictor
 from metaformer.infer.ways import Answers, Way, ask, read_tta
+from metaformer.lab.dense_judge import told_dense
 from metaformer.lab.judge_figures import corrupted, difference, figures, of_groups, of_real, shown
 from metaformer.lab.judge_page import page
 from metaformer.runs import write_text
@@ -102,11 +104,15 @@ def judge(
     """Judges one model or several on the same held-out images; with `out`, a folder, as eval.html and eval.json there.
 
     Sources, `data` and the rest as in `evaluate`; where `data` is not given, that of the first run. Every later model is also
-    compared with the first on the same images. Of a model that gives an image several labels the summary alone is told. Raises
-    ValueError with a sentence if the models' classes are not the same, or if one learnt from images that judge.
+    compared with the first on the same images. Of a model that gives an image several labels, or that finds objects or regions,
+    the summary alone is told; of objects a results file is written too. Raises ValueError with a sentence if the models' classes are not the same, or if one learnt from images that judge.
     """
     asked = asked or Asked()
     ways = asked.ways
+    if any(is_dense_source(source) for source in sources):
+        if len(sources) > 1 or asked != Asked() or engine not in ("auto", "torch") or threads or streams:
+            raise ValueError("a model that finds objects or regions is judged alone, by torch: data, out, device and precision")
+        return Judgement(told_dense(sources[0], data, out=out, device=device, precision=precision), None)
     if len({str(source) for source in sources}) < max(1, len(sources)):
         raise ValueError(f"models are judged once each, at least one; given: {', '.join(map(str, sources)) or 'none'}")
     how = Options(device, precision, threads, streams)
