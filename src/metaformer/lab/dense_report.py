@@ -6,6 +6,8 @@ from metaformer.data.dense import DenseData, open_dense
 from metaformer.infer.dense import DensePredictor
 from metaformer.lab import plots
 from metaformer.lab.dense_judge import DenseEvaluation, DenseJudged, evaluate_scenes, write_results
+from metaformer.lab.dense_page import page, worst_of
+from metaformer.lab.dense_pictures import sheet
 from metaformer.runs import Run, write_text
 from metaformer.tasks.coco import DetectionEvaluation
 
@@ -25,4 +27,7 @@ def report_dense(run: Run, data: DenseData | None = None) -> DenseEvaluation:
     if isinstance(judged.evaluation, DetectionEvaluation):
         write_results(judged, run.path)
     plots.curves(run.metrics, run.path / "curves.png")
+    worst = worst_of(judged)
+    sheet([one.picture for one in worst], run.path / "predictions.png")
+    write_text(run.path / "report.html", page(run, judged, worst, len(data.train)))
     return judged.evaluation

@@ -79,15 +79,15 @@ def render(judged: Judged[Any], told: dict[str, Any]) -> str:
         run=judged.run.path,
         figures=summary,
         digits=2 if summary["images"] >= 2000 else 1,
-        trained_on=_day(judged.run),
-        best=_best(judged.run),
+        trained_on=day_of(judged.run),
+        best=best_epoch(judged.run),
         facts=_facts(judged),
-        curves=_curves(judged.run),
+        curves=epoch_curves(judged.run),
         chosen_by=SCORES[score_of(summary)],
         table=_table(judged),
-        settings=_settings(recipe),
+        settings=settings_of(recipe),
         versions={name: value for name, value in examine().items() if not name.startswith("[")},
-        repeat=_repeat(judged.run, recipe),
+        repeat=repeat_command(judged.run, recipe),
         python=_python(judged.run, recipe),
         shell=shlex.quote(str(judged.run.path)),
         place=str(judged.run.path),
@@ -125,24 +125,24 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _day(run: Run) -> str | None:
+def day_of(run: Run) -> str | None:
     """The day on which the run's log begins."""
     log = run.path / "log.txt"
     found = re.match(r"\d{4}-\d\d-\d\d", log.read_text()) if log.is_file() else None
     return found.group() if found else None
 
 
-def _best(run: Run) -> int | None:
+def best_epoch(run: Run) -> int | None:
     """The epoch whose weights were kept: the first with the highest score."""
     lines = run.metrics
     return max(lines, key=lambda line: line[score_of(line)])["epoch"] if lines else None
 
 
-def _settings(recipe: Recipe) -> list[tuple[str, str]]:
+def settings_of(recipe: Recipe) -> list[tuple[str, str]]:
     return [(key, "none" if value is None else str(value)) for key, value in recipe.to_dict().items() if value != {}]
 
 
-def _repeat(run: Run, recipe: Recipe) -> str | None:
+def repeat_command(run: Run, recipe: Recipe) -> str | None:
     """The command; None where the model is code of the user's own, which no command can bring back."""
     return None if recipe.model == "custom" else f"metaformer train {shlex.quote(str(run.path / 'recipe.json'))}"
 
@@ -175,7 +175,7 @@ def _facts(judged: Judged[Any]) -> dict[str, list[tuple[str, str]]]:
         ("Data", recipe.data),
         ("Images", f"{len(data.train):,} to learn from, {len(data.val):,} held out"),
         ("Classes", f"{len(data.classes)}, with {each} images each to learn from"),
-        ("Unreadable", _unreadable(judged.run)),
+        ("Unreadable", unreadable_in(judged.run)),
         ("Fed as", f"{pre.size} × {pre.size} pixels, {'grey' if data.channels == 1 else 'colour'}, fit={pre.fit}"),
         ("Normalised by", f"mean {_row(pre.mean)}, standard deviation {_row(pre.std)}"),
     ]
@@ -204,7 +204,7 @@ def _row(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
 
-def _unreadable(run: Run) -> str:
+def unreadable_in(run: Run) -> str:
     file = run.path / "bad_images.csv"
     if not file.is_file():
         return "none"
@@ -215,16 +215,18 @@ def _unreadable(run: Run) -> str:
 # --- charts and tables ------------------------------------------------------------------------------------------------
 
 
-def _curves(run: Run) -> list[tuple[str, str, list[Series]]]:
+def epoch_curves(run: Run) -> list[tuple[str, str, list[Series]]]:
     """Title, drawing and legend of each chart."""
 
     def line(key: str, name: str, colour: int) -> Series:
         return Series(name, [(record["epoch"], record[key]) for record in run.metrics], colour)
 
-    best = _best(run)
+    best = best_epoch(run)
     if best is None:
         return []
-    loss = [line("train_loss", "training, augmented", 1), line("val_loss", "held out", 0)]
+    loss = [line("train_loss", "training, augmented", 1)]
+    if "val_loss" in run.metrics[0]:  # a detector has none
+        loss.append(line("val_loss", "held out", 0))
     key = score_of(run.metrics[0])
     score = SCORES[key].replace("top", "Top")
     rows = [("Loss", loss), (f"{score}, %", [line(key, "held out", 0)]), ("Learning rate", [line("lr", "last step", 7)])]
