@@ -17,7 +17,6 @@ app.add_typer(data_verbs, name="data")
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
 
-
 def main() -> None:
     """The `metaformer` command. A user's mistake is one sentence and exit code 2; Ctrl-C is typer's 130."""
     try:

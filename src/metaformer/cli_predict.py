@@ -16,12 +16,14 @@ def predict(
     source: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help='Image files, folders, globs such as "photos/*.jpg".')],
     out: Annotated[
-        str | None, typer.Option(help="A .jsonl, .csv or .parquet file; of objects and regions a folder for pictures, or see --to.")
+        str | None,
+        typer.Option(help="A .jsonl, .csv or .parquet file; of objects and regions a folder for pictures, or see --to."),
     ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes for each image, where it has one.")] = 5,
     to: Annotated[
-        str | None, typer.Option(help="Of objects and regions: pictures, coco, voc, yolo, png, jsonl or csv; else as --out ends.")
+        str | None,
+        typer.Option(help="Of objects and regions: pictures, coco, voc, yolo, png, jsonl or csv; else as --out ends."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Least score of objects: 0.5; for coco all.")] = None,
     tile: Annotated[int | None, typer.Option(help="Look for objects and regions in tiles of so many pixels a side.")] = None,
@@ -51,7 +53,9 @@ def predict(
 
     for name, value in (("--to", to), ("--threshold", threshold), ("--tile", tile), ("--tta", tta or None)):
         if value is not None:
-            raise ValueError(f"{name} {value} is for models that find objects or regions, and {source} is a classifier: leave it out")
+            raise ValueError(
+                f"{name} {value} is for models that find objects or regions, and {source} is a classifier: leave it out"
+            )
     file, images = check_out(out), find_images(paths)
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
     if show(predictor, images, file, top=top, json_lines=json_lines):
@@ -61,7 +65,9 @@ def predict(
 def refuse_for_objects(source: str, *, engine: str, threads: int | None, streams: int | None) -> None:
     """Raises ValueError for what is chosen for classifiers alone."""
     if engine not in ("auto", "torch"):
-        raise ValueError(f"--engine {engine} is for classifiers, and {source} finds objects or regions: torch runs it, leave it out")
+        raise ValueError(
+            f"--engine {engine} is for classifiers, and {source} finds objects or regions: torch runs it, leave it out"
+        )
     for name, value in (("--threads", threads), ("--streams", streams)):
         if value is not None:
             raise ValueError(f"{name} {value} is for classifiers, and {source} finds objects or regions: leave it out")

@@ -14,7 +14,15 @@ from metaformer.infer.results import DensePrediction
 from metaformer.infer.source import find_source
 from metaformer.infer.tiles import find_in_tiles, score_in_tiles, tiles
 from metaformer.infer.views import (
-    Find, Score, find_at, find_in_views, fitted, score_at, score_in_views, shown_at, size_of,
+    Find,
+    Score,
+    find_at,
+    find_in_views,
+    fitted,
+    score_at,
+    score_in_views,
+    shown_at,
+    size_of,
 )  # fmt: skip
 from metaformer.tasks.found import Found, Size
 from metaformer.weights.pretrained import read_dense

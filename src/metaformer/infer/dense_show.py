@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os.path import commonpath
@@ -47,7 +47,9 @@ class Wanted:
             return None
         suffix = Path(self.out).suffix.lower()
         if self.to is None and suffix and suffix not in ENDS:
-            raise ValueError(f"--out {self.out} does not say a format by its suffix: {', '.join(ENDS)}; or a folder for pictures")
+            raise ValueError(
+                f"--out {self.out} does not say a format by its suffix: {', '.join(ENDS)}; or a folder for pictures"
+            )
         return self.to or ENDS.get(suffix, "pictures")
 
     @property
@@ -67,7 +69,9 @@ def show_found(source: str, images: Sequence[Path], wanted: Wanted, *, device: s
     unfit = OBJECTS if predictor.regions else REGIONS
     if kind in unfit:
         finds = "regions" if predictor.regions else "objects"
-        raise ValueError(f"--to {kind} does not hold {finds}, which {source} finds: {', '.join(k for k in FORMATS if k not in unfit)}")
+        raise ValueError(
+            f"--to {kind} does not hold {finds}, which {source} finds: {', '.join(k for k in FORMATS if k not in unfit)}"
+        )
     names = Names(predictor.classes, predictor.numbers, _root(images))
     out = None if wanted.out is None else _place(wanted.out, file=kind in FILES)
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -89,8 +93,11 @@ def show_found(source: str, images: Sequence[Path], wanted: Wanted, *, device: s
 
 def _saved(out: Path | None, kind: str | None, names: Names) -> AbstractContextManager[Save]:
     """What writes an answer, if anything."""
-    nothing: Callable[[DensePrediction], object] = lambda _: None
-    return nullcontext(nothing) if out is None or kind is None else saved_results(out, kind, names)
+    return nullcontext(_unsaved) if out is None or kind is None else saved_results(out, kind, names)
+
+
+def _unsaved(answer: DensePrediction) -> None:
+    """Writes nothing."""
 
 
 def _place(out: str, *, file: bool) -> Path:

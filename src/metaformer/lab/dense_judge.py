@@ -25,7 +25,10 @@ OBJECT_FIGURES = {
 }
 # fmt: on
 REGION_FIGURES = {
-    "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy", "boundary_f": "boundary F",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "boundary_f": "boundary F",
 }  # fmt: skip
 DenseEvaluation = DetectionEvaluation | RegionEvaluation
 
@@ -79,13 +82,14 @@ def evaluate_scenes(predictor: DensePredictor, scenes: Scenes) -> DenseEvaluatio
     """The answers to every image beside what is there, as an epoch is judged."""
     view = DenseView((ShortSide((predictor.short, predictor.short), predictor.long),), judging=True)
     loader = DenseLoader(scenes, 1, view, predictor.device, workers=default_workers(scenes, None, predictor.device))
+    batches: Any = loader.epoch()
     if predictor.regions:
         from metaformer.tasks.segmentation import Segmentation
 
-        return Segmentation(predictor.classes).evaluate(predictor.model, loader.epoch())
+        return Segmentation(predictor.classes).evaluate(predictor.model, batches)
     from metaformer.tasks.detection import Detection
 
-    return Detection(predictor.classes).evaluate(predictor.model, loader.epoch())
+    return Detection(predictor.classes).evaluate(predictor.model, batches)
 
 
 def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None) -> list[dict[str, Any]]:

@@ -19,7 +19,16 @@ from metaformer.lab.dense_judge import OBJECT_FIGURES, REGION_FIGURES, DenseJudg
 from metaformer.lab.dense_pictures import address, objects_beside, regions_beside
 from metaformer.lab.doctor import examine
 from metaformer.lab.page import (
-    best_epoch, day_of, duration, epoch_curves, large, number, percent, repeat_command, settings_of, unreadable_in,
+    best_epoch,
+    day_of,
+    duration,
+    epoch_curves,
+    large,
+    number,
+    percent,
+    repeat_command,
+    settings_of,
+    unreadable_in,
 )  # fmt: skip
 from metaformer.runs import SCORES, Run, score_of
 from metaformer.tasks.coco import DetectionEvaluation, Kind

@@ -13,7 +13,6 @@ from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense
 from metaformer.data.sources import few, open_data
 from metaformer.dense.config import get_dense_config
 from metaformer.dense.model import Dense
-from metaformer.lab.dense_report import report_dense
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, is_run, no_run
@@ -39,9 +38,10 @@ def train(
 ) -> Run:
     """Trains a classifier, detector or segmenter and returns its run directory `root/name`, pictures included.
 
-    `model` is a published name, `head/backbone` of those (retinanet/poolformer_s12), a MetaFormer that you built, a recipe.json to repeat, or the directory of an unfinished
-    run, which then goes on (where the model is your own, give it, and the directory as `resume`). A model that you built
-    has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs, batch, lr ... Raises ValueError,
+    `model` is a published name, `head/backbone` of those (retinanet/poolformer_s12), a MetaFormer that you built, a recipe.json
+    to repeat, or the directory of an unfinished run, which then goes on (where the model is your own, give it, and the directory
+    as `resume`). A model that you built has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs ...
+    Raises ValueError,
     FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails; KeyboardInterrupt after Ctrl-C and
     SystemExit after SIGTERM, with all work saved.
 
@@ -97,10 +97,8 @@ def _train(
         recipe, data = resolve(model, settings, quiet=quiet)
         run = start(recipe, data, own, name=name, root=root, quiet=quiet, ranks=ranks)
     try:
-        if ranks.first and is_dense_model(run.recipe.model):
-            report_dense(run, data if isinstance(data, DenseData) else None)
-        elif ranks.first:
-            report(run, own, data if isinstance(data, Data) else None)
+        if ranks.first:
+            report(run, own, data)
     except KeyboardInterrupt:
         say(f"stopped before the report was whole; to write it: metaformer train {run.path}", quiet=quiet)
         raise

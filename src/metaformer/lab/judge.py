@@ -105,7 +105,8 @@ def judge(
 
     Sources, `data` and the rest as in `evaluate`; where `data` is not given, that of the first run. Every later model is also
     compared with the first on the same images. Of a model that gives an image several labels, or that finds objects or regions,
-    the summary alone is told; of objects a results file is written too. Raises ValueError with a sentence if the models' classes are not the same, or if one learnt from images that judge.
+    the summary alone is told; of objects a results file is written too. Raises ValueError with a sentence if the models'
+    classes are not the same, or if one learnt from images that judge.
     """
     asked = asked or Asked()
     ways = asked.ways

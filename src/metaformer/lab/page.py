@@ -139,6 +139,7 @@ def best_epoch(run: Run) -> int | None:
 
 
 def settings_of(recipe: Recipe) -> list[tuple[str, str]]:
+    """Every setting that is not empty, as text."""
     return [(key, "none" if value is None else str(value)) for key, value in recipe.to_dict().items() if value != {}]
 
 
@@ -205,6 +206,7 @@ def _row(values: Sequence[float]) -> str:
 
 
 def unreadable_in(run: Run) -> str:
+    """How many images were left out, in words."""
     file = run.path / "bad_images.csv"
     if not file.is_file():
         return "none"

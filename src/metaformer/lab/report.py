@@ -5,26 +5,36 @@ import json
 import torch
 
 from metaformer.data.dataset import Data
+from metaformer.data.dense import DenseData
 from metaformer.data.sources import open_data
 from metaformer.infer.evaluate import evaluate_split
 from metaformer.infer.predictor import Predictor
 from metaformer.lab import plots, several
+from metaformer.lab.dense_judge import DenseEvaluation
+from metaformer.lab.dense_report import report_dense
 from metaformer.lab.page import Judged, page
 from metaformer.lab.pictures import pictures
 from metaformer.runs import Run, write_text
 from metaformer.tasks.classification import Classification, Evaluation
 from metaformer.tasks.multilabel import MultilabelEvaluation
+from metaformer.train.dense import is_dense_model
 from metaformer.weights.pretrained import Model
 
 SHOWN = 32
 
 
-def report(run: Run, model: Model | None = None, data: Data | None = None) -> Evaluation | MultilabelEvaluation:
+def report(
+    run: Run, model: Model | None = None, data: Data | DenseData | None = None
+) -> Evaluation | MultilabelEvaluation | DenseEvaluation:
     """Judges the best weights and writes report.html, evaluation.json, curves.png, confusion.png and predictions.png.
 
     `model` and `data` where they are at hand already. The pictured predictions are the surest mistakes first, then right
-    answers spread over the held-out images. Where images may have several labels there is no confusion.png.
+    answers spread over the held-out images. Where images may have several labels there is no confusion.png. Of objects and
+    regions see `report_dense`.
     """
+    if is_dense_model(run.recipe.model):
+        return report_dense(run, data if isinstance(data, DenseData) else None)
+    assert not isinstance(data, DenseData)
     predictor = Predictor(run.path, model=model)
     recipe = run.recipe
     data = data or open_data(recipe.data, seed=recipe.seed, split=run.path / "split.csv", labels=recipe.labels)

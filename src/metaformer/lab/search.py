@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaformer.config import Recipe, revise
 from metaformer.data.dataset import Data
+from metaformer.data.dense import DenseData
 from metaformer.lab import plots
 from metaformer.lab.jobs import resolve
 from metaformer.lab.report import report
@@ -29,6 +30,7 @@ from metaformer.lab.study import (
 )
 from metaformer.lab.trials import Plan, Search, Tried, read_plan
 from metaformer.runs import SCORES, Run, check_name, is_run, score, score_of, write_text
+from metaformer.train.dense import finds_masks
 from metaformer.train.display import Display
 from metaformer.train.hold import reopen
 from metaformer.train.stop import Terminated
@@ -99,9 +101,16 @@ def tune(
         tried = tuple(_tried(trial, path, ranges) for trial in study.trials)
         found = Search(path, plan, tried, importances(study))
     logs = {key: isinstance(values, Range) and values.log for key, values in ranges.items()}
-    called = SCORES["map" if data.multi else "top1"]
+    called = SCORES[_score_key(recipe, data)]
     plots.search(found.trials, found.importances, logs, path / "search.png", called=called)
     return found
+
+
+def _score_key(recipe: Recipe, data: Data | DenseData) -> str:
+    """What trials are judged by, a key of SCORES."""
+    if isinstance(data, DenseData):
+        return "miou" if data.regions else "mask_ap" if finds_masks(recipe.model) else "box_ap"
+    return "map" if data.multi else "top1"
 
 
 def _to_come(path: Path, done: int, wanted: int) -> str:
@@ -117,7 +126,7 @@ class Searching:
 
     path: Path
     recipe: Recipe
-    data: Data
+    data: Data | DenseData
     space: Space
     study: "Study"
     display: Display
@@ -190,7 +199,7 @@ def _checked(plan: Plan) -> Space:
     return read_space(plan.space)
 
 
-def _try_out(recipe: Recipe, data: Data, space: Space) -> None:
+def _try_out(recipe: Recipe, data: Data | DenseData, space: Space) -> None:
     """Builds what every trial builds. Raises ValueError for what no trial could do."""
     if recipe.hours is not None:
         raise ValueError(

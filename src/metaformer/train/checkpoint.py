@@ -76,7 +76,7 @@ class State:
 
     model: Kept
     optimizer: torch.optim.Optimizer
-    average: Average[Kept] | None = None
+    average: Average[Any] | None = None
     scaler: torch.amp.GradScaler | None = None
     """Of losses in half precision."""
     ranks: Ranks = ALONE

@@ -128,8 +128,13 @@ def _config(recipe: Recipe, data: DenseData) -> DenseConfig:
         raise ValueError(f"model.{key} follows from the data: leave it out")
     told = recipe.normalise == "imagenet" or (recipe.normalise == "auto" and recipe.weights is not None)
     spread = IMAGENET if told else {"mean": data.mean, "std": data.std}
-    options: dict[str, Any] = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
-    return get_dense_config(recipe.model, num_classes=len(data.classes), **(options | spread | _read(recipe.changes)))
+    changes: dict[str, Any] = {
+        "drop_path": recipe.drop_path,
+        "head_dropout": recipe.head_dropout,
+        **spread,
+        **_read(recipe.changes),
+    }
+    return get_dense_config(recipe.model, num_classes=len(data.classes), **changes)
 
 
 def _read(changes: Any) -> dict[str, Any]:

@@ -256,7 +256,7 @@ class Fit:
         saver.wait()  # as the workers that read held-out images are forked now, at first
         judged = self.task.evaluate(judge, self.val.epoch(), self.state.ranks)
         for damaged in self.state.ranks.gathered(self.train.damaged):
-            self.train.damaged |= damaged
+            self.train.damaged.update(damaged)
         if not math.isfinite(loss + (judged.loss or 0.0)):
             raise NonFiniteError(f"the loss on held-out images became {judged.loss} in epoch {epoch}")
         line = {
@@ -283,9 +283,10 @@ class Fit:
             self._keep(run, epoch, lambda folder: save_pretrained(judge, folder, about))
         self._append(run.path / "metrics.jsonl", line)
         held_out = "" if judged.loss is None else f"loss {judged.loss:.4f}  "
+        speed = line["images_per_second"]
         display.say(
             f"{self._counted(progress)}  loss {loss:.4f}  held out: {held_out}"
-            f"{SCORES[key]} {score:6.2f} %  {line['images_per_second']:5.{0 if line['images_per_second'] >= 10 else 1}f} images/s"
+            f"{SCORES[key]} {score:6.2f} %  {speed:5.{0 if speed >= 10 else 1}f} images/s"
         )
         progress.next_epoch()
         if budget is not None:

@@ -15,7 +15,6 @@ from metaformer.core.model import MetaFormer
 from metaformer.dense.model import Dense
 from metaformer.weights.peers import Peer
 
-
 DROPS = (8 / 12, 11 / 12)
 """Parts of a run after which schedule=steps divides by ten."""
 POWER = 0.9
@@ -92,8 +91,7 @@ def _layer_groups(model: nn.Module, recipe: Recipe, free: set[str]) -> list[dict
 def layer_of(name: str, depths: tuple[int, ...]) -> int:
     """The layer that a parameter of our models is in, by its name: 0 is the stem, then each block is one, last is the head.
 
-    A downsampling or a position embedding belongs to the block after it. All that a detector or segmenter has above its backbone
-    is head.
+    A downsampling or a position embedding belongs to the block after it. All that a detector has above its backbone is head.
     """
     found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
     if found is None:
@@ -113,8 +111,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, planned: floa
     `cosine` falls from lr to min_lr over the steps that are left and ends with the last one. `epochwise` changes once an
     epoch and its cosine counts from epoch 0, so that after 20 epochs of 300 it goes on at 0.989 of the way: timm's, and
     both papers'; of its warm-up only whole epochs count. `constant` stays. `steps` is a tenth after 8 of 12 epochs and a
-    hundredth after 11, `poly` falls as (1 − t)^0.9: detectors' and segmenters'. Where other epochs than the recipe's are `planned`,
-    the schedule is as long as they are, and the warm-up a quarter of them at most.
+    hundredth after 11, `poly` falls as (1 − t)^0.9: detectors' and segmenters'. Where other epochs than the
+    recipe's are `planned`, the schedule is as long as they are, and the warm-up a quarter of them at most.
     """
     epochs = planned or recipe.epochs
     warm = min(recipe.warmup_epochs, planned / 4) if planned else recipe.warmup_epochs

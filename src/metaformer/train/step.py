@@ -49,10 +49,12 @@ class Named(Protocol):
 class Batches(Protocol):
     """What the loop asks of a loader."""
 
-    batch: int
-    device: torch.device
-    damaged: dict[int, str]
-
+    @property
+    def batch(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def damaged(self) -> dict[int, str]: ...
     @property
     def split(self) -> Named: ...
     def __len__(self) -> int: ...
