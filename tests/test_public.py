@@ -19,7 +19,7 @@ NAMES = [
     "MetaFormer", "MetaFormerConfig",
     "Checked", "check_data", "Sharded", "shard_data",
     "Exported", "export",
-    "evaluate", "fuse", "Prediction", "Predictor", "quantize",
+    "Asking", "DensePredictor", "evaluate", "fuse", "Prediction", "Predictor", "quantize",
     "Comparison", "compare", "train", "Asked", "Judgement", "judge", "probe", "tune", "soup", "Search",
     "Run",
     "list_weights",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.scened import data_for
 from tests.tiny import command, one_core
 from torch import nn
 
@@ -22,7 +23,7 @@ from metaformer.lab import jobs
 from metaformer.recipes import RECIPES, ROWS, SMALL
 from metaformer.train.optim import learning_rate, make_optimizer
 from metaformer.weights.catalogue import MEAN, STD, find
-from metaformer.zoo import TOP1, get_config
+from metaformer.zoo import DENSE_SCORES, TOP1, get_config
 
 # --- typed from the papers' tables and scripts ------------------------------------------------------------------------
 
@@ -88,10 +89,25 @@ def expected() -> dict[str, tuple[dict[str, Any], float | None]]:
 EXPECTED = expected()
 PAPERS = list(EXPECTED)
 
+COCO = {
+    "image_size": 800, "augment": "coco", "epochs": 12, "batch": 16, "optimizer": "adamw", "lr": 1e-4, "schedule": "steps",
+    "weight_decay": 1e-4, "clip": None, "ema": None, "drop_path": 0.0, "head_dropout": 0.0, "weights": "in1k",
+    "normalise": "imagenet", "layer_decay": 1.0, "flip": None, "warmup_lr": 1e-7,
+}  # fmt: skip
+ADE20K = COCO | {
+    "image_size": 512, "augment": "ade20k", "epochs": 63, "batch": 32, "lr": 2e-4, "schedule": "poly", "min_lr": 0.0,
+    "warmup_epochs": 0.0, "head_dropout": 0.1,
+}  # fmt: skip
+DENSE = {
+    **{f"retinanet/poolformer_{size}.coco": COCO for size in ("s12", "s24", "s36")},
+    **{f"mask_rcnn/poolformer_{size}.coco": COCO | {"lr": 2e-4, "warmup_lr": 2e-7} for size in ("s12", "s24", "s36")},
+    **{f"semantic_fpn/poolformer_{size}.ade20k": ADE20K for size in FIVE},
+}
 
-def test_the_rows_are_the_papers_and_two_of_ours() -> None:
+
+def test_the_rows_are_the_papers_and_four_of_ours() -> None:
     assert len(PAPERS) == 28 + 3 * 8 + 8
-    assert set(ROWS) == {"small", "photos", *PAPERS}
+    assert set(ROWS) == {"small", "photos", "objects", "regions", *PAPERS, *DENSE}
     assert list(RECIPES) == list(ROWS)
 
 
@@ -111,6 +127,18 @@ def test_figures_by_value(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", DENSE)
+def test_figures_of_detectors_and_segmenters_by_value(name: str) -> None:
+    row = ROWS[name]
+    assert {key: getattr(row.recipe, key) for key in DENSE[name]} == DENSE[name]
+    assert (row.recipe.model, row.recipe.recipe) == (name.partition(".")[0], name)
+    assert row.expected == DENSE_SCORES[row.recipe.model][-1]
+    if "coco" in name:  # 117,266 of its images to learn from have objects
+        assert row.recipe.warmup_epochs * 117_266 / 16 == pytest.approx(500, abs=5)
+    else:
+        assert row.recipe.epochs * (20_210 / 32) == pytest.approx(40_000, rel=0.01)
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_expected_accuracy_is_that_of_the_published_weights(name: str) -> None:
     model, _, tag = name.partition(".")
@@ -122,10 +150,10 @@ def test_expected_accuracy_is_that_of_the_published_weights(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_whole(name: str) -> None:
     recipe = RECIPES[name]
-    assert recipe.model in metaformer.list_models()
+    assert recipe.model in (*metaformer.list_models(), *metaformer.list_models("*/*"))
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert recipe.warmup_epochs < recipe.epochs
-    assert recipe.warmup_lr < recipe.min_lr < recipe.lr
+    assert recipe.schedule in ("steps", "poly") or recipe.warmup_lr < recipe.min_lr < recipe.lr
     with pytest.raises(FrozenInstanceError):
         ROWS[name].source = "elsewhere"  # type: ignore[misc]  frozen: that is the test
     with pytest.raises(FrozenInstanceError):
@@ -273,6 +301,7 @@ def test_smoothed_and_mixed_targets_are_timms() -> None:
 QUICK = {
     "poolformer_s12.in1k", "identityformer_s12.in1k", "randformer_s12.in1k", "poolformerv2_s12.in1k", "convformer_s18.in1k",
     "caformer_s18.in1k", "convformer_b36.in1k_384", "caformer_b36.in21k", "caformer_s18.in21k_ft_in1k", "photos",
+    "semantic_fpn/poolformer_s12.ade20k",
 }  # fmt: skip
 SHRUNK = {
     "model",
@@ -293,17 +322,19 @@ SHRUNK = {
 def test_every_row_smokes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "report", lambda *_: None)
     recipe = RECIPES[name]
+    head, slash, _ = recipe.model.partition("/")
+    data = data_for(head, tmp_path / "data") if slash else "digits"
     with one_core():
-        run = metaformer.train(recipe.model, recipe=name, smoke=True, root=tmp_path, quiet=True)
+        run = metaformer.train(recipe.model, recipe=name, data=data, smoke=True, root=tmp_path, quiet=True)
     assert run.finished
-    assert run.path.name == f"smoke-{recipe.model}-digits"
+    assert run.path.name == f"smoke-{recipe.model.replace('/', '-')}-{Path(data).name}"
     kept = {field.name for field in fields(Recipe)} - SHRUNK - {"flip"}
     assert {key: getattr(run.recipe, key) for key in kept} == {key: getattr(recipe, key) for key in kept}
     assert run.recipe.smoke
     rates = [learning_rate(run.recipe, 2 * epoch + 1, 2) for epoch in range(3)]
     assert [line["lr"] for line in run.metrics] == pytest.approx(rates)
     for line in run.metrics:
-        assert math.isfinite(line["train_loss"] + line["val_loss"] + line["gradient_norm"])
+        assert math.isfinite(line["train_loss"] + line.get("val_loss", 0.0) + line["gradient_norm"])
     assert "SMOKE TEST" in (run.path / "log.txt").read_text()
 
 

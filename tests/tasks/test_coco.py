@@ -98,12 +98,12 @@ def test_perfect_answers_and_none() -> None:
     for figures in (done.box, done.mask):
         assert [figures.overall[name] for name in ("ap", "ap50", "ap75", "ar100")] == pytest.approx([1.0] * 4)
         assert [each.ap for each in figures.per_class] == pytest.approx([1.0] * 3)
-    assert done.scores == pytest.approx({"mask_ap": 100.0, "box_ap": 100.0})
-    assert list(done.scores) == ["mask_ap", "box_ap"]
+    assert done.scores == pytest.approx({"mask_ap": 100.0, "box_ap": 100.0, "mask_ap50": 100.0, "box_ap50": 100.0})
+    assert list(done.scores) == ["mask_ap", "box_ap", "mask_ap50", "box_ap50"]
     none = judge([(truth, nothing(SIZE)) for truth, _ in answers], CLASSES)
     assert none.mask is not None
     assert (none.box.overall["ap"], none.mask.overall["ap"], none.box.overall["ar100"]) == (0.0, 0.0, 0.0)
-    assert none.scores == {"mask_ap": 0.0, "box_ap": 0.0}
+    assert none.scores == {"mask_ap": 0.0, "box_ap": 0.0, "mask_ap50": 0.0, "box_ap50": 0.0}
 
 
 def test_shifted_answers_have_the_value_that_follows_by_hand() -> None:
@@ -162,7 +162,7 @@ def test_a_class_that_is_nowhere_is_left_out() -> None:
     assert json.loads(json.dumps(done.summary(), allow_nan=False))["per_class"]["bee"]["box"]["ap"] is None
     nowhere = judge([(objects(0, [], []), nothing())], CLASSES)
     assert nowhere.box.overall["ap"] is None
-    assert nowhere.scores == {"box_ap": 0.0}
+    assert nowhere.scores == {"box_ap": 0.0, "box_ap50": 0.0}
     assert np.isnan(nowhere.box.mean_precision).all()
 
 
