@@ -1,0 +1,225 @@
+"""Runs of detectors and segmenters, judged, asked and shown: figures, files, page, commands."""
+
+import io
+import json
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tests.painted import several, write_coco
+from tests.scened import MODELS, QUICK, data_for
+from tests.tiny import command, one_core
+
+import metaformer
+from metaformer.data.dense import open_dense
+from metaformer.infer.dense import Asking, DensePredictor
+from metaformer.lab.dense_judge import dense_text, judge_dense, result_rows
+from metaformer.lab.dense_page import worst_of
+from metaformer.runs import Run
+from metaformer.tasks.coco import judge
+from metaformer.tasks.found import Found
+
+pytestmark = pytest.mark.usefixtures("thread")
+
+
+def made(head: str, root: Path) -> Run:
+    with one_core():
+        return metaformer.train(MODELS[head], data=data_for(head, root), root=root, name=head, quiet=True, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return made("retinanet", tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return made("semantic_fpn", tmp_path_factory.mktemp("segmenter"))
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def counted_from_one(file: Path) -> Path:
+    """A copy in which no object is number 0, which pycocotools takes for no object."""
+    told = json.loads(file.read_text())
+    for row in told["annotations"]:
+        row["id"] += 1
+    copy = file.with_name("counted.json")
+    copy.write_text(json.dumps(told))
+    return copy
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_results_file_has_the_figures_that_are_told(tmp_path: Path, masks: bool) -> None:
+    source = write_coco(tmp_path, several(6))
+    data = open_dense(source, regions=False, masks=masks)
+    random = torch.Generator().manual_seed(0)
+
+    def moved(sample: int) -> tuple[Any, Found]:
+        truth = data.train.scene(sample).truth
+        boxes = truth.boxes + torch.randint(-3, 4, truth.boxes.shape, generator=random)
+        shifted = None if truth.masks is None else truth.masks.bool().roll(2, 2)
+        return truth, Found(boxes, torch.rand(len(boxes), generator=random), truth.labels, shifted)
+
+    done = judge([moved(sample) for sample in range(len(data.train))], data.classes)
+    rows = result_rows(done, data.numbers)
+    assert {row["category_id"] for row in rows} == {1, 4, 7}
+    assert {row["image_id"] for row in rows} == set(data.train.truths.ids)
+    with redirect_stdout(io.StringIO()):
+        truths = COCO(str(counted_from_one(tmp_path / "all.json")))
+        found = COCOeval(truths, truths.loadRes(json.loads(json.dumps(rows))), "segm" if masks else "bbox")
+        found.params.imgIds = sorted({row["image_id"] for row in rows})
+        found.evaluate()
+        found.accumulate()
+        found.summarize()
+    kind = done.mask if masks else done.box
+    assert kind is not None
+    assert 0.05 < found.stats[0] < 0.999
+    assert [kind.overall["ap"], kind.overall["ap50"], kind.overall["ap75"]] == pytest.approx(found.stats[:3].tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_judging_a_run_says_what_its_epoch_said(which: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(which)
+    told = judge_dense(run.path).summary
+    best = max(run.metrics, key=lambda line: line["miou" if which == "segmenter" else "box_ap"])
+    figure = told["miou"] if which == "segmenter" else told["box"]["ap"]
+    assert 100 * (figure or 0) == pytest.approx(best["miou" if which == "segmenter" else "box_ap"], abs=1e-9)
+    assert told["images"] > 0
+
+
+def test_eval_says_figures_and_writes_what_was_found(detector: Run, segmenter: Run, tmp_path: Path) -> None:
+    code, out, err = command("eval", detector.path, "--out", tmp_path / "judged")
+    assert (code, err) == (0, "")
+    assert re.search(r"^AP50 +\d+\.\d\d$", out, flags=re.MULTILINE)
+    assert f"what was found: {tmp_path / 'judged' / 'results.json'}" in out
+    assert isinstance(json.loads((tmp_path / "judged" / "results.json").read_text()), list)
+    told = json.loads((tmp_path / "judged" / "eval.json").read_text())
+    assert dense_text(told) == out.strip()
+    code, out, _ = command("eval", segmenter.path, "--json")
+    assert code == 0
+    assert json.loads(out)["miou"] == pytest.approx(max(line["miou"] for line in segmenter.metrics) / 100)
+    code, _, err = command("eval", segmenter.path, "--tta", "flip")
+    assert (code, err.startswith("metaformer: a model that finds objects or regions is judged alone")) == (2, True)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def test_answers_have_the_images_own_size_whatever_it_is(segmenter: Run) -> None:
+    predictor = DensePredictor(segmenter.path)
+    for height, width in ((40, 90), (200, 130), (1, 7)):
+        pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+        for asking in (Asking(), Asking(tta="flip,scales"), Asking(tile=64, overlap=32)):
+            (answer,) = predictor([pixels], asking)
+            assert answer.regions is not None
+            assert tuple(answer.regions.shape) == answer.size == (height, width)
+
+
+def test_a_threshold_and_views_are_heard(detector: Run) -> None:
+    predictor = DensePredictor(detector.path)
+    with torch.no_grad():
+        predictor.model.head.label.bias.fill_(0.0)  # which finds something everywhere
+    pixels = torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8)
+
+    def found(asking: Asking) -> Found:
+        (answer,) = predictor([pixels], asking)
+        assert answer.found is not None
+        return answer.found
+
+    every = found(Asking(0.0))
+    middle = every.scores.median().item()
+    kept = found(Asking(middle))
+    assert len(kept) == int((every.scores >= middle).sum()) < len(every)
+    mirrored = found(Asking(0.0, tta="flip"))
+    assert not torch.equal(mirrored.boxes[:5], every.boxes[:5])
+    assert every.boxes[:, 2].max() <= 80
+    assert every.boxes[:, 3].max() <= 60
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    for settings, sentence in (
+        ({"threshold": 1.5}, "threshold=1.5 is not between 0 and 1"),
+        ({"tta": "crops"}, "tta='crops' is not one of flip, scales"),
+        ({"tile": 64, "overlap": 60}, "tiles of 64 pixels that overlap by 60"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            Asking(**settings)  # pyrefly: ignore[bad-argument-type]
+
+
+def test_predict_writes_what_is_asked_for(detector: Run, segmenter: Run, tmp_path: Path) -> None:
+    images = Path(segmenter.recipe.data.removeprefix("masks:")) / "images" / "val"
+    code, out, err = command("predict", segmenter.path, images, "--out", tmp_path / "labels", "--to", "png")
+    assert (code, out) == (0, "")
+    assert err.startswith("3 images, 0 unreadable; written to ")
+    with Image.open(tmp_path / "labels" / "a0.png") as picture:
+        labels = np.asarray(picture)
+    assert labels.shape == (72, 96)
+    assert labels.max() <= 3
+    code, out, _ = command("predict", segmenter.path, images / "a0.png")
+    assert (code, out.count("%") > 0) == (0, True)
+    code, _, _ = command("predict", detector.path, images, "--out", tmp_path / "found.json")
+    assert isinstance(json.loads((tmp_path / "found.json").read_text()), list)
+    code, _, _ = command("predict", detector.path, images, "--out", tmp_path / "drawn")
+    assert sorted(path.name for path in (tmp_path / "drawn").glob("*.png")) == ["a0.png", "a4.png", "a8.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--to", "png", "--out", "x"], "--to png does not hold objects"),
+        (["--to", "voc"], "--to voc needs --out, a folder to write"),
+        (["--to", "tiff", "--out", "x"], "--to tiff is not one of coco, voc, yolo, png, pictures, jsonl, csv"),
+        (["--out", "x.parquet"], "--out x.parquet does not say a format by its suffix: .jsonl, .csv, .json; or a folder"),
+        (["--engine", "onnxruntime"], "--engine onnxruntime is for classifiers"),
+    ],
+)
+def test_predict_refuses(detector: Run, words: list[str], sentence: str, here: Path) -> None:
+    image = Path(detector.recipe.data.removeprefix("coco:")) / "images" / "a0.png"
+    code, _, err = command("predict", detector.path, image, *words)
+    assert (code, sentence in err) == (2, True), err
+
+
+def test_a_classifier_has_no_tiles(run: Run, here: Path) -> None:
+    Image.new("L", (8, 8)).save("a.png")
+    code, _, err = command("predict", run.path, "a.png", "--tile", 64)
+    assert (code, "--tile 64 is for models that find objects or regions" in err) == (2, True)
+
+
+def test_the_predictor_of_classes_says_which_one_to_take(detector: Run) -> None:
+    with pytest.raises(ValueError, match=r"holds retinanet, no classifier|DensePredictor"):
+        metaformer.Predictor(detector.path)
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["detector", "segmenter"])
+def test_the_page_holds_everything(which: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(which)
+    text = (run.path / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+    assert text.count("<svg") >= (4 if which == "detector" else 3)
+    assert ('title="background"' in text) == (which == "detector")
+    assert "data:image/jpeg;base64," in text
+    assert f"metaformer predict {run.path}" in text
+    with Image.open(run.path / "predictions.png") as picture:
+        assert picture.width > 500
+
+
+def test_the_worst_come_first(detector: Run, segmenter: Run) -> None:
+    for run in (detector, segmenter):
+        judged = judge_dense(run.path)
+        worst = worst_of(judged)
+        assert 0 < len(worst) <= 8
+        assert {one.name for one in worst} <= set(judged.data.val.names)
+        said = [float(one.said.rpartition(" ")[2]) for one in worst]
+        assert said == sorted(said, reverse=run is detector)
