@@ -318,7 +318,8 @@ def test_yolo_without_a_sheet_and_what_is_wrong_with_it(tmp_path: Path) -> None:
     (labels / "a1.txt").unlink()
     with (labels / "a2.txt").open("a") as file:
         file.write(
-            "3 0.5 0.5 0.1 0.1\nx 0.5 0.5 0.1 0.1\n0 0.5 0.5\n0 0.5 0.5 0 0.1\n0 nan 0.5 0.1 0.1\ninf 0.5 0.5 0.1 0.1\n\n1 2.5 0.5 0.1 0.1\n"
+            "3 0.5 0.5 0.1 0.1\nx 0.5 0.5 0.1 0.1\n0 0.5 0.5\n0 0.5 0.5 0 0.1\n0 nan 0.5 0.1 0.1\n"
+            "inf 0.5 0.5 0.1 0.1\n\n1 2.5 0.5 0.1 0.1\n"
         )
     data = open_dense(source, regions=False)
     assert {flaw.what: (flaw.count, [Path(where).stem for where in flaw.where]) for flaw in data.flaws} == {
