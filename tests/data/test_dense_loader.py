@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.painted import NAMES, Painted, paint, several, write_coco, write_masks
+from tests.painted import Painted, paint, several, write_coco, write_masks
 
 from metaformer.core.ranks import Ranks
 from metaformer.data.dense import DenseData, open_dense
-from metaformer.data.dense_loader import DenseBatch, DenseLoader, padded_batch, padded_maps
+from metaformer.data.dense_loader import DenseBatch, DenseLoader
 from metaformer.data.dense_views import Crop, DenseView, Distort, Flip, Jitter, Mosaic, ShortSide
-from metaformer.data.truth import VOID, Objects
+from metaformer.data.truth import Objects
 
 CPU = torch.device("cpu")
 VIEW = DenseView((Mosaic(64, 0.5), ShortSide((32, 96), 120), Flip(), Distort()), seed=1)
@@ -144,18 +144,3 @@ def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path) -> None:
         list(loader.epoch(1))
     with pytest.raises(ValueError, match=r"2 of 104 images cannot be read; the last: .*a\d+\.png: not an image"):
         list(DenseLoader(data.train, 8, DenseView(), CPU).epoch())
-
-
-def test_batches_are_padded_to_a_multiple_with_the_mean(objects: DenseData, regions: DenseData) -> None:
-    batch = next(iter(DenseLoader(objects.train, 100, DenseView(), CPU).epoch()))
-    images, sizes = padded_batch(batch.images)
-    assert images.shape == (len(batch), 3, 96, 96)
-    for image, (height, width), own in zip(images, sizes, batch.images, strict=True):
-        assert torch.equal(image[:, :height, :width], own)
-        assert (image[:, height:] == torch.tensor([124, 116, 104]).view(3, 1, 1)).all()
-        assert (image[:, :, width:] == torch.tensor([124, 116, 104]).view(3, 1, 1)).all()
-    maps = padded_maps([regions.train.scene(0).truth], 50)  # type: ignore[list-item]
-    assert maps.shape == (1, 100, 100)
-    assert (maps[0, 72:] == VOID).all()
-    assert torch.equal(maps[0, :72, :96], regions.train.scene(0).truth)  # type: ignore[arg-type]
-    assert regions.classes == (*NAMES[:3], "ground")

@@ -15,7 +15,7 @@ from metaformer.data.loader import Key, Order, as_is, undisturbed
 from metaformer.data.packed import Packed, pack
 from metaformer.data.scenes import Scenes
 from metaformer.data.share import cuts, places
-from metaformer.data.truth import VOID, Objects, Scene
+from metaformer.data.truth import Objects, Scene
 
 Images = list[Tensor] | Tensor
 """(3, H, W) of bytes each; one tensor, (B, 3, H, W), where all have one size."""
@@ -176,29 +176,3 @@ def _stacked(tensors: list[Tensor], device: torch.device) -> list[Tensor] | Tens
     if tensors and len({tensor.shape for tensor in tensors}) == 1:
         return torch.stack(tensors).to(device, non_blocking=True)
     return [tensor.to(device, non_blocking=True) for tensor in tensors]
-
-
-def padded_batch(
-    images: Images, multiple: int = 32, colour: tuple[int, ...] = (124, 116, 104)
-) -> tuple[Tensor, list[tuple[int, int]]]:
-    """(B, 3, H, W) of bytes, H and W multiples of a number and as small as that allows, and the images' own (height, width).
-
-    Each lies at the top left; around it is the colour, the mean by default, so that it is 0 when pixels are normalised.
-    """
-    sizes = [(image.shape[1], image.shape[2]) for image in images]
-    height, width = (-(-max(size[axis] for size in sizes) // multiple) * multiple for axis in (0, 1))
-    canvas = (
-        torch.tensor(colour, dtype=torch.uint8, device=images[0].device).view(1, 3, 1, 1).repeat(len(sizes), 1, height, width)
-    )
-    for place, image, (h, w) in zip(canvas, images, sizes, strict=True):
-        place[:, :h, :w] = image
-    return canvas, sizes
-
-
-def padded_maps(maps: list[Tensor] | Tensor, multiple: int = 32) -> Tensor:
-    """(B, H, W) of bytes, as `padded_batch` pads; nobody is asked about what is around a map."""
-    height, width = (-(-max(one.shape[axis] for one in maps) // multiple) * multiple for axis in (0, 1))
-    canvas = maps[0].new_full((len(maps), height, width), VOID)
-    for place, one in zip(canvas, maps, strict=True):
-        place[: one.shape[0], : one.shape[1]] = one
-    return canvas
