@@ -3,12 +3,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 from tests.found import found, objects
 
 from metaformer.infer.palette import palette
-from metaformer.lab.dense_pictures import address, objects_beside, regions_beside, sheet
-from metaformer.tasks.coco import pair
+from metaformer.lab import plots
+from metaformer.lab.dense_pictures import address, background_confusion, objects_beside, regions_beside, sheet
+from metaformer.tasks.coco import judge, pair
 
 CLASSES = ("ant", "bee", "cow")
 SIZE = (300, 400)
@@ -44,6 +47,23 @@ def test_regions_beside_the_image() -> None:
     assert part(page, (90, 90, 90), 0, 0.33) > 1000
     assert part(page, tint[0], 0.34, 0.66) > 1000 > part(page, tint[1], 0.34, 0.66)
     assert part(page, tint[1], 0.68, 1) > 1000 > part(page, tint[0], 0.68, 1)
+
+
+def test_confusion_has_a_row_and_a_column_for_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = objects("a", [[50, 50, 150, 150], [200, 100, 300, 250]], [0, 2], size=SIZE)
+    done = judge([(truth, found([[50, 50, 150, 150], [0, 0, 20, 20]], [1, 1], [0.9, 0.8]))], CLASSES)
+    drawn: list[tuple[list[list[int]], tuple[str, ...]]] = []
+    confusion = plots.confusion
+
+    def noted(counts: torch.Tensor, classes: tuple[str, ...], path: Path) -> None:
+        drawn.append((counts.tolist(), classes))
+        confusion(counts, classes, path)
+
+    monkeypatch.setattr(plots, "confusion", noted)
+    background_confusion(done, 0.5, tmp_path / "confusion.png")
+    assert drawn == [([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]], (*CLASSES, "background"))]
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width > 300
 
 
 def test_a_sheet_has_all_below_each_other(tmp_path: Path) -> None:

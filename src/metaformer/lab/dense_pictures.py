@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from metaformer.infer.draw import Measures, at_side, beside, draw_objects, draw_regions, with_legend
 from metaformer.infer.palette import palette
-from metaformer.tasks.coco import Pair, Things
+from metaformer.lab import plots
+from metaformer.tasks.coco import DetectionEvaluation, Kind, Pair, Things
 from metaformer.tasks.found import coco_masks
+from metaformer.tasks.mistakes import confusion
 
 SIDE = 640
 """Longer side of a picture on the page, in pixels."""
@@ -56,6 +59,11 @@ def _drawn(
             masks &= ~things.crowd[keep][:, None, None]
     scores = things.scores[keep] if scored else None
     return draw_objects(image, corners, things.labels[keep], classes, scores=scores, masks=masks, legend=False, side=side)
+
+
+def background_confusion(done: DetectionEvaluation, least: float, path: Path, kind: Kind = "box") -> None:
+    """A PNG of what is found as what; the last row is what was found where nothing is, the last column what was missed."""
+    plots.confusion(torch.from_numpy(confusion(done, least, kind)), (*done.classes, "background"), path)
 
 
 def sheet(pictures: Sequence[Image.Image], path: Path, *, gap: int = 16) -> None:

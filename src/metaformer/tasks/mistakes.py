@@ -1,6 +1,5 @@
 """What a detector confuses, misses and invents: matches, confusion with the background, a threshold, the worst images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,8 +158,3 @@ def _above(one: Pair, least: float) -> Pair:
         masks = tuple(rle for rle, kept in zip(found.masks, keep.tolist(), strict=True) if kept)
     kept = Things(found.boxes[keep], found.labels[keep], found.scores[keep], found.crowd[keep], None, masks)
     return Pair(one.image_id, one.size, one.there, kept)
-
-
-def names_with_background(classes: Sequence[str]) -> tuple[str, ...]:
-    """What the rows and columns of `confusion` are called."""
-    return (*classes, "background")
