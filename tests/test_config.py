@@ -105,7 +105,10 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"fit": "stretch"}, "fit='stretch' is not one of squash, crop, pad"),
         ({"precision": "fp8"}, "precision='fp8' is not one of auto, fp32, tf32, bf16, fp16"),
         ({"nonfinite": "skip:2"}, "nonfinite='skip:2' is not one of stop, skip, rewind"),
-        ({"schedule": "cosin"}, "schedule='cosin' is not one of cosine, epochwise, constant, steps, poly; did you mean cosine?"),
+        (
+            {"schedule": "cosin"},
+            "schedule='cosin' is not one of cosine, epochwise, constant, steps, poly; did you mean cosine?",
+        ),
         ({"distill": "sof"}, "distill='sof' is not one of soft, hard; did you mean soft?"),
         ({"distill_weight": 1.1}, "distill_weight=1.1 is not between 0 and 1"),
         ({"distill_temperature": 0.0}, "distill_temperature=0.0 is not at least 0.01"),

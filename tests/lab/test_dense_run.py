@@ -83,7 +83,8 @@ def test_a_results_file_has_the_figures_that_are_told(tmp_path: Path, masks: boo
     kind = done.mask if masks else done.box
     assert kind is not None
     assert 0.05 < found.stats[0] < 0.999
-    assert [kind.overall["ap"], kind.overall["ap50"], kind.overall["ap75"]] == pytest.approx(found.stats[:3].tolist(), abs=1e-12)
+    told = [kind.overall[name] for name in ("ap", "ap50", "ap75")]
+    assert told == pytest.approx(found.stats[:3].tolist(), abs=1e-12)
 
 
 @pytest.mark.parametrize("which", ["detector", "segmenter"])
@@ -210,6 +211,7 @@ def test_the_page_holds_everything(which: str, request: pytest.FixtureRequest) -
     assert text.count("<svg") >= (4 if which == "detector" else 3)
     assert ('title="background"' in text) == (which == "detector")
     assert "data:image/jpeg;base64," in text
+    assert (run.path / "confusion.png").is_file()
     assert f"metaformer predict {run.path}" in text
     with Image.open(run.path / "predictions.png") as picture:
         assert picture.width > 500

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_parts_of_a_batch_give_the_same_gradient(head: str, tmp_path: Path) -> N
     model, found = fit.state.model.double().train(), []
     for parts in (1, 2, 4):
         model.zero_grad()
-        loss, count = accumulate(model, fit.task, batch.parts(parts))
+        _, count = accumulate(model, fit.task, batch.parts(parts))
         assert count == (len(batch) if head == "retinanet" else sum(int((truth != 255).sum()) for truth in batch.truths))
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for other in found[1:]:
@@ -157,14 +158,13 @@ def test_keys_of_pictures_are_heard(tmp_path: Path) -> None:
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     recipe, data = resolve(MODELS["retinanet"], {"data": objects(tmp_path), **QUICK}, quiet=True)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         prepare(replace(recipe, **settings), data, None)
-    assert sentence in str(error.value)
 
 
 def test_a_classifier_is_told_what_finds_objects(tmp_path: Path) -> None:
     data = objects(tmp_path)
-    with pytest.raises(ValueError, match=r"has objects or regions, and caformer_t6 calls whole images: retinanet/caformer_t6 finds"):
+    with pytest.raises(ValueError, match=r"and caformer_t6 calls whole images: retinanet/caformer_t6 finds them"):
         metaformer.train("caformer_t6", data=data, root=tmp_path, quiet=True)
     with pytest.raises(ValueError, match=r"^data=digits has no objects and no regions; allowed: coco:PATH"):
         metaformer.train(MODELS["retinanet"], data="digits", root=tmp_path, quiet=True)

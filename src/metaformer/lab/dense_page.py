@@ -32,7 +32,7 @@ from metaformer.lab.page import (
 )  # fmt: skip
 from metaformer.runs import SCORES, Run, score_of
 from metaformer.tasks.coco import DetectionEvaluation, Kind
-from metaformer.tasks.mistakes import Mistakes, confusion, mistakes, names_with_background, threshold
+from metaformer.tasks.mistakes import Mistakes, confusion, mistakes, threshold
 from metaformer.tasks.regions import RegionEvaluation
 
 WORST = 8
@@ -129,7 +129,7 @@ def _objects(done: DetectionEvaluation) -> dict[str, Any]:
         "at": at,
         "bars": class_bars(detection_rows(best, done.classes), f"{kind} AP of each class"),
         "measure": f"{kind} AP",
-        "cells": _cells(counts, names_with_background(done.classes)),
+        "cells": _cells(counts, (*done.classes, "background")),
         "unit": "objects",
     }
 

@@ -7,13 +7,15 @@ from metaformer.infer.dense import DensePredictor
 from metaformer.lab import plots
 from metaformer.lab.dense_judge import DenseEvaluation, DenseJudged, evaluate_scenes, write_results
 from metaformer.lab.dense_page import page, worst_of
-from metaformer.lab.dense_pictures import sheet
+from metaformer.lab.dense_pictures import background_confusion, sheet
 from metaformer.runs import Run, write_text
-from metaformer.tasks.coco import DetectionEvaluation
+from metaformer.tasks.coco import DetectionEvaluation, Kind
+from metaformer.tasks.mistakes import threshold
 
 
 def report_dense(run: Run, data: DenseData | None = None) -> DenseEvaluation:
-    """Judges the best weights and writes report.html, evaluation.json, curves.png, predictions.png; of objects results.json.
+    """Judges the best weights and writes report.html, evaluation.json, curves.png, confusion.png and predictions.png, the worst
+    answers; of objects results.json too.
 
     `data` where it is at hand already.
     """
@@ -24,8 +26,13 @@ def report_dense(run: Run, data: DenseData | None = None) -> DenseEvaluation:
     data = data or open_dense(recipe.data, regions=predictor.regions, masks=masks, seed=recipe.seed, split=split)
     judged = DenseJudged(recipe.data, predictor, data, evaluate_scenes(predictor, data.val))
     write_text(run.path / "evaluation.json", json.dumps(judged.summary, indent=2, allow_nan=False) + "\n")
-    if isinstance(judged.evaluation, DetectionEvaluation):
+    done = judged.evaluation
+    if isinstance(done, DetectionEvaluation):
         write_results(judged, run.path)
+        kind: Kind = "box" if done.mask is None else "mask"
+        background_confusion(done, threshold(done, kind).score, run.path / "confusion.png", kind)
+    else:
+        plots.confusion(done.counts, done.classes, run.path / "confusion.png")
     plots.curves(run.metrics, run.path / "curves.png")
     worst = worst_of(judged)
     sheet([one.picture for one in worst], run.path / "predictions.png")

@@ -39,11 +39,10 @@ def train(
     """Trains a classifier, detector or segmenter and returns its run directory `root/name`, pictures included.
 
     `model` is a published name, `head/backbone` of those (retinanet/poolformer_s12), a MetaFormer that you built, a recipe.json
-    to repeat, or the directory of an unfinished run, which then goes on (where the model is your own, give it, and the directory
-    as `resume`). A model that you built has the best weights in the end. `settings` are the keys of `Recipe`: data, epochs ...
-    Raises ValueError,
-    FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails; KeyboardInterrupt after Ctrl-C and
-    SystemExit after SIGTERM, with all work saved.
+    to repeat, or the directory of an unfinished run, which then goes on (where the model is your own, give it, and the
+    directory as `resume`). A model that you built has the best weights in the end. `settings` are the keys of `Recipe`: data,
+    epochs, batch, lr ... Raises ValueError, FileNotFoundError or FileExistsError with a sentence, OSError where the disk fails;
+    KeyboardInterrupt after Ctrl-C and SystemExit after SIGTERM, with all work saved.
 
     Started by torchrun, all processes train one run together, and the first one writes it (docs/many.md). Started by it again,
     the same call goes on with its run.
