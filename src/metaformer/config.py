@@ -38,7 +38,7 @@ class Recipe:
     start_size: int | None = None
     """Side in pixels in the first epoch, rising to image_size over two thirds of the run; `none` for image_size all along."""
     augment: str = "objects"
-    """How images with objects or regions are shown, image_size being a side: objects, coco or ade20k (docs/train_dense.md)."""
+    """How images with objects or regions are shown, image_size being a side: objects, coco or ade20k (docs/dense.md)."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
     crop_fraction: float | None = None

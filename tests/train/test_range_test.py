@@ -4,7 +4,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from tests.tiny import QUICK
 
 from metaformer.config import Recipe
+from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.train.loop import Fit
 from metaformer.train.range_test import HIGH, LOW, STEPS, Trace, range_test
@@ -109,7 +109,7 @@ def test_a_loss_that_never_falls_is_a_sentence(fashion: str, monkeypatch: pytest
 
 def test_epochs_go_round_and_empty_batches_are_left_out(fashion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, asked = fit(fashion), []
-    empty, whole = (SimpleNamespace(labels=torch.zeros(count)) for count in (0, 2))
+    empty, whole = (Batch(torch.zeros(count, 1, 8, 8), torch.zeros(count)) for count in (0, 2))
 
     def epoch(number: int) -> list[Any]:
         asked.append(number)
