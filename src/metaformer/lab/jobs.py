@@ -206,7 +206,7 @@ def _named(model: str, settings: dict[str, Any]) -> dict[str, Any]:
         if recipe.smoke and not settings.get("smoke", True):
             raise ValueError(f"{model} is a smoke test's, of a shrunk model: train {recipe.model} with recipe={recipe.recipe}")
         return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    if is_dense_model(model):
+    if is_dense_model(model) or ("/" in model and model.rpartition("/")[2] in ZOO and not Path(model).exists()):
         get_dense_config(model, num_classes=1)  # which says what there is, before images are looked at
     elif model not in ZOO and not model.startswith(PREFIX) and model != CUSTOM:
         if Path(model).name != model or Path(model).is_dir():

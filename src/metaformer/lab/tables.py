@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -118,7 +118,7 @@ def recipe_table(pattern: str = "*") -> Rows:
     names = [name for name in ROWS if fnmatchcase(name, pattern)]
     if not names:
         raise no_recipe(pattern)
-    head = ("recipe", "optimizer", "lr", "batch", "epochs", "warm-up", "drop path", "dropout", "EMA", "pixels", "top-1")
+    head = ("recipe", "optimizer", "lr", "batch", "epochs", "warm-up", "drop path", "dropout", "EMA", "pixels", _reached(names))
     rows: Rows = [(*head, "starts from", "source")]
     for name in names:
         row, recipe = ROWS[name], ROWS[name].recipe
@@ -132,7 +132,13 @@ def recipe_column(name: str) -> Rows:
     """Every setting of a recipe, what it is to reach and where it is from."""
     row = ROWS[name]
     settings = [(key, _shown(row.recipe, key)) for key in ("model", *KEYS) if key not in NO_PART]
-    return [("setting", name), *settings, ("expected top-1", _expected(row)), ("source", row.source)]
+    return [("setting", name), *settings, (f"expected {_reached([row.recipe.model])}", _expected(row)), ("source", row.source)]
+
+
+def _reached(names: Iterable[str]) -> str:
+    """What the figures of recipes, or models, of these names are."""
+    kinds = {"AP, mIoU" if "/" in name else "top-1" for name in names}
+    return " or ".join(sorted(kinds, reverse=True))
 
 
 def _expected(row: Row) -> str:
