@@ -125,6 +125,14 @@ def test_layers_of_a_backbone_learn_slower_the_deeper_they_lie() -> None:
     assert {scale for name, scale in of.items() if name.startswith("backbone.body.stages.0.blocks.0")} == {0.5**4}
 
 
+def test_a_backbone_of_timms_is_one_layer() -> None:
+    model = make_dense(get_dense_config("retinanet/timm:test_resnet", num_classes=2, channels=16, head_channels=16))
+    groups = make_optimizer(model, Recipe(model="x", layer_decay=0.5)).param_groups
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert scales[id(parameter)] == (0.5 if name.startswith("backbone.body.") else 1.0), name
+
+
 def test_schedules_as_published() -> None:
     steps = replace(OBJECTS, schedule="steps", epochs=12, warmup_epochs=0.0, lr=1.0)
     assert [round(learning_rate(steps, epoch * 10 + 9, 10), 9) for epoch in (0, 7, 8, 10, 11)] == [1.0, 1.0, 0.1, 0.1, 0.01]

@@ -73,15 +73,19 @@ def _free(model: nn.Module) -> set[str]:
 
 
 def _layer_groups(model: nn.Module, recipe: Recipe, free: set[str]) -> list[dict[str, Any]]:
-    """timm's param_groups_layer_decay, after BEiT's (arXiv 2106.08254), for our models: layer i learns at decay^(last − i)."""
+    """timm's param_groups_layer_decay, after BEiT's (arXiv 2106.08254), for our models: layer i learns at decay^(last − i).
+
+    Of a detector or segmenter the backbone has the layers; one of timm's is a single layer.
+    """
     body = model.backbone.body if isinstance(model, Dense) else model
-    if not isinstance(body, MetaFormer):
-        raise ValueError(f"layer_decay={recipe.layer_decay} is for our backbones, and this one is timm's: layer_decay=1")
-    depths = body.config.depths
+    depths = body.config.depths if isinstance(body, MetaFormer) else ()
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = recipe.layer_decay ** (sum(depths) + 1 - layer_of(name.removeprefix("backbone.body."), depths))
+            layer = layer_of(name.removeprefix("backbone.body."), depths)
+            if not depths and name.startswith("backbone.body."):
+                layer = 0
+            scale = recipe.layer_decay ** (sum(depths) + 1 - layer)
             decay = recipe.weight_decay if parameter.ndim > 1 and name not in free else 0.0
             group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
             group["params"].append(parameter)
@@ -93,7 +97,7 @@ def layer_of(name: str, depths: tuple[int, ...]) -> int:
 
     A downsampling or a position embedding belongs to the block after it. All that a detector has above its backbone is head.
     """
-    found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
+    found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name) if depths else None
     if found is None:
         return sum(depths) + 1
     stage, block = int(found[1]), found[2]

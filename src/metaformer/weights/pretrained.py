@@ -102,7 +102,9 @@ def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Mod
     file, about = _read_checked(Path(source))
     made = _described(about, file) if model is None else model
     if isinstance(made, Dense):
-        raise ValueError(f"{source} holds {made.config.head}, no classifier: metaformer train, eval and predict take it, and DensePredictor")
+        raise ValueError(
+            f"{source} holds {made.config.head}, no classifier: metaformer train, eval and predict take it, and DensePredictor"
+        )
     return fill(made, source), about
 
 
