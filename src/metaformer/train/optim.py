@@ -97,7 +97,7 @@ def layer_of(name: str, depths: tuple[int, ...]) -> int:
 
     A downsampling or a position embedding belongs to the block after it. All that a detector has above its backbone is head.
     """
-    found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name) if depths else None
+    found = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
     if found is None:
         return sum(depths) + 1
     stage, block = int(found[1]), found[2]
