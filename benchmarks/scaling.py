@@ -2,10 +2,10 @@
 
 python benchmarks/scaling.py --out docs/images
 What is measured is the first half of a block (norm, mixer, residual) as caformer_s18 has it in its third stage: 320 channels,
-a token for 16 × 16 pixels; eager, fp32, inference. Two identities show the norms. Each mixer is a process of its own in each
-place, and they take turns as in `metaformer bench`. An exponent of 1 is linear: in tokens for resolutions, in images for
+a token for 16 × 16 pixels; eager, fp32, inference. Two identities show the norms. A mixer has a process for each place,
+and these take turns as in `metaformer bench`. An exponent of 1 is linear: in tokens for resolutions, in images for
 batches; time is of one image for resolutions, of the batch for batches, and so is memory, which is above the loaded model.
-Needs an idle machine for some 15 minutes on two cores.
+One thread, for two wait for each other where a call is short. Needs an idle machine for some 15 minutes.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -38,7 +38,6 @@ from metaformer import (
 from metaformer.core.layers import Norm
 from metaformer.core.mixers import Mixer
 from metaformer.core.model import Block
-from metaformer.infer.engines import cores
 from metaformer.lab.bench import machine, numbers
 from metaformer.lab.contestants import Contestant
 from metaformer.lab.plots import figure, write
@@ -62,40 +61,50 @@ MIXERS: dict[str, tuple[Callable[[int], Mixer], Norm]] = {
 """By name: the mixer for a grid of tokens, and the norm before it."""
 
 
-def half_block(cell: Cell, *, mixer: str, dim: int) -> Ready:
+class Place(NamedTuple):
+    """Where a mixer is measured: so many images of so many pixels a side."""
+
+    batch: int
+    size: int
+
+
+def half_block(cell: Cell, *, mixer: str, dim: int, place: Place) -> Ready:
     """The first half of a block on a random map."""
     torch.set_num_threads(cell.threads)
-    grid = max(1, cell.size // STRIDE)
+    grid = max(1, place.size // STRIDE)
     make, norm = MIXERS[mixer]
     config = MetaFormerConfig(depths=(1,), dims=(dim,), mixers=(make(grid),), norm=norm, scales=(Scale(),), mlp_ratio=0)
     block: nn.Module = Block(dim, config.mixers[0], config, config.scales[0], 0.0).eval()
     block = block.to(memory_format=torch.channels_last)
-    x = torch.randn(cell.batch, dim, grid, grid).to(memory_format=torch.channels_last)
+    x = torch.randn(place.batch, dim, grid, grid).to(memory_format=torch.channels_last)
 
     def go() -> object:
         with torch.inference_mode():
             return block(x)
 
     go()
-    return Ready(go, cell.batch, parameters=sum(p.numel() for p in block.parameters()))
+    return Ready(go, place.batch, parameters=sum(p.numel() for p in block.parameters()))
 
 
-def measure(cells: Sequence[Cell], mixers: Sequence[str], dim: int, turns: Turns) -> dict[str, list[dict[str, Any]]]:
-    """By mixer, a record for each cell."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in mixers}
-    field = [Contestant("ours", name, "fp32", partial(half_block, mixer=name, dim=dim)) for name in mixers]
-    for cell in cells:
-        for outcome in compete(cell, field, turns):
-            found[outcome.contestant.engine].append(record(cell, outcome))
-        print(f"{cell.title}: " + ", ".join(f"{name} {points[-1]['seconds']}" for name, points in found.items()), flush=True)
-    return found
+def measure(mixer: str, places: Sequence[Place], dim: int, threads: int, turns: Turns) -> dict[Place, dict[str, Any]]:
+    """What a mixer takes in each place. The places take turns, because it is they that are compared."""
+    field = {
+        place: Contestant(
+            "ours", f"{place.batch} × {place.size}", "fp32", partial(half_block, mixer=mixer, dim=dim, place=place)
+        )
+        for place in places
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        cell = Cell("predict", mixer, places[0].batch, places[0].size, "cpu", threads, Path(folder))
+        outcomes = compete(cell, list(field.values()), turns)
+    return {place: record(place, outcome) for place, outcome in zip(field, outcomes, strict=True)}
 
 
-def record(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+def record(place: Place, outcome: Outcome) -> dict[str, Any]:
     """Seconds of a call, and what it takes above the loaded model."""
-    seconds = cell.batch / outcome.rate if outcome.rates else None
-    tokens = max(1, cell.size // STRIDE) ** 2
-    where = {"size": cell.size, "batch": cell.batch, "tokens": tokens}
+    seconds = place.batch / outcome.rate if outcome.rates else None
+    tokens = max(1, place.size // STRIDE) ** 2
+    where = {"size": place.size, "batch": place.batch, "tokens": tokens}
     return where | {"seconds": seconds, "bytes": outcome.peak, "error": outcome.error}
 
 
@@ -161,27 +170,28 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     sizes, batches = numbers("sizes", args.sizes), numbers("batches", args.batches)
-    turns = Turns(args.rounds)
     least = sizes[0]
-
-    def cell(batch: int, size: int) -> Cell:
-        return Cell("predict", "half a block", batch, size, "cpu", cores(), Path(folder))
-
-    with tempfile.TemporaryDirectory() as folder:
-        scaled = [cell(max(1, round(args.images * (least / size) ** 2)), size) for size in sizes]
-        found = {
-            "resolution": measure(scaled, list(MIXERS), args.dim, turns),
-            "batch": measure([cell(batch, least) for batch in batches], list(MIXERS), args.dim, turns),
-        }
+    places = {
+        "resolution": [Place(max(1, round(args.images * (least / size) ** 2)), size) for size in sizes],
+        "batch": [Place(batch, least) for batch in batches],
+    }
+    each = sorted(set(places["resolution"] + places["batch"]))
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {} for kind in places}
+    for mixer in MIXERS:
+        taken = measure(mixer, each, args.dim, args.threads, Turns(args.rounds))
+        for kind, where in places.items():
+            found[kind][mixer] = [taken[place] for place in where]
+        print(f"{mixer}: {flatness(found['resolution'][mixer])}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     powers = {
         f"{what} by {kind}": {name: exponent(*series(points, kind, what)) for name, points in found[kind].items()}
         for kind, what in PANELS
     }
     flat = {name: flatness(points) for name, points in found["resolution"].items()}
-    about = {"machine": machine("cpu"), "dim": args.dim, "stride": STRIDE, "rounds": args.rounds}
+    about = {"machine": machine("cpu"), "dim": args.dim, "stride": STRIDE, "rounds": args.rounds, "threads": args.threads}
     result = about | {"exponents": powers, "slowest_over_fastest_per_pixel": flat, "points": found}
     write_text(args.out / "scaling.json", json.dumps(result, indent=1) + "\n")
     draw(found, args.out / "scaling.png")
