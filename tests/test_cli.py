@@ -298,7 +298,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 DATA name=", "name= is not the name of one folder"),
     (
         "train caformer_t6 DATA name=tiny",
-        "runs/tiny exists: choose another name=, or go on with it: metaformer train runs/tiny",
+        "): choose another name=, or go on with it: metaformer train runs/tiny",
     ),
     ("train caformer_t6 DATA root=file.txt", "file.txt/caformer_t6"),
     ("train caformer_t6 DATA root=/proc/nothing", "/proc/nothing"),
