@@ -225,9 +225,7 @@ def test_what_is_mistyped_starts_nothing(here: Path, word: str, sentence: str, m
     assert sentence in err
 
 
-def test_a_run_that_so_many_cannot_go_on_with_starts_nothing(
-    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_so_many_cannot_go_on_with_starts_nothing(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its newest save's JSON says: by how many it was written, and whether in the middle of an epoch."""
     started = list[int]()
     monkeypatch.setattr(launch, "_launch", lambda count, _: started.append(count))
