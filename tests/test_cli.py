@@ -217,6 +217,7 @@ def test_models() -> None:
 
 def test_settings_and_doctor() -> None:
     assert command("settings") == (0, columns(settings_table()) + "\n", "")
+    assert command("settings", "devices") == (0, columns(settings_table("devices")) + "\n", "")
     code, out, err = command("doctor")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(examine())
@@ -298,7 +299,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 DATA name=", "name= is not the name of one folder"),
     (
         "train caformer_t6 DATA name=tiny",
-        "runs/tiny exists: choose another name=, or go on with it: metaformer train runs/tiny",
+        "): choose another name=, or go on with it: metaformer train runs/tiny",
     ),
     ("train caformer_t6 DATA root=file.txt", "file.txt/caformer_t6"),
     ("train caformer_t6 DATA root=/proc/nothing", "/proc/nothing"),
@@ -372,6 +373,11 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
         ("eval runs/tny", "eval runs/tiny"),
         ("train caformer_t6 learn=lorra:4", "train caformer_t6 learn=lora:4"),
         ("predict caformr_s18 x.png", "predict caformer_s18 x.png"),
+        ("eval runs/tiny --engine openvno", "eval runs/tiny --engine openvino"),
+        ("train caformer_t6 --epochs 3 lr=1", "train caformer_t6 epochs=3 lr=1"),
+        ("train caformer_t6 --name=a-b --save-minutes=1", "train caformer_t6 name=a-b save_minutes=1"),
+        ("train caformer_t6 --epochs", "train caformer_t6 epochs=..."),
+        ("settings epoch", "settings epochs"),
     ],
 )
 def test_a_slip_is_answered_by_the_command_that_was_meant(

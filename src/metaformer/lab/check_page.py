@@ -42,7 +42,7 @@ def check_text(checked: Checked) -> str:
         leaks = sum(group.leaks for group in own)
         if own:
             lines.append(f"{len(own):,} groups of {plural}, {leaks:,} of them in several parts")
-    return "\n".join(lines)
+    return "\n".join(lines if len(lines) > 1 else [*lines, "nothing wrong found"])
 
 
 def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
