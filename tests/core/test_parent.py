@@ -17,18 +17,17 @@ CHILD = "from metaformer.core.parent import die_with_parent; die_with_parent({})
 def test_it_ends_with_its_parent_however_that_ends() -> None:
     start = f"subprocess.Popen([sys.executable, '-c', {CHILD.format('')!r}])"
     code = f"import subprocess, sys; print({start}.pid, flush=True); input()"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = Path("/proc") / parent.stdout.readline().strip()
-    assert parent.stdout.readline() == "alive\n"
-    assert child.exists()
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    until = time.monotonic() + 10
-    while child.exists() and "State:\tZ" not in (child / "status").read_text():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    parent.communicate()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path("/proc") / parent.stdout.readline().strip()
+        assert parent.stdout.readline() == "alive\n"
+        assert child.exists()
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        until = time.monotonic() + 10
+        while child.exists() and "State:\tZ" not in (child / "status").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("parent", "code", "said"), [(os.getpid(), 1, "alive\n"), (1, -signal.SIGKILL, "")])
