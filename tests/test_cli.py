@@ -185,6 +185,7 @@ def test_runs_are_listed_and_compared(run: Run, copy: Path, here: Path) -> None:
     assert Path("compared.png").exists()
 
 
+@pytest.mark.slow
 def test_tune_finds_goes_on_and_says_what_to_type(fashion: str) -> None:
     fixed = [pair for pair in pairs(QUICK | {"epochs": 1}) if not pair.startswith("lr=")]
     words = ["tune", "caformer_t6", f"data={fashion}", *fixed, "lr=1e-4..1e-2", "mixup=0|0.2", "name=found", "--no-prune"]
@@ -255,6 +256,7 @@ def test_version_and_help() -> None:
         assert command(verb, "--help")[0] == 0
 
 
+@pytest.mark.slow
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     train = jobs.train
 
