@@ -3,16 +3,13 @@
 import base64
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from metaformer.data.checked import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Checked, Group
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
 from metaformer.lab.doctor import examine
+from metaformer.lab.frame import template
 from metaformer.lab.page import duration
 from metaformer.runs import write_text
 
@@ -48,13 +45,10 @@ def check_text(checked: Checked) -> str:
 def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
     """The HTML text."""
     told = checked.to_dict()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("metaformer.lab").joinpath("check.html").read_text(encoding="utf-8"))
     inventory = checked.inventory
-    return template.render(
+    return template("check.html", {}).render(
         title=f"Check of {Path(inventory.source).name or inventory.source}",
         place=inventory.source,
-        style=_style(),
         version=examine()["metaformer"],
         took=duration(checked.seconds),
         told=told,
@@ -69,12 +63,6 @@ def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
         aspects=_shares([((_between(i),), count) for i, count in enumerate(told["sizes"]["aspects"])]),
         preview=_preview(checked),
     )
-
-
-def _style() -> Markup:
-    """The look that all pages have: the style of page.html."""
-    text = files("metaformer.lab").joinpath("page.html").read_text(encoding="utf-8")
-    return Markup(text.partition("<style>")[2].partition("</style>")[0])
 
 
 def _cards(checked: Checked) -> list[tuple[str, str, str, bool]]:
