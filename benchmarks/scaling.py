@@ -2,20 +2,23 @@
 
 python benchmarks/scaling.py --out docs/images
 What is measured is the first half of a block (norm, mixer, residual) as caformer_s18 has it in its third stage: 320 channels,
-a token for 16 × 16 pixels; eager, fp32, inference. Two identities show the norms. Each mixer is a process of its own in each
-place, and they take turns as in `metaformer bench`. An exponent of 1 is linear: in tokens for resolutions, in images for
-batches; time is of one image for resolutions, of the batch for batches, and so is memory, which is above the loaded model.
-Needs an idle machine for some 15 minutes on two cores.
+a token for 16 × 16 pixels; eager, fp32, inference. Two identities show the norms. Each mixer has a process of its own, in
+which the places take turns; times are medians of the rounds. An exponent of 1 is linear: in tokens for resolutions, in images
+for batches. Time is of one image for resolutions, of the batch for batches, and so is memory, which is above the loaded model.
+One thread, for two wait for each other where a call is short. Needs an idle machine for some 8 minutes.
 """
 
 import argparse
+import ctypes
 import json
 import math
-import tempfile
+import random
+import statistics
 from collections.abc import Callable, Sequence
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -38,15 +41,14 @@ from metaformer import (
 from metaformer.core.layers import Norm
 from metaformer.core.mixers import Mixer
 from metaformer.core.model import Block
-from metaformer.infer.engines import cores
 from metaformer.lab.bench import machine, numbers
-from metaformer.lab.contestants import Contestant
 from metaformer.lab.plots import figure, write
-from metaformer.lab.turns import Outcome, Turns, compete
-from metaformer.lab.worker import Cell, Ready
+from metaformer.lab.worker import Ready, peak, timed
 from metaformer.runs import write_text
 
 STRIDE = 16
+LEAST = 0.2
+"""Seconds of a turn."""
 MIXERS: dict[str, tuple[Callable[[int], Mixer], Norm]] = {
     "Identity": (lambda grid: Identity(), LayerNorm()),
     "Identity, MLN": (lambda grid: Identity(), MLN()),
@@ -62,41 +64,68 @@ MIXERS: dict[str, tuple[Callable[[int], Mixer], Norm]] = {
 """By name: the mixer for a grid of tokens, and the norm before it."""
 
 
-def half_block(cell: Cell, *, mixer: str, dim: int) -> Ready:
+class Place(NamedTuple):
+    """Where a mixer is measured: so many images of so many pixels a side."""
+
+    batch: int
+    size: int
+
+
+def half_block(mixer: str, dim: int, place: Place) -> Ready:
     """The first half of a block on a random map."""
-    torch.set_num_threads(cell.threads)
-    grid = max(1, cell.size // STRIDE)
+    grid = max(1, place.size // STRIDE)
     make, norm = MIXERS[mixer]
     config = MetaFormerConfig(depths=(1,), dims=(dim,), mixers=(make(grid),), norm=norm, scales=(Scale(),), mlp_ratio=0)
     block: nn.Module = Block(dim, config.mixers[0], config, config.scales[0], 0.0).eval()
     block = block.to(memory_format=torch.channels_last)
-    x = torch.randn(cell.batch, dim, grid, grid).to(memory_format=torch.channels_last)
+    x = torch.randn(place.batch, dim, grid, grid).to(memory_format=torch.channels_last)
 
     def go() -> object:
         with torch.inference_mode():
             return block(x)
 
     go()
-    return Ready(go, cell.batch, parameters=sum(p.numel() for p in block.parameters()))
+    return Ready(go, place.batch)
 
 
-def measure(cells: Sequence[Cell], mixers: Sequence[str], dim: int, turns: Turns) -> dict[str, list[dict[str, Any]]]:
-    """By mixer, a record for each cell."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in mixers}
-    field = [Contestant("ours", name, "fp32", partial(half_block, mixer=name, dim=dim)) for name in mixers]
-    for cell in cells:
-        for outcome in compete(cell, field, turns):
-            found[outcome.contestant.engine].append(record(cell, outcome))
-        print(f"{cell.title}: " + ", ".join(f"{name} {points[-1]['seconds']}" for name, points in found.items()), flush=True)
-    return found
+def measure(mixer: str, places: Sequence[Place], dim: int, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """What a call takes in each place: seconds, the median of the rounds, and bytes above the loaded model.
+
+    The places take turns, because it is they that are compared.
+    """
+    torch.set_num_threads(threads)
+    ready = [half_block(mixer, dim, place) for place in places]
+    peaks = [peak(one) for one in ready]
+    keep_memory()
+    calls = [max(1, math.ceil(LEAST / timed(one, 1))) for one in ready]
+    taken: list[list[float]] = [[] for _ in places]
+    order = random.Random(0)
+    for _ in range(rounds):
+        for n in order.sample(range(len(places)), len(places)):
+            taken[n].append(timed(ready[n], calls[n]) / calls[n])
+    return [
+        {
+            "size": size,
+            "batch": batch,
+            "tokens": max(1, size // STRIDE) ** 2,
+            "seconds": statistics.median(seconds),
+            "bytes": most,
+        }
+        for (batch, size), seconds, most in zip(places, taken, peaks, strict=True)
+    ]
 
 
-def record(cell: Cell, outcome: Outcome) -> dict[str, Any]:
-    """Seconds of a call, and what it takes above the loaded model."""
-    seconds = cell.batch / outcome.rate if outcome.rates else None
-    tokens = max(1, cell.size // STRIDE) ** 2
-    where = {"size": cell.size, "batch": cell.batch, "tokens": tokens}
-    return where | {"seconds": seconds, "bytes": outcome.peak, "error": outcome.error}
+def keep_memory() -> None:
+    """From here on glibc keeps what is freed. Else large maps are given back and zeroed anew at every call.
+
+    That takes several times as long as a norm, and whether it happens hangs on what was asked for before.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def exponent(x: Sequence[float], y: Sequence[float | None]) -> float | None:
@@ -115,10 +144,10 @@ def series(points: Sequence[dict[str, Any]], kind: str, what: str) -> tuple[list
     return [p["tokens"] for p in points], [None if p[what] is None else p[what] / p["batch"] for p in points]
 
 
-def flatness(points: Sequence[dict[str, Any]]) -> float | None:
-    """The longest time per pixel over the shortest."""
-    values = [p["seconds"] / (p["batch"] * p["size"] ** 2) for p in points if p["seconds"]]
-    return max(values) / min(values) if values else None
+def flatness(points: Sequence[dict[str, Any]]) -> float:
+    """The longest time per token over the shortest."""
+    values = [p["seconds"] / (p["batch"] * p["tokens"]) for p in points]
+    return max(values) / min(values)
 
 
 PANELS = (("resolution", "seconds"), ("resolution", "bytes"), ("batch", "seconds"), ("batch", "bytes"))
@@ -159,33 +188,36 @@ def main() -> None:
     parser.add_argument("--batches", default="1,2,4,8,16,32,64,128,256", help="at the first of the sizes")
     parser.add_argument("--images", type=int, default=64, help="the batch at the first of the sizes")
     parser.add_argument("--dim", type=int, default=320)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     sizes, batches = numbers("sizes", args.sizes), numbers("batches", args.batches)
-    turns = Turns(args.rounds)
     least = sizes[0]
-
-    def cell(batch: int, size: int) -> Cell:
-        return Cell("predict", "half a block", batch, size, "cpu", cores(), Path(folder))
-
-    with tempfile.TemporaryDirectory() as folder:
-        scaled = [cell(max(1, round(args.images * (least / size) ** 2)), size) for size in sizes]
-        found = {
-            "resolution": measure(scaled, list(MIXERS), args.dim, turns),
-            "batch": measure([cell(batch, least) for batch in batches], list(MIXERS), args.dim, turns),
-        }
+    places = {
+        "resolution": [Place(max(1, round(args.images * (least / size) ** 2)), size) for size in sizes],
+        "batch": [Place(batch, least) for batch in batches],
+    }
+    each = sorted(set(places["resolution"] + places["batch"]))
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {} for kind in places}
+    for mixer in MIXERS:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            records = process.submit(measure, mixer, each, args.dim, args.threads, args.rounds).result()
+        taken = dict(zip(each, records, strict=True))
+        for kind, where in places.items():
+            found[kind][mixer] = [taken[place] for place in where]
+        print(f"{mixer}: time per token {flatness(found['resolution'][mixer]):.2f} × from the least to the most", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     powers = {
         f"{what} by {kind}": {name: exponent(*series(points, kind, what)) for name, points in found[kind].items()}
         for kind, what in PANELS
     }
     flat = {name: flatness(points) for name, points in found["resolution"].items()}
-    about = {"machine": machine("cpu"), "dim": args.dim, "stride": STRIDE, "rounds": args.rounds}
-    result = about | {"exponents": powers, "slowest_over_fastest_per_pixel": flat, "points": found}
+    about = {"machine": machine("cpu"), "dim": args.dim, "stride": STRIDE, "rounds": args.rounds, "threads": args.threads}
+    result = about | {"exponents": powers, "slowest_over_fastest_per_token": flat, "points": found}
     write_text(args.out / "scaling.json", json.dumps(result, indent=1) + "\n")
     draw(found, args.out / "scaling.png")
-    print(json.dumps({"exponents": powers, "slowest_over_fastest_per_pixel": flat}, indent=1))
+    print(json.dumps({"exponents": powers, "slowest_over_fastest_per_token": flat}, indent=1))
 
 
 if __name__ == "__main__":

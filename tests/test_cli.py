@@ -185,6 +185,7 @@ def test_runs_are_listed_and_compared(run: Run, copy: Path, here: Path) -> None:
     assert Path("compared.png").exists()
 
 
+@pytest.mark.slow
 def test_tune_finds_goes_on_and_says_what_to_type(fashion: str) -> None:
     fixed = [pair for pair in pairs(QUICK | {"epochs": 1}) if not pair.startswith("lr=")]
     words = ["tune", "caformer_t6", f"data={fashion}", *fixed, "lr=1e-4..1e-2", "mixup=0|0.2", "name=found", "--no-prune"]
@@ -217,6 +218,7 @@ def test_models() -> None:
 
 def test_settings_and_doctor() -> None:
     assert command("settings") == (0, columns(settings_table()) + "\n", "")
+    assert command("settings", "devices") == (0, columns(settings_table("devices")) + "\n", "")
     code, out, err = command("doctor")
     assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == list(examine())
@@ -254,6 +256,7 @@ def test_version_and_help() -> None:
         assert command(verb, "--help")[0] == 0
 
 
+@pytest.mark.slow
 def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     train = jobs.train
 
@@ -298,7 +301,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("train caformer_t6 DATA name=", "name= is not the name of one folder"),
     (
         "train caformer_t6 DATA name=tiny",
-        "runs/tiny exists: choose another name=, or go on with it: metaformer train runs/tiny",
+        "): choose another name=, or go on with it: metaformer train runs/tiny",
     ),
     ("train caformer_t6 DATA root=file.txt", "file.txt/caformer_t6"),
     ("train caformer_t6 DATA root=/proc/nothing", "/proc/nothing"),
@@ -372,6 +375,11 @@ def test_a_mistake_is_one_sentence(copy: Path, fashion: str, line: str, sentence
         ("eval runs/tny", "eval runs/tiny"),
         ("train caformer_t6 learn=lorra:4", "train caformer_t6 learn=lora:4"),
         ("predict caformr_s18 x.png", "predict caformer_s18 x.png"),
+        ("eval runs/tiny --engine openvno", "eval runs/tiny --engine openvino"),
+        ("train caformer_t6 --epochs 3 lr=1", "train caformer_t6 epochs=3 lr=1"),
+        ("train caformer_t6 --name=a-b --save-minutes=1", "train caformer_t6 name=a-b save_minutes=1"),
+        ("train caformer_t6 --epochs", "train caformer_t6 epochs=..."),
+        ("settings epoch", "settings epochs"),
     ],
 )
 def test_a_slip_is_answered_by_the_command_that_was_meant(

@@ -45,9 +45,13 @@ def test_a_name_stays_in_its_root(tmp_path: Path, name: str) -> None:
 
 def test_a_taken_name_is_left_alone(tmp_path: Path) -> None:
     run = create_run(RECIPE, tmp_path, "mine")
-    with pytest.raises(FileExistsError, match=r"mine exists: choose another name=, or go on with it: metaformer train .*mine"):
+    taken = rf"mine exists \({RECIPE.model}, data={RECIPE.data}\): choose another name=, .*: metaformer train .*mine"
+    with pytest.raises(FileExistsError, match=taken):
         create_run(Recipe(model="y"), tmp_path, "mine")
     assert run.recipe == RECIPE
+    (run.path / "recipe.json").write_text("{")
+    with pytest.raises(FileExistsError, match=r"mine exists: choose another name="):
+        create_run(Recipe(model="y"), tmp_path, "mine")
 
 
 def test_open_run_refuses_other_folders(tmp_path: Path) -> None:

@@ -18,7 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metaformer import cli
+from metaformer.config import Recipe
+from metaformer.data.sources import open_data
+from metaformer.runs import Run
+from metaformer.train.hold import reopen
 from metaformer.train.loop import Fit
+from metaformer.train.train import go_on, start
 
 CHANGES = {"dims": "(16, 16, 32, 32)", "depths": "(1, 1, 1, 1)"}
 QUICK: dict[str, Any] = {
@@ -73,6 +78,18 @@ def as_single(table: str) -> str:
     made = Path(table).with_name("single.csv")
     made.write_text(Path(table).read_text().replace(",,", ",none,"))
     return str(made)
+
+
+def begin(recipe: Recipe, root: Path) -> Run:
+    """Trains it as `root/run`."""
+    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
+
+
+def finish(path: Path) -> Run:
+    """Goes on with a run in a process whose random generators stand elsewhere."""
+    torch.manual_seed(999)
+    run = reopen(path, quiet=True)
+    return go_on(run, open_data(run.recipe.data), None, quiet=True)
 
 
 def pairs(settings: dict[str, Any]) -> list[str]:

@@ -221,11 +221,11 @@ def convert(
 
 
 @app.command()
-def settings() -> None:
+def settings(pattern: Annotated[str, typer.Argument(help='One by name, or a glob such as "save*".')] = "*") -> None:
     """List the settings that train takes, with their defaults."""
     from metaformer.lab.tables import columns, settings_table
 
-    print(columns(settings_table()))
+    print(columns(settings_table(pattern)))
 
 
 @app.command()

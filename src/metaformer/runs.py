@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -146,7 +147,7 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
     path, number = Path(root) / stem, 1
     while path.exists():
         if name is not None:
-            raise FileExistsError(f"{path} exists: choose another name=, or go on with it: metaformer train {path}")
+            raise _taken(path)
         number += 1
         path = Path(root) / f"{stem}-{number}"
     text = json.dumps(recipe.to_dict(), indent=2) + "\n"
@@ -157,6 +158,22 @@ def create_run(recipe: Recipe, root: str | Path, name: str | None) -> Run:
         shutil.rmtree(path, ignore_errors=True)  # else the name were taken by no run
         raise
     return Run(path)
+
+
+def check_free(root: str | Path, name: str) -> None:
+    """Raises FileExistsError where a new run's `root/name` is taken, ValueError where the name is more than one folder's."""
+    check_name(name)
+    if (path := Path(root) / name).exists():
+        raise _taken(path)
+
+
+def _taken(path: Path) -> FileExistsError:
+    """That a new run's directory is there already, and what is in it where that can be read."""
+    what = ""
+    with suppress(OSError, ValueError):
+        recipe = Run(path).recipe
+        what = f" ({recipe.model}, data={recipe.data})"
+    return FileExistsError(f"{path} exists{what}: choose another name=, or go on with it: metaformer train {path}")
 
 
 def check_name(name: str | None) -> None:

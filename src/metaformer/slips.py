@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from metaformer.config import KEYS
+
 
 def sentence(error: Exception) -> str:
     """What an error says to a person: typer's in our words, of the system's the file and the reason."""
@@ -19,13 +21,35 @@ def sentence(error: Exception) -> str:
 
 
 def corrected(said: str, words: list[str]) -> str:
-    """The command as it was meant, where the sentence says what was mistyped (`'a'`) and for what (did you mean b?)."""
+    """The command as it was meant, where the sentence says what was mistyped (`'a'`) and for what (did you mean b?).
+
+    And where settings were given as options: `--epochs 3` for epochs=3.
+    """
+    if said.endswith("without dashes"):
+        return _told(_undashed(words), words)
     wrong, right = re.search(r"'([^']+)'", said), re.search(r"did you mean (\S+)\?$", said)
     if not (wrong and right):
         return ""
     part = re.compile(rf"(?<![\w-]){re.escape(wrong[1])}(?![\w-])")
     meant = [part.sub(lambda _: right[1], word) for word in words]
+    return _told(meant, words)
+
+
+def _told(meant: list[str], words: list[str]) -> str:
     return f"\n  metaformer {shlex.join(meant)}" if meant != words else ""
+
+
+def _undashed(words: list[str]) -> list[str]:
+    """Settings as key=value, with the value that was given after the key or as the next word; all else as it is."""
+    rest, meant = iter(words), list[str]()
+    for word in rest:
+        key, equals, value = word.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if not word.startswith("--") or key not in (*KEYS, "name", "root", "devices"):
+            meant.append(word)
+        else:
+            meant.append(f"{key}={value if equals else next(rest, '...')}")
+    return meant
 
 
 def _of_words(error: typer.TyperException) -> str:

@@ -1,8 +1,11 @@
 """Alone there is nobody to ask; several processes are in tests/train/test_many.py."""
 
+import os
+
 import pytest
 import torch
 
+from metaformer.core import ranks as core_ranks
 from metaformer.core.ranks import ALONE, Ranks, own_device, together
 
 
@@ -14,6 +17,25 @@ def test_alone_everything_is_ones_own() -> None:
     values = torch.ones(2)
     assert ALONE.total(values) is values
     ALONE.wait()
+
+
+@pytest.mark.parametrize(("told", "known"), [(None, None), ("123", 123)])
+def test_a_process_of_torchrun_s_ends_with_it(monkeypatch: pytest.MonkeyPatch, told: str | None, known: int | None) -> None:
+    """Whose number only our own launcher tells; what such a process starts itself is not told."""
+    asked: list[int | None] = []
+
+    def ask(parent: int | None) -> None:
+        asked.append(parent)
+        raise KeyboardInterrupt  # before there is anything to join
+
+    monkeypatch.setattr(core_ranks, "started_together", lambda: True)
+    monkeypatch.setattr(core_ranks, "die_with_parent", ask)
+    if told is not None:
+        monkeypatch.setenv("METAFORMER_LAUNCHER", told)
+    with pytest.raises(KeyboardInterrupt), together():
+        pass
+    assert asked == [known]
+    assert "METAFORMER_LAUNCHER" not in os.environ
 
 
 def test_a_device_is_each_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,7 +314,7 @@ def test_force() -> None:
 )
 def test_a_missing_package_says_what_to_type(format: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ValueError, match=rf"^{missing.partition('.')[0]} is not installed: pip install 'metaformer\[fast\]'$"):
+    with pytest.raises(ValueError, match=rf"^{missing.partition('.')[0]} is not installed: pip install '\.\[fast\]'$"):
         export(saved(tiny("caformer_s18")), format)
     assert [path.name for path in Path().iterdir()] == ["saved"]
 

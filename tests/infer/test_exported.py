@@ -223,7 +223,8 @@ FOREIGN: dict[str, dict[str, Any] | None] = {
 
 
 @pytest.mark.parametrize(
-    "format", [pytest.param(name, marks=pytest.mark.slow) if name == "executorch" else name for name in FORMATS]
+    "format",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("executorch", "torch-export") else name for name in FORMATS],
 )
 def test_files_that_do_not_say_what_they_are(format: str) -> None:
     net, file = model(), named(format)

@@ -23,7 +23,7 @@ def test_what_lacks_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(doctor, "EXTRAS", {"dev": ("pytest", "no-such-package")})
     monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no-such-library"))
     found = doctor.examine()
-    assert found["[dev]"] == "lacks no-such-package: pip install 'metaformer[dev]'"
+    assert found["[dev]"] == "lacks no-such-package: pip install '.[dev]'"
     assert found["no-such-library"] == "not installed"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import QUICK, same, timeless, weights
+from tests.tiny import QUICK, command, same, timeless, weights
 
 import metaformer
 from metaformer import Run
@@ -56,7 +56,7 @@ def test_what_torchrun_starts_again_goes_on(
     kept = (first.path / "metrics.jsonl").read_text()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1" if why == "a crash" else "0")
     assert metaformer.train("caformer_t6", **arguments) == first
-    assert capsys.readouterr().out == f"{first.path} is finished: 1 of 1 epochs\n"
+    assert capsys.readouterr().out.startswith(f"{first.path} is finished: 1 of 1 epochs\n")
     assert (first.path / "metrics.jsonl").read_text() == kept
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if why == "a crash" else "job 8")
@@ -93,9 +93,13 @@ def test_a_finished_run_says_so_and_stays(run: Run, tmp_path: Path, capsys: pyte
     assert len(kept) == 10
     for arguments in ({"model": tmp_path / "run"}, {"model": read_pretrained(run.best)[0], "resume": tmp_path / "run"}):
         assert metaformer.train(**arguments) == Run(tmp_path / "run")
-        assert capsys.readouterr().out == f"{tmp_path / 'run'} is finished: 2 of 2 epochs\n"
+        said = capsys.readouterr().out
+        assert said.startswith(f"{tmp_path / 'run'} is finished: 2 of 2 epochs\nto train longer, in a new run that starts from")
     assert (tmp_path / "run" / "curves.png").exists()
     assert {path: path.read_bytes() for path in kept} == kept
+    words = said.rpartition(": metaformer ")[2].split()
+    assert command(*words, f"root={tmp_path}", "epochs=1")[0] == 0  # what was said does it
+    assert f"starts from {tmp_path / 'run'}" in (tmp_path / "NEW" / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 3}, {"name": "x"}, {"root": "elsewhere"}], ids=str)

@@ -120,7 +120,7 @@ def test_optuna_says_nothing_and_may_speak_again(tmp_path: Path, capsys: pytest.
 def test_without_optuna_it_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     check_optuna()
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"^a search needs Optuna: pip install 'metaformer\[search\]'$"):
+    with pytest.raises(ValueError, match=r"^a search needs Optuna: pip install '\.\[search\]'$"):
         check_optuna()
 
 

@@ -60,12 +60,25 @@ def test_model_table_keeps_the_order_and_needs_a_match() -> None:
 
 def test_settings_table_has_every_key_with_default_and_limits() -> None:
     rows = {row[0]: row[1:] for row in settings_table()[1:]}
-    assert list(rows) == ["name", "root", *KEYS, "model.<field>"]
+    assert list(rows) == ["name", "root", "devices", *KEYS, "model.<field>"]
     assert rows["epochs"] == ("20", "At least 1.")
     assert rows["flip"][0] == "none"
     assert rows["flip"][1].endswith("0 to 1.")
     assert rows["precision"][0] == "auto"
     assert rows["fit"][1].endswith("squash, crop or pad.")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("devices", ["devices"]), ("lr", ["lr"]), ("save*", ["save_minutes"]), ("model.norm", ["model.<field>"])],
+)
+def test_settings_are_shown_that_match(pattern: str, names: list[str]) -> None:
+    assert [row[0] for row in settings_table(pattern)[1:]] == names
+
+
+def test_a_setting_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match=r"^no setting 'epoch', did you mean epochs\?$"):
+        settings_table("epoch")
 
 
 def test_every_setting_but_the_plainest_says_what_it_is_for() -> None:

@@ -68,7 +68,7 @@ def test_operations_are_timms(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, gaps = torch.from_numpy(np.array(image)).permute(2, 0, 1), []
     for seed in range(300):
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002  timm draws from this generator
         theirs = torch.from_numpy(np.array(randaugment(image))).permute(2, 0, 1)
         ours = view._randaugment(pixels, SimpleNamespace(getrandbits=lambda _, seed=seed: seed))
         gaps.append((ours.int() - theirs.int()).abs())
@@ -132,7 +132,7 @@ def ours(recipe: Recipe, epoch: int = 0) -> Tensor:
 def timms() -> Tensor:
     """The same of timm's loader, set up as timm's training does."""
     random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002  timm draws from this generator
     torch.manual_seed(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(auto_augment.NAME_TO_OP, "PosterizeIncreasing", posterize)  # Pillow 13 refuses what timm asks of it

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metaformer.tasks import bootstrap, metrics, selective
-from metaformer.tasks.bootstrap import Bootstrap, interval
+from metaformer.tasks.bootstrap import Bootstrap, around, interval
 from metaformer.tasks.classification import Evaluation
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -110,3 +110,18 @@ def test_eces_of_several_columns() -> None:
     found = boot.eces(sure, right)
     for place, index in enumerate(drawn_images(boot)):
         assert found[place].tolist() == pytest.approx([metrics.ece(sure[index, k], right[index, k]) for k in range(3)])
+
+
+def test_an_interval_of_a_calibration_error_holds_it() -> None:
+    """The mean of twenty: resamples make it so much greater that their percentiles do not."""
+    draw = torch.Generator().manual_seed(0)
+    sure = 0.5 + 0.5 * torch.rand(400, 20, generator=draw, dtype=torch.float64)
+    right = torch.rand(400, 20, generator=draw) < sure
+    value = sum(metrics.ece(one.contiguous(), hit) for one, hit in zip(sure.T, right.T, strict=True)) / 20
+    drawn = Bootstrap(400).eces(sure, right).mean(1)
+    band, (low, high) = interval(drawn), around(value, drawn)
+    assert band is not None
+    assert band[0] > value
+    assert low < value < high
+    assert high - low == pytest.approx(2 * 1.959964 * drawn.std().item())
+    assert around(0.01, 1000 * drawn) == (0.0, 1.0)

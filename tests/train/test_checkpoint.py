@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, Killer, Stopped, after_steps, one_core, pairs, same, timeless, weights
+from tests.tiny import QUICK, Killer, Stopped, after_steps, begin, finish, one_core, pairs, same, timeless, weights
 from torch import Tensor, nn
 
 from metaformer import create_model
@@ -27,7 +27,7 @@ from metaformer.train.hold import reopen
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.saver import Saver
 from metaformer.train.stop import Terminated
-from metaformer.train.train import go_on, prepare, start
+from metaformer.train.train import prepare
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -48,17 +48,6 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nothing stopped."""
     with one_core():
         return begin(recipe, tmp_path_factory.mktemp("whole"))
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
-
-
-def finish(path: Path) -> Run:
-    """Goes on in a process whose random generators stand elsewhere."""
-    torch.manual_seed(999)
-    run = reopen(path, quiet=True)
-    return go_on(run, open_data(run.recipe.data), None, quiet=True)
 
 
 def assert_equal(run: Run, whole: Run) -> None:
@@ -481,7 +470,7 @@ def test_in_the_middle_of_an_epoch_others_take_over_only_where_torchrun_starts_t
     kept = torch.load(file, weights_only=True)
     torch.save(kept | {"others": [kept["random"]]}, file)  # as two would leave it
     fit = prepare(recipe, open_data(recipe.data), None, run)
-    with pytest.raises(ValueError, match=r"in the middle of an epoch by 2 processes.*go on with as many, devices=2"):
+    with pytest.raises(ValueError, match=r"in the middle of an epoch by 2 processes.*Go on with as many: .* devices=2"):
         restore(run, fit.state)
     progress = restore(run, replace(fit.state, ranks=Ranks(again=True)))
     assert (progress.epoch, progress.step) == (1, 1)

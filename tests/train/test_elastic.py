@@ -38,11 +38,15 @@ def torchrun(options: list[str], words: list[str], said: Path) -> Iterator[subpr
 
 def kill_all(agent: subprocess.Popen[bytes]) -> None:
     """Kills torchrun and the processes that it started, which have sessions of their own, as a power cut would."""
-    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
-    workers = [int(word) for word in children.read_text().split()] if children.exists() else []
-    for pid in (agent.pid, *workers):
+    for pid in (agent.pid, *children_of(agent.pid)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started in its first thread."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in children.read_text().split()] if children.exists() else []
 
 
 def until(so: Callable[[], bool], process: subprocess.Popen[bytes], said: Path) -> None:
@@ -100,3 +104,23 @@ def test_a_run_goes_on_with_the_machines_that_are_left(fashion: str, tmp_path: P
     assert "on cpu in" in after
     assert "going on at epoch" in after
     assert damage(run.last) is None
+
+
+def test_processes_end_with_the_command_that_started_them(fashion: str, tmp_path: Path) -> None:
+    words = ["caformer_t6", f"data={fashion}", f"root={tmp_path}", "name=run", *pairs(SETTINGS | {"epochs": 10_000})]
+    run, said = Run(tmp_path / "run"), tmp_path / "said.txt"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    command = [sys.executable, "-m", "metaformer", "train", *words, "devices=2"]
+    with said.open("wb") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
+        try:
+            until(lambda: epochs_of(run) >= 1, process, said)
+            workers = children_of(process.pid)
+            assert len(workers) == 2
+        finally:
+            process.kill()
+    for _ in range(500):
+        if not any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("they go on without it")

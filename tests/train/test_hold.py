@@ -15,16 +15,14 @@ from typing import Any
 
 import pytest
 from safetensors import SafetensorError
-from tests.tiny import QUICK, after_steps, command, pairs, same, timeless, weights
+from tests.tiny import QUICK, after_steps, begin, command, finish, pairs, same, timeless, weights
 
 from metaformer.config import Recipe
-from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.train import hold, loop
 from metaformer.train.checkpoint import damage
 from metaformer.train.hold import held, holder, reopen
 from metaformer.train.sink import Sink
-from metaformer.train.train import go_on, start
 from metaformer.weights import pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -32,15 +30,6 @@ pytestmark = pytest.mark.usefixtures("thread")
 
 def quick(fashion: str, **settings: Any) -> Recipe:
     return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, "ema": 0.9, **settings})
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
-
-
-def finish(path: Path) -> Run:
-    run = reopen(path, quiet=True)
-    return go_on(run, open_data(run.recipe.data), None, quiet=True)
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------

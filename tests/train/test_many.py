@@ -1,6 +1,8 @@
 """One process, two, three: the same weights, the same evaluation; one run directory, one voice."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,12 @@ from tests.tiny import command as inside
 from torch.nn.parallel import DistributedDataParallel
 
 import metaformer
+from metaformer.config import read_json
 from metaformer.core.ranks import ALONE
 from metaformer.data.batch import Batch
-from metaformer.runs import open_run
+from metaformer.runs import Run, open_run
 from metaformer.tasks.classification import Classification
+from metaformer.train import launch
 from metaformer.train.step import accumulate
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +127,7 @@ def test_a_run_that_any_rank_is_asked_to_stop_goes_on_exactly(done: dict[int, Do
 def test_another_number_of_processes_takes_over_at_an_epochs_end_only(done: dict[int, Done]) -> None:
     middle, end = done[2][0]["left"]
     assert len(open_run(end).metrics) == 2
+    assert read_json(open_run(middle).last / "checkpoint.json")["processes"] == 2
     with pytest.raises(ValueError, match=r"saved in the middle of an epoch by 2 processes.*devices=2"):
         metaformer.train(middle, quiet=True)
     assert not open_run(middle).finished
@@ -195,7 +200,7 @@ def test_devices_starts_processes_of_which_one_speaks_and_writes(fashion: str, h
     assert (here / "runs/two/report.html").exists()
     again = command(*words, "devices=2", cwd=here)
     assert again.returncode == 2
-    assert again.stderr.count("runs/two exists: choose another name=") == 1
+    assert again.stderr.count("runs/two exists (caformer_t6, data=fashion-mnist:") == 1
     assert "Traceback" not in again.stderr
 
 
@@ -205,12 +210,40 @@ def test_devices_starts_processes_of_which_one_speaks_and_writes(fashion: str, h
         ("devices=none", "devices=none is not a whole number from 1 to 1024"),
         ("devices=0", "devices=0 is not a whole number from 1 to 1024"),
         ("epochs=no", "epochs=no is not a whole number"),
+        ("epochs=0", "epochs=0 is not at least 1"),
+        ("data=nothing-here", "no data 'nothing-here'"),
+        ("recipe=smal", "did you mean small?"),
+        ("name=a/b", "name=a/b is not the name of one folder"),
+        ("name=taken", "runs/taken exists: choose another name="),
     ],
 )
-def test_what_is_mistyped_starts_nothing(here: Path, word: str, sentence: str) -> None:
+def test_what_is_mistyped_starts_nothing(here: Path, word: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_launch", lambda *_: pytest.fail("processes were started"))
+    (here / "runs" / "taken").mkdir(parents=True)
     code, out, err = inside("train", "caformer_t6", "devices=2" if "devices" not in word else "epochs=1", word)
     assert (code, out) == (2, "")
     assert sentence in err
+
+
+def test_a_run_that_so_many_cannot_go_on_with_starts_nothing(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its newest save's JSON says: by how many it was written, and whether in the middle of an epoch."""
+    started = list[int]()
+    monkeypatch.setattr(launch, "_launch", lambda count, _: started.append(count))
+    left = Run(Path(shutil.copytree(run.path, here / "left")))
+    kept, about = left.last / "checkpoint.json", left.last / "model.json"
+    assert read_json(kept)["processes"] == 1
+    assert inside("train", "left", "devices=2") == (0, "", "")  # as at an epoch's end
+    about.write_text(json.dumps(read_json(about) | {"step": 1}))
+    for saved, rest in ((1, ""), (3, " devices=3")):
+        kept.write_text(json.dumps(read_json(kept) | {"processes": saved}))
+        code, out, err = inside("train", "left", "devices=2")
+        assert (code, out) == (2, "")
+        assert err.endswith(f"Go on with as many: metaformer train left{rest}\n")
+    assert "by 3 processes, and its random numbers are theirs" in err
+    assert inside("train", "left", "devices=3") == (0, "", "")
+    code, out, err = inside("train", "left", "devices=3", "epochs=5")
+    assert (code, "without settings" in err) == (2, True)
+    assert started == [2, 3]
 
 
 def test_python_says_how_to_start_several(fashion: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights
+from tests.tiny import QUICK, after_steps, begin, one_core, same, timeless, weights
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
@@ -25,7 +25,7 @@ from metaformer.train.display import Display
 from metaformer.train.loop import Fit
 from metaformer.train.numerics import EVERY, Recent, Step, exactness, notice_after
 from metaformer.train.optim import learning_rate
-from metaformer.train.train import go_on, prepare, start
+from metaformer.train.train import go_on, prepare
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -34,10 +34,6 @@ STEPS = 6  # two epochs of three
 
 def quick(fashion: str, **settings: Any) -> Recipe:
     return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, **settings})
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool], what: str = "loss") -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import CHANGES, QUICK, one_core, same, weights
+from tests.tiny import CHANGES, QUICK, begin, one_core, same, weights
 from torch import nn
 
 import metaformer
@@ -15,7 +15,7 @@ from metaformer.core.lora import is_updated
 from metaformer.data.sources import open_data
 from metaformer.runs import Run
 from metaformer.train.parts import choose_parts, training_mode
-from metaformer.train.train import prepare, start
+from metaformer.train.train import prepare
 from metaformer.weights.peers import Peer, PeerConfig
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -25,10 +25,6 @@ NORMED = {"changes": {**CHANGES, "norm": "BatchNorm()"}}
 
 def quick(fashion: str, **settings: Any) -> Recipe:
     return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, **settings})
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
 
 
 def small(name: str = "caformer_t6", **changes: Any) -> MetaFormer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, Stopped, after_steps, same, timeless, weights
+from tests.tiny import QUICK, Stopped, after_steps, begin, finish, same, timeless, weights
 
 from metaformer.config import Recipe
 from metaformer.core.ranks import Ranks
@@ -20,9 +20,8 @@ from metaformer.data.sources import open_data
 from metaformer.runs import Run, create_run
 from metaformer.train import saver
 from metaformer.train.checkpoint import Progress, Snapshot, damage, write
-from metaformer.train.hold import reopen
 from metaformer.train.saver import Saver
-from metaformer.train.train import go_on, prepare, start
+from metaformer.train.train import prepare
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -31,16 +30,6 @@ DRAWING = {"drop_path": 0.2, "mixup": 0.5, "erase": 0.3, "ema": 0.9, "accumulate
 
 def quick(fashion: str, **settings: Any) -> Recipe:
     return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, **DRAWING, **settings})
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
-
-
-def finish(path: Path) -> Run:
-    torch.manual_seed(999)
-    run = reopen(path, quiet=True)
-    return go_on(run, open_data(run.recipe.data), None, quiet=True)
 
 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import QUICK, after_steps, one_core, same, timeless, weights, write_several
+from tests.tiny import QUICK, after_steps, begin, one_core, same, timeless, weights, write_several
 
 import metaformer
 from metaformer import MetaFormer, create_model
@@ -21,7 +21,7 @@ from metaformer.tasks.classification import Classification, Distillation
 from metaformer.tasks.multilabel import Multilabel
 from metaformer.train import task as task_module
 from metaformer.train.task import Teacher, open_teacher
-from metaformer.train.train import go_on, prepare, start
+from metaformer.train.train import go_on, prepare
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_file
 
@@ -56,10 +56,6 @@ def teacher(data: Data, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def quick(fashion: str, **settings: Any) -> Recipe:
     return Recipe(**{"model": "caformer_t6", "data": fashion, **QUICK, **settings})
-
-
-def begin(recipe: Recipe, root: Path) -> Run:
-    return start(recipe, open_data(recipe.data), None, name="run", root=root, quiet=True)
 
 
 def asked(source: str, data: Data, preprocess: Preprocess) -> torch.Tensor:

@@ -331,7 +331,7 @@ def test_what_is_not_installed_is_told_before_anything_is_made(
     name: str, fashion: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, trackers.CLIENTS[name], None)
-    with pytest.raises(ValueError, match=rf"^log={name} needs the package {name}: pip install 'metaformer\[watch\]'$"):
+    with pytest.raises(ValueError, match=rf"^log={name} needs the package {name}: pip install '\.\[watch\]'$"):
         metaformer.train("caformer_t6", data=fashion, quiet=True, log=name, **QUICK)
     assert list(here.iterdir()) == []
 

@@ -219,7 +219,7 @@ def test_a_write_that_fails_leaves_a_folder_as_it_was(tmp_path, monkeypatch, to)
     def full(state, path, metadata):
         raise OSError("no space left")
 
-    monkeypatch.setattr("metaformer.weights.convert.save_file", full)
+    monkeypatch.setattr("metaformer.weights.pretrained.save_tensors", full)
     with pytest.raises(OSError, match="no space left"):
         convert(tmp_path / "a", tmp_path / "b", to=to, force=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
@@ -236,7 +236,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("metaformer.weights.convert.save_file", full)
+    monkeypatch.setattr("metaformer.weights.pretrained.save_tensors", full)
     with pytest.raises(OSError, match="no space left"):
         convert(tmp_path / "a", tmp_path / "b.safetensors", to="timm", force=True)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b.safetensors"}

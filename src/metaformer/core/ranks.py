@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store
 
+from metaformer.core.parent import LAUNCHER, die_with_parent
+
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: one may be downloading, or reading a million names."""
@@ -97,7 +99,7 @@ def speaks() -> bool:
 
 @contextmanager
 def together() -> Iterator[Ranks]:
-    """Joins the processes that torchrun started; alone where it did not.
+    """Joins the processes that torchrun started, and ends with torchrun, however that ends; alone where it did not.
 
     Where they fail, the one that fails first says why: the others' errors, often of being left alone, become a silent exit.
     Where one was killed and can say nothing, another raises ConnectionError.
@@ -105,6 +107,8 @@ def together() -> Iterator[Ranks]:
     if not started_together():
         yield ALONE
         return
+    launcher = os.environ.pop(LAUNCHER, None)
+    die_with_parent(None if launcher is None else int(launcher))
     fresh = not dist.is_initialized()
     if fresh:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -86,7 +86,7 @@ def _unbraced(text: str) -> Iterator[str]:
 def _matches(pattern: str) -> list[str]:
     """The files that stars stand for. Raises FileNotFoundError where there is none."""
     if not is_remote(pattern):
-        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  it may be absolute
+        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
     elif pattern.partition("://")[0] in WEB:
         raise ValueError(f"{pattern}: a web server cannot be asked which files it has: name them, as in shard-{{00..12}}.tar")
     else:

@@ -80,6 +80,13 @@ def open_judged(
     return with_channels(data, channels)
 
 
+def check_there(source: str) -> None:
+    """Raises ValueError or FileNotFoundError where `data=` names no folder or file; what is elsewhere is not asked for."""
+    elsewhere = source.partition(":")[0] in (*KNOWN, "hf", "tar") or is_remote(source) or is_pattern(source)
+    if not elsewhere and (not source or not Path(source).expanduser().exists()):
+        raise nothing(source)
+
+
 def few(data: Data, count: int) -> Data:
     """The data set with `count` images to learn and as many to judge, spread over those there are."""
     spread = (torch.arange(0, len(split), max(1, len(split) // count))[:count] for split in (data.train, data.val))

@@ -59,7 +59,7 @@ def look_up(place: str) -> Stored:
     """What is known of a file. Raises FileNotFoundError or ConnectionError, and ValueError for an unknown kind of address."""
     if not is_remote(place):
         found = Path(place).stat()
-        return Stored(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))  # noqa: PTH100  a text is wanted
+        return Stored(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))  # noqa: PTH100  Path.absolute keeps "..", and one file would be stored under two names
     if _on_the_web(place):
         _check_online(place)
         return download.retried(lambda: _look_up_on_the_web(place), f"reach {place}")

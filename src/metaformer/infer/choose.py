@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from metaformer.config import read_json
 from metaformer.core.device import choose_device
+from metaformer.core.spec import nearest
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.download import cache_folder
 from metaformer.infer.convert import pipeline, to_onnx, to_openvino
@@ -44,7 +45,7 @@ class Measured:
 def open_engine(model: Model, preprocess: Preprocess, name: str, options: Options) -> Engine:
     """The model in that engine. Raises ValueError where there is none of that name, or where it is not installed."""
     if name not in NAMES:
-        raise ValueError(f"no engine {name!r}; allowed: auto, {', '.join(NAMES)}")
+        raise ValueError(f"no engine {name!r}{nearest(name, ['auto', *NAMES])}")
     if name in ("openvino", "onnxruntime") and choose_device(options.device).type != "cpu" and options.device != "auto":
         raise ValueError(f"engine={name} is for processors here: device=cpu, or engine=compiled")
     module, channels = pipeline(model, preprocess), len(preprocess.mean)

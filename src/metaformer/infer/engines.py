@@ -304,7 +304,7 @@ def need(name: str) -> Any:
             warnings.simplefilter("ignore")  # what a package thinks of its own age is nothing to our users
             return import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name.partition('.')[0]} is not installed: pip install 'metaformer[fast]'") from error
+        raise ValueError(f"{name.partition('.')[0]} is not installed: pip install '.[fast]'") from error
 
 
 @lru_cache(maxsize=1)

@@ -3,18 +3,16 @@
 import base64
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from metaformer.data.checked import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Checked, Group
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
 from metaformer.data.scenes import Scenes
 from metaformer.lab.doctor import examine
+from metaformer.lab.frame import template
 from metaformer.lab.page import duration
 from metaformer.lab.truth_pictures import class_colour, picture_of
 from metaformer.runs import write_text
@@ -52,19 +50,16 @@ def check_text(checked: Checked) -> str:
         kind = "pixels" if checked.truths.regions else "objects"
         lines.insert(1, f"{int(checked.truths.counts.sum()):,} {kind}" + (" with a class" if checked.truths.regions else ""))
         lines += [str(flaw) for flaw in checked.truths.flaws]
-    return "\n".join(lines)
+    return "\n".join(lines if len(lines) > 1 else [*lines, "nothing wrong found"])
 
 
 def check_page(checked: Checked, *, allow_leaks: bool = False) -> str:
     """The HTML text."""
     told = checked.to_dict()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("metaformer.lab").joinpath("check.html").read_text(encoding="utf-8"))
     inventory = checked.inventory
-    return template.render(
+    return template("check.html", {}).render(
         title=f"Check of {Path(inventory.source).name or inventory.source}",
         place=inventory.source,
-        style=_style(),
         version=examine()["metaformer"],
         took=duration(checked.seconds),
         told=told,
@@ -122,12 +117,6 @@ def _pictures(scenes: Scenes, most: int, classes: tuple[str, ...]) -> list[tuple
         except ValueError:
             continue
     return found
-
-
-def _style() -> Markup:
-    """The look that all pages have: the style of page.html."""
-    text = files("metaformer.lab").joinpath("page.html").read_text(encoding="utf-8")
-    return Markup(text.partition("<style>")[2].partition("</style>")[0])
 
 
 def _cards(checked: Checked) -> list[tuple[str, str, str, bool]]:

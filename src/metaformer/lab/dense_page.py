@@ -3,13 +3,11 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from metaformer.data.scenes import Scenes
@@ -18,6 +16,7 @@ from metaformer.lab.dense_charts import class_bars, detection_rows, precision_re
 from metaformer.lab.dense_judge import OBJECT_FIGURES, REGION_FIGURES, DenseJudged
 from metaformer.lab.dense_pictures import address, objects_beside, regions_beside
 from metaformer.lab.doctor import examine
+from metaformer.lab.frame import template
 from metaformer.lab.page import (
     best_epoch,
     day_of,
@@ -57,16 +56,9 @@ class Shown:
 
 def page(run: Run, judged: DenseJudged, worst: Sequence[Shown], trained: int) -> str:
     """The HTML text; `trained` is how many images were learnt from."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "number": number}
-    room = files("metaformer.lab")
-    macros, _, rest = room.joinpath("page.html").read_text(encoding="utf-8").partition("<!DOCTYPE")
-    template = environment.from_string(macros + room.joinpath("dense_page.html").read_text(encoding="utf-8"))
     recipe, evaluation = run.recipe, judged.evaluation
     told = _objects(evaluation) if isinstance(evaluation, DetectionEvaluation) else _regions(evaluation)
-    return template.render(
-        style=rest.partition("<style>")[2].partition("</style>")[0],
-        script=rest.partition("<script>")[2].partition("</script>")[0],
+    return template("dense_page.html", {"percent": percent, "number": number}).render(
         title=f"{recipe.model} on {Path(recipe.data).name or recipe.data}",
         place=str(run.path),
         shell=shlex.quote(str(run.path)),

@@ -30,7 +30,7 @@ def examine() -> dict[str, str]:
     found |= {name: _installed(name) or "not installed" for name in LIBRARIES}
     for extra, names in EXTRAS.items():
         missing = [name for name in names if _installed(name) is None]
-        found[f"[{extra}]"] = f"lacks {', '.join(missing)}: pip install 'metaformer[{extra}]'" if missing else "installed"
+        found[f"[{extra}]"] = f"lacks {', '.join(missing)}: pip install '.[{extra}]'" if missing else "installed"
     return found
 
 

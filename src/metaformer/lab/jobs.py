@@ -10,12 +10,13 @@ from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import Ranks, speaks, together
 from metaformer.data.dataset import Data
 from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense
-from metaformer.data.sources import few, open_data
+from metaformer.data.sources import check_there, few, open_data
 from metaformer.dense.config import get_dense_config
 from metaformer.dense.model import Dense
 from metaformer.lab.report import report
 from metaformer.recipes import RECIPES, no_recipe
-from metaformer.runs import Run, is_run, no_run
+from metaformer.runs import Run, check_free, is_run, no_run
+from metaformer.train.checkpoint import check_processes
 from metaformer.train.dense import finds_masks, finds_regions, is_dense_model
 from metaformer.train.display import Watch, say
 from metaformer.train.hold import holder, reopen
@@ -56,11 +57,30 @@ def train(
 def train_command(model: str, pairs: list[str]) -> Path | None:
     """`metaformer train MODEL KEY=VALUE...`: the run's directory, or None where another process tells it."""
     settings = parse(pairs, ("name", "root", "devices"))
-    if launched(["train", model, *pairs]):
-        return None
     settings.pop("devices", None)
+    if launched(["train", model, *pairs], lambda count: _check(model, settings, count)):
+        return None
     path = train(model, **settings).path
     return path if speaks() else None
+
+
+def _check(model: str, settings: dict[str, Any], count: int) -> None:
+    """Raises what each of `count` processes would, as far as that is known before data is opened."""
+    name, root = settings.get("name"), settings.get("root", "runs")
+    settings = {key: value for key, value in settings.items() if key not in ("name", "root")}
+    if is_run(model):
+        _check_bare(model, settings, name, root)
+        check_processes(Run(Path(model)), count)
+        return
+    check_there(_row(_named(model, settings) | settings, "small").data)
+    if name is not None:
+        check_free(root, name)
+
+
+def _check_bare(run: str | Path, settings: dict[str, Any], name: str | None, root: str | Path) -> None:
+    """Raises ValueError where a run that goes on is given settings."""
+    if settings or name is not None or Path(root) != Path("runs"):
+        raise ValueError(f"a run goes on with its own recipe: train {run} without settings, or start a new run")
 
 
 def _train(
@@ -84,8 +104,7 @@ def _train(
             resume, name, root = Path(root) / str(name), None, "runs"
             settings = dict[str, Any]()
     if resume is not None:
-        if settings or name is not None or Path(root) != Path("runs"):
-            raise ValueError(f"a run goes on with its own recipe: train {resume} without settings, or start a new run")
+        _check_bare(resume, settings, name, root)
         run, data = reopen(resume, quiet=quiet, ranks=ranks), None
         if run.finished:
             report_finished(run, quiet=quiet)

@@ -10,7 +10,7 @@ from torch import Tensor
 from metaformer.data.corrupt import CORRUPTIONS, SEVERITIES
 from metaformer.infer.ways import Answers
 from metaformer.tasks import metrics, selective
-from metaformer.tasks.bootstrap import Bootstrap, Drawn, interval
+from metaformer.tasks.bootstrap import Bootstrap, Drawn, around, interval
 from metaformer.tasks.classification import Evaluation
 from metaformer.tasks.paired import mcnemar
 
@@ -26,6 +26,7 @@ def figures(evaluation: Evaluation, drawn: Drawn, boot: Bootstrap) -> dict[str, 
     curve = selective.risk_coverage(evaluation.confidence, evaluation.right)
     told |= dict(zip(selective.NAMES, selective.figures(curve).tolist(), strict=True))
     intervals: dict[str, Any] = {name: interval(values) for name, values in drawn.items() if values.ndim == 1}
+    intervals["ece"] = around(told["ece"], drawn["ece"])
     per_class = [name for name, values in drawn.items() if values.ndim == 2]
     intervals["per_class"] = {
         label: {name: interval(drawn[name][:, place]) for name in per_class} for place, label in enumerate(evaluation.classes)
@@ -49,7 +50,7 @@ def _temperature(evaluation: Evaluation, temperature: float | None, boot: Bootst
         if scale is not None:
             answers = Answers.of(logits / scale, labels)
             found[f"nll_{when}"] = interval(half.means(answers.loss[:, None])[:, 0])
-            found[f"ece_{when}"] = interval(half.eces(answers.confidence[:, None], answers.right[:, None])[:, 0])
+            found[f"ece_{when}"] = _ece(answers, half)[1]
     return found
 
 
@@ -104,14 +105,19 @@ def _few(answers: Answers, boot: Bootstrap) -> dict[str, Any]:
     count = len(answers.right)
     own = Bootstrap(count, boot.times, boot.seed)
     right, loss = own.means(torch.stack([100 * answers.right.double(), answers.loss], 1)).unbind(1)
-    ece = own.eces(answers.confidence[:, None], answers.right[:, None])[:, 0]
+    ece, band = _ece(answers, own)
     return {
         "images": count,
         "top1": 100 * answers.right.double().mean().item(),
         "loss": answers.loss.mean().item(),
-        "ece": metrics.ece(answers.confidence, answers.right),
-        "intervals": {"top1": interval(right), "loss": interval(loss), "ece": interval(ece)},
+        "ece": ece,
+        "intervals": {"top1": interval(right), "loss": interval(loss), "ece": band},
     }
+
+
+def _ece(answers: Answers, boot: Bootstrap) -> tuple[float, tuple[float, float]]:
+    value = metrics.ece(answers.confidence, answers.right)
+    return value, around(value, boot.eces(answers.confidence[:, None], answers.right[:, None])[:, 0])
 
 
 def _taken(answers: Answers, keep: Tensor) -> Answers:
@@ -146,7 +152,7 @@ def corrupted(
         "each": each,
         "clean_error": {"value": errors[-1].item(), "interval": interval(drawn[:, -1])},
         "mean_error": {"value": errors[:-1].mean().item(), "interval": interval(drawn[:, :-1].mean(1))},
-        "ece": {"value": eces.mean().item(), "interval": interval(spread.mean(1))},
+        "ece": {"value": eces.mean().item(), "interval": around(eces.mean().item(), spread.mean(1))},
     }
     if baseline is not None:
         other = torch.stack([100 * (~baseline[key].right).double() for key in [*keys, "plain"]], 1)

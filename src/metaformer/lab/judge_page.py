@@ -1,14 +1,12 @@
 """`eval.html`: one self-contained page of models judged on the same images. It is made from eval.json's content alone."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from metaformer import __version__
 from metaformer.lab import charts
 from metaformer.lab.charts import Series
+from metaformer.lab.frame import template
 from metaformer.lab.page import number, percent
 from metaformer.tasks.metrics import Bin
 
@@ -18,17 +16,12 @@ CLASSES = 40
 
 def page(told: dict[str, Any]) -> str:
     """The HTML text; the same figures give the same text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "number": number, "band": band, "signed": signed}
-    room = files("metaformer.lab")
-    style = room.joinpath("page.html").read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
-    template = environment.from_string(room.joinpath("judge.html").read_text(encoding="utf-8"))
     names = short([model["name"] for model in told["models"]])
-    return template.render(
+    filters = {"percent": percent, "number": number, "band": band, "signed": signed}
+    return template("judge.html", filters).render(
         told=told,
         names=names,
         version=__version__,
-        style=style,
         title=f"{', '.join(names) if len(names) < 4 else f'{len(names)} models'} on {Path(told['data']).name or told['data']}",
         rows=_rows(told),
         legend=[Series(name, [], place) for place, name in enumerate(names)],

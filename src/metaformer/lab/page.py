@@ -6,12 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from jinja2 import Environment, StrictUndefined
 from torch import Tensor, nn
 
 from metaformer.config import Recipe
@@ -22,6 +20,7 @@ from metaformer.lab import charts
 from metaformer.lab.charts import Series
 from metaformer.lab.doctor import examine
 from metaformer.lab.explain import class_activation
+from metaformer.lab.frame import template
 from metaformer.lab.pictures import matrix, overlay, pictures, thumbnail
 from metaformer.runs import SCORES, Run, score_of
 from metaformer.tasks import metrics
@@ -69,11 +68,8 @@ def page(judged: Judged[Evaluation]) -> str:
 
 def render(judged: Judged[Any], told: dict[str, Any]) -> str:
     """The page of any run, with what is `told` of its kind."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "number": number}
-    template = environment.from_string(files("metaformer.lab").joinpath("page.html").read_text(encoding="utf-8"))
     recipe, summary = judged.run.recipe, judged.summary
-    return template.render(
+    return template("page.html", {"percent": percent, "number": number}).render(
         title=f"{recipe.model} on {Path(recipe.data).name or recipe.data}",
         recipe=recipe,
         run=judged.run.path,

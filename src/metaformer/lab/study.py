@@ -39,7 +39,7 @@ class TimeIsUp(BaseException):
 def check_optuna() -> None:
     """Raises ValueError with what to type where Optuna is missing."""
     if find_spec("optuna") is None:
-        raise ValueError("a search needs Optuna: pip install 'metaformer[search]'")
+        raise ValueError("a search needs Optuna: pip install '.[search]'")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from metaformer.config import CHOICES, KEYS, LIMITS, Recipe
+from metaformer.config import CHOICES, KEYS, LIMITS, Recipe, check_key
 from metaformer.core.count import count
 from metaformer.core.model import MetaFormer
 from metaformer.data.find import printable
@@ -79,10 +79,16 @@ def _dense_table(names: list[str]) -> Rows:
     return rows
 
 
-def settings_table() -> Rows:
-    """The keys of a recipe with their defaults, what they may be, and what they are for."""
+def settings_table(pattern: str = "*") -> Rows:
+    """The keys of a recipe with their defaults, what they may be, and what they are for; those that match.
+
+    Raises ValueError where none does.
+    """
     purpose = _purposes()
-    rows: Rows = [("setting", "default", ""), ("name", "", "of the run's directory"), ("root", "runs", "where they go")]
+    rows: Rows = [
+        ("setting", "default", ""), ("name", "", "of the run's directory"), ("root", "runs", "where they go"),
+        ("devices", "1", "processes of this machine that train together; no part of the recipe, see docs/many.md"),
+    ]  # fmt: skip
     for key in KEYS:
         low, high = LIMITS.get(key, (None, None))
         limits = "" if low is None else f" At least {low}." if high == float("inf") else f" {low} to {high}."
@@ -92,7 +98,10 @@ def settings_table() -> Rows:
     rows.append(
         ("model.<field>", "", "any field of the model's config: model.norm='BatchNorm()' model.mixers='Pooling(window=5)'")
     )
-    return [(name, default, text.strip()) for name, default, text in rows]
+    found = [rows[0], *(row for row in rows[1:] if fnmatchcase(row[0], "model.<field>" if "." in pattern else pattern))]
+    if len(found) == 1:
+        check_key(pattern, ("name", "root", "devices"))
+    return [(name, default, text.strip()) for name, default, text in found]
 
 
 def _purposes() -> dict[str, str]:

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from metaformer.core.parent import die_with_parent
 
 CONTEXT = get_context("spawn")
 """A fork would take over the parent's threads and memory."""
@@ -144,7 +146,8 @@ class Worker:
 
 def serve(link: Connection, make: Maker, cell: Cell, log: Path) -> None:
     """The process: builds, then answers until the parent is gone. An error ends it; its traceback is in `log`."""
-    _die_with_parent()
+    parent = parent_process()
+    die_with_parent(None if parent is None else parent.pid)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)  # runtimes write there too
     os.dup2(file, 2)
@@ -223,12 +226,3 @@ def _wait(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
-
-
-def _die_with_parent() -> None:
-    """On Linux the system kills this process with the thread that started it, also in the midst of a call."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-_PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h

@@ -2,10 +2,14 @@
 
 Figures of two models drawn with one seed are of the same images, so that their differences are a paired bootstrap
 (Efron and Tibshirani, An Introduction to the Bootstrap, 1993; percentile intervals, chapter 13).
+
+Calibration errors are sums of absolute values, which resamples with their repeated images only make greater: the percentiles
+may all lie above the figure. Theirs are normal intervals (chapter 12): the figure and its bootstrap standard error.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -82,6 +86,12 @@ def interval(drawn: Tensor, level: float = LEVEL) -> tuple[float, float] | None:
         return None
     low, high = known.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=known.dtype)).tolist()
     return low, high
+
+
+def around(value: float, drawn: Tensor, level: float = LEVEL) -> tuple[float, float]:
+    """The normal interval of a calibration error, by the standard error of its values (times,); cut at 0 and 1."""
+    reach = NormalDist().inv_cdf((1 + level) / 2) * drawn.std().item()
+    return max(0.0, value - reach), min(1.0, value + reach)
 
 
 def _within(logits: Tensor, labels: Tensor, k: int) -> Tensor:

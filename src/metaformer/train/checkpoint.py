@@ -137,7 +137,9 @@ def write(run: Run, moment: Snapshot, recipe: Mapping[str, Any]) -> None:
             "model.safetensors": _written(folder / "model.safetensors", lambda sink: sink.write(packed(moment.weights))),
             "model.json": _written(folder / "model.json", lambda sink: sink.write(moment.about.encode())),
         }
-        text = json.dumps({"schema": SCHEMA, "sha256": files, "recipe": recipe}, indent=2) + "\n"
+        processes = 1 + len(moment.kept["others"])
+        told = {"schema": SCHEMA, "sha256": files, "recipe": recipe, "processes": processes}
+        text = json.dumps(told, indent=2) + "\n"
         (folder / "checkpoint.json").write_text(text, encoding="utf-8")
 
     replace_folder(run.path / "last", fill_new, keep=True)
@@ -248,15 +250,31 @@ def _random_of(run: Run, kept: dict[str, Any], ranks: Ranks) -> dict[str, Tensor
     """
     saved, progress = [kept["random"], *kept.get("others", [])], kept["progress"]
     if len(saved) != ranks.count and progress["step"] and not ranks.again:
-        raise ValueError(
-            f"{run.path} was saved in the middle of an epoch by {len(saved)} processes, and its random numbers are theirs: "
-            f"go on with as many, devices={len(saved)}; with another number only from an epoch's end"
-        )
+        raise _other_processes(run, len(saved))
     if ranks.rank < len(saved):
         return saved[ranks.rank]
     fresh = torch.Generator().manual_seed(number(torch.initial_seed(), progress["epoch"], "rank", ranks.rank))
     torch.manual_seed(fresh.initial_seed())  # of a GPU's generator too
     return {"cpu": fresh.get_state()}
+
+
+def check_processes(run: Run, count: int) -> None:
+    """Raises ValueError where the newest save is for another number of processes than `count`, and tells so in its JSON."""
+    about, file = run.last / "model.json", run.last / "checkpoint.json"
+    if not (about.is_file() and file.is_file()):
+        return
+    saved = read_json(file).get("processes", count)
+    if saved != count and read_json(about).get("step"):
+        raise _other_processes(run, saved)
+
+
+def _other_processes(run: Run, saved: int) -> ValueError:
+    one = saved == 1
+    return ValueError(
+        f"{run.path} was saved in the middle of an epoch by {'one process' if one else f'{saved} processes'}, and its random "
+        f"numbers are {'its own' if one else 'theirs'}; with another number of them it goes on only from an epoch's end. "
+        f"Go on with as many: metaformer train {run.path}{'' if one else f' devices={saved}'}"
+    )
 
 
 def _random(state: State) -> dict[str, Tensor]:

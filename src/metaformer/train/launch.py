@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from metaformer.core.parent import LAUNCHER
 
 TOGETHER = ("train",)
 """Verbs that several processes do together."""
@@ -16,11 +18,11 @@ def check_alone(verb: str | None) -> None:
         raise ValueError(f"metaformer {verb} is done by one process: start it without torchrun")
 
 
-def launched(words: Sequence[str]) -> bool:
+def launched(words: Sequence[str], check: Callable[[int], None]) -> bool:
     """Where `words` of a command say devices=N: does it in N processes, to its end. False where they do not, or say one.
 
-    Raises ValueError for what is no number, where torchrun has started this process, and SystemExit where a process fails,
-    which then has said why.
+    Before any is started `check` is told N, and raises what this process can see is wrong. Raises ValueError for what is no
+    number, where torchrun has started this process, and SystemExit where a process fails, which then has said why.
     """
     texts = [word.partition("=")[2] for word in words if word.startswith("devices=")]
     if not texts:
@@ -33,6 +35,7 @@ def launched(words: Sequence[str]) -> bool:
         raise ValueError(f"devices={texts[0]} is not a whole number from 1 to {MOST}")
     if int(texts[0]) == 1:
         return False
+    check(int(texts[0]))
     _launch(int(texts[0]), [word for word in words if not word.startswith("devices=")])
     return True
 
@@ -45,6 +48,7 @@ def _launch(count: int, words: list[str]) -> None:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         run.main(["--standalone", f"--nproc-per-node={count}", "-m", "metaformer", *words])
     except ChildFailedError as error:

@@ -36,10 +36,13 @@ def where(fit: Fit) -> str:
 
 
 def report_finished(run: Run, *, quiet: bool) -> None:
-    """Says that there is nothing left to train."""
+    """Says that there is nothing left to train, and how to train longer where a command can."""
     done, epochs = len(run.metrics), run.epochs
     why = f", as patience={run.recipe.patience} asked" if done < epochs else ""
     say(f"{run.path} is finished: {done} of {epochs} epochs{why}", quiet=quiet)
+    if run.recipe.model != CUSTOM and not run.recipe.smoke:
+        command = f"metaformer train {run.path / 'recipe.json'} weights={run.path} name=NEW"
+        say(f"to train longer, in a new run that starts from its best weights: {command}", quiet=quiet)
 
 
 def warnings_of(recipe: Recipe, batch: int) -> list[str]:

@@ -23,7 +23,7 @@ def check_installed(recipe: Recipe) -> None:
         try:
             import_module(CLIENTS[name])
         except ImportError as error:
-            raise ValueError(f"log={name} needs the package {name}: pip install 'metaformer[watch]'") from error
+            raise ValueError(f"log={name} needs the package {name}: pip install '.[watch]'") from error
 
 
 class Enough(BaseException):

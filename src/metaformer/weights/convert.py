@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from metaformer.config import read_json
@@ -17,7 +16,7 @@ from metaformer.weights.formats import cannot_hold, check_format, to_format
 from metaformer.weights.imagenet import class_names
 from metaformer.weights.load import make_plan, read_planned
 from metaformer.weights.match import as_given, choose_model, dense_as_given, find_dense, find_format, own_shapes
-from metaformer.weights.pretrained import SCHEMA
+from metaformer.weights.pretrained import SCHEMA, write_tensors
 from metaformer.zoo import get_config
 
 PICKLES = {
@@ -154,4 +153,4 @@ def _write(state: dict[str, Tensor], path: Path, *, pickled: bool) -> None:
     if pickled:
         torch.save(plain, path)
     else:
-        save_file(plain, path, metadata={"format": "pt"})
+        write_tensors(plain, path, {"format": "pt"})

@@ -42,7 +42,7 @@ def save_pretrained(model: Kept, folder: str | Path, about: Mapping[str, Any] | 
     text = told_text(model, about or {})
     folder.mkdir(parents=True, exist_ok=True)
     weights, told = folder / "model.safetensors.tmp", folder / "model.json.tmp"
-    _write(copied_state(model), weights, {"format": "pt"})
+    write_tensors(copied_state(model), weights, {"format": "pt"})
     told.write_text(text, encoding="utf-8")
     weights.replace(folder / "model.safetensors")
     told.replace(folder / "model.json")
@@ -62,18 +62,26 @@ def packed(state: Mapping[str, Tensor]) -> bytes:
 
 def save_file(model: Kept, file: Path, about: Mapping[str, Any]) -> None:
     """Writes the weights, and `about` in the same file's header; `read_pretrained` takes both from it."""
-    _write(copied_state(model), file, {"format": "pt", ABOUT: json.dumps(about)})
+    write_tensors(copied_state(model), file, {"format": "pt", ABOUT: json.dumps(about)})
 
 
-def _write(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """A safetensors file. What fails on a disk is an OSError: the format's own error has but a text for it."""
+def write_tensors(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """A safetensors file. What fails on a disk is an OSError: the format's own error has but a text for it.
+
+    Its library lets only the owner read what it writes: the file is for those for whom a new one is, as all others are.
+    """
+    file.touch()
+    mode = file.stat().st_mode
     try:
         save_tensors(dict(state), file, metadata=metadata)
     except SafetensorError as error:
+        if not file.stat().st_size:
+            file.unlink()
         found = re.search(r"os error (\d+)", str(error))
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(file)) from error
+    file.chmod(mode)
 
 
 def describe(model: Kept) -> dict[str, Any]:
