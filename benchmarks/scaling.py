@@ -1,11 +1,13 @@
 """Time and memory of each mixer against resolution, with batch × pixels constant, and against batch, with fitted exponents.
 
 python benchmarks/scaling.py --out docs/images
+python benchmarks/scaling.py --model semantic_fpn/poolformerv2_s12 --sizes 512,1024,2048
 What is measured is the first half of a block (norm, mixer, residual) as caformer_s18 has it in its third stage: 320 channels,
 a token for 16 × 16 pixels; eager, fp32, inference. Two identities show the norms. Each mixer has a process of its own, in
 which the places take turns; times are medians of the rounds. An exponent of 1 is linear: in tokens for resolutions, in images
 for batches. Time is of one image for resolutions, of the batch for batches, and so is memory, which is above the loaded model.
-One thread, for two wait for each other where a call is short. Needs an idle machine for some 8 minutes.
+One thread, for two wait for each other where a call is short. Needs an idle machine for some 8 minutes. With --model it
+is a whole model that is measured, an image at a time, from bytes to its answer (a segmenter's is a map), and only printed.
 """
 
 import argparse
@@ -37,10 +39,13 @@ from metaformer import (
     Scale,
     SepConv,
     SpatialFC,
+    create_model,
 )
 from metaformer.core.layers import Norm
 from metaformer.core.mixers import Mixer
 from metaformer.core.model import Block
+from metaformer.dense.model import Dense
+from metaformer.dense.regions import RegionLogits
 from metaformer.lab.bench import machine, numbers
 from metaformer.lab.plots import figure, write
 from metaformer.lab.worker import Ready, peak, timed
@@ -88,13 +93,30 @@ def half_block(mixer: str, dim: int, place: Place) -> Ready:
     return Ready(go, place.batch)
 
 
+def whole_model(name: str, place: Place) -> Ready:
+    """A published model with random weights, on images of random bytes."""
+    torch.manual_seed(0)
+    model = create_model(name).eval().to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (place.batch, 3, place.size, place.size), dtype=torch.uint8)
+
+    def go() -> object:
+        with torch.inference_mode():
+            if not isinstance(model, Dense):
+                return model(images.to(memory_format=torch.channels_last) / 255)
+            found = model(images)
+            return found.decode([(place.size, place.size)] * place.batch) if isinstance(found, RegionLogits) else found
+
+    go()
+    return Ready(go, place.batch)
+
+
 def measure(mixer: str, places: Sequence[Place], dim: int, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """What a call takes in each place: seconds, the median of the rounds, and bytes above the loaded model.
+    """What a mixer or a model takes in each place: seconds, the median of the rounds, and bytes above the loaded model.
 
     The places take turns, because it is they that are compared.
     """
     torch.set_num_threads(threads)
-    ready = [half_block(mixer, dim, place) for place in places]
+    ready = [half_block(mixer, dim, place) if mixer in MIXERS else whole_model(mixer, place) for place in places]
     peaks = [peak(one) for one in ready]
     keep_memory()
     calls = [max(1, math.ceil(LEAST / timed(one, 1))) for one in ready]
@@ -181,6 +203,19 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
     write(made, path)
 
 
+def tell_model(name: str, sizes: Sequence[int], threads: int, rounds: int) -> None:
+    """Prints a table: side, seconds of an image, nanoseconds of a pixel, memory; then how flat, and the exponents."""
+    places = [Place(1, size) for size in sizes]
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        points = process.submit(measure, name, places, 0, threads, rounds).result()
+    print("| side | seconds | ns a pixel | MiB above the model |\n|---:|---:|---:|---:|")
+    for point in points:
+        memory = "–" if point["bytes"] is None else f"{point['bytes'] / 2**20:,.0f}"
+        print(f"| {point['size']} | {point['seconds']:.2f} | {1e9 * point['seconds'] / point['size'] ** 2:.0f} | {memory} |")
+    powers = ", ".join(f"{what} {exponent(*series(points, 'resolution', what)) or 0:.2f}" for what in ("seconds", "bytes"))
+    print(f"per pixel {flatness(points):.2f} from the least to the most; exponents of pixels: {powers}")
+
+
 def main() -> None:
     """Writes scaling.json and scaling.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", help="a whole model instead of the mixers")
     args = parser.parse_args()
     sizes, batches = numbers("sizes", args.sizes), numbers("batches", args.batches)
     least = sizes[0]
@@ -198,6 +234,9 @@ def main() -> None:
         "resolution": [Place(max(1, round(args.images * (least / size) ** 2)), size) for size in sizes],
         "batch": [Place(batch, least) for batch in batches],
     }
+    if args.model:
+        tell_model(args.model, sizes, args.threads, args.rounds)
+        return
     each = sorted(set(places["resolution"] + places["batch"]))
     found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {} for kind in places}
     for mixer in MIXERS:

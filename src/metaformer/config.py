@@ -38,7 +38,7 @@ class Recipe:
     start_size: int | None = None
     """Side in pixels in the first epoch, rising to image_size over two thirds of the run; `none` for image_size all along."""
     augment: str = "objects"
-    """How images with objects or regions are shown, image_size being a side: objects, coco or ade20k (docs/dense.md)."""
+    """How images with objects or regions are shown, image_size a side: objects, regions, coco or ade20k (docs/dense.md)."""
     fit: str = "squash"
     """How an image becomes a square where it is not augmented: squash, crop or pad."""
     crop_fraction: float | None = None
@@ -200,7 +200,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
     "normalise": ("auto", "data", "imagenet"),
     "schedule": ("cosine", "epochwise", "constant", "steps", "poly"),
-    "augment": ("objects", "coco", "ade20k"),
+    "augment": ("objects", "regions", "coco", "ade20k"),
     "nonfinite": ("stop", "skip", "rewind"),
     "optimizer": ("adamw", "lamb", "sgd"),
     "fit": ("squash", "crop", "pad"),

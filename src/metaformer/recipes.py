@@ -124,7 +124,7 @@ OBJECTS = Recipe(
 """For a few hundred images with objects: mosaic and large-scale jitter; norms that do not depend on the batch."""
 
 REGIONS = replace(
-    OBJECTS, model="semantic_fpn/poolformerv2_t6", recipe="regions", augment="ade20k", head_dropout=0.1,
+    OBJECTS, model="semantic_fpn/poolformerv2_t6", recipe="regions", augment="regions", head_dropout=0.1,
 )  # fmt: skip
 """For a few hundred images with regions: other sizes, crops, mirrors, other light."""
 

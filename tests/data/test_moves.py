@@ -195,7 +195,7 @@ def test_rows_are_as_published() -> None:
         Flip(0.5),
         Distort(32, (0.5, 1.5), (0.5, 1.5), 0.1),
     )
-    with pytest.raises(ValueError, match="no augmentation 'coca'; allowed: coco, ade20k, objects"):
+    with pytest.raises(ValueError, match="no augmentation 'coca'; allowed: coco, ade20k, regions, objects"):
         steps_of("coca", 800)
 
 

@@ -14,6 +14,7 @@ from metaformer.core.layers import MapNorm
 from metaformer.dense.config import DenseConfig, get_dense_config
 from metaformer.dense.make import make_dense
 from metaformer.dense.model import Dense
+from metaformer.dense.regions import RegionLogits
 from metaformer.zoo import HEADS, ZOO
 
 DETECTORS, SEGMENTERS = HEADS[:3], HEADS[3:]
@@ -197,6 +198,17 @@ def test_region_maps_have_the_size_that_is_asked_for(head):
     assert all(one.dtype == torch.uint8 and one.max() < 3 for one in maps)
     whole = nn.functional.interpolate(regions.logits[:1], scale_factor=4, mode="bilinear")[0, :, :64, :96]
     torch.testing.assert_close(regions.whole(0, (64, 96)), whole)
+
+
+def test_many_classes_are_called_as_few_are():
+    logits = torch.randn(1, 40, 6, 8, generator=torch.Generator().manual_seed(0)).round()  # ties too: the first class wins
+    regions = RegionLogits(logits, [(24, 32)])
+    whole = regions.whole(0, (50, 40))
+    (called,) = regions.decode([(50, 40)])
+    assert called.unique().numel() > 32
+    assert torch.equal(whole.gather(0, called.long()[None])[0], whole.amax(0))
+    same = RegionLogits(torch.zeros(1, 40, 6, 8), [(24, 32)])
+    assert (same.decode([(24, 32)])[0] == 0).all()
 
 
 def test_bytes_are_normalised_and_padded_with_the_mean():

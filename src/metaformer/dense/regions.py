@@ -16,6 +16,8 @@ VOID = 255
 """What a region map has where no class is right."""
 POOLS = (1, 2, 3, 6)
 """Sides of the grids to which UPerNet pools the last map."""
+AT_ONCE = 16
+"""Classes whose logits are brought to an image's own size together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +27,10 @@ class RegionLogits:
     logits: Tensor
     sizes: list[Size]
 
-    def whole(self, place: int, size: Size) -> Tensor:
-        """(classes, *size): those of an image, cut to it and brought to that height and width."""
+    def whole(self, place: int, size: Size, classes: slice = slice(None)) -> Tensor:
+        """(classes, *size): those of an image, or of some classes, cut to it and brought to that height and width."""
         height, width = self.sizes[place]
-        logits = self.logits[place, None].float()
+        logits = self.logits[place, None, classes].float()
         stride = STRIDES[0]
         fed = resized(logits, (logits.shape[2] * stride, logits.shape[3] * stride))[..., :height, :width]
         return (fed if (height, width) == size else resized(fed, size))[0]
@@ -36,7 +38,16 @@ class RegionLogits:
     def decode(self, sizes: Sequence[Size]) -> list[Tensor]:
         """A region map (H, W) of uint8, of int64 for more than 255 classes, for each image of height and width `sizes`."""
         dtype = torch.uint8 if self.logits.shape[1] <= VOID else torch.int64
-        return [self.whole(place, size).argmax(0).to(dtype).cpu() for place, size in enumerate(sizes)]
+        return [self._called(place, size).to(dtype).cpu() for place, size in enumerate(sizes)]
+
+    def _called(self, place: int, size: Size) -> Tensor:
+        """The class of each pixel of an image: the best of the best of a few, for all at once take gigabytes."""
+        best, called = self.whole(place, size, slice(AT_ONCE)).max(0)
+        for first in range(AT_ONCE, self.logits.shape[1], AT_ONCE):
+            more, which = self.whole(place, size, slice(first, first + AT_ONCE)).max(0)
+            called = torch.where(more > best, which + first, called)
+            best = torch.maximum(best, more)
+        return called
 
 
 class Segmenter(Dense):

@@ -32,7 +32,7 @@ from metaformer.zoo import HEADS
 
 SIDE = 512
 """Of images, where a recipe says no image_size."""
-WIDE = {"objects": 1.0, "coco": 5 / 3, "ade20k": 4.0}
+WIDE = {"objects": 1.0, "regions": 4.0, "coco": 5 / 3, "ade20k": 4.0}
 """The longest that an image is judged at, over image_size, which its short side has where that allows."""
 FOREIGN = (
     "start_size", "fit", "crop_fraction", "crop", "pad", "randaugment", "erase", "mixup", "cutmix", "label_smoothing",
