@@ -390,10 +390,10 @@ def test_small_is_the_default() -> None:
     assert Recipe(model="caformer_t6") == SMALL
     assert SMALL.to_dict() == {
         "schema": 1, "model": "caformer_t6", "recipe": "small", "weights": None, "changes": {}, "data": "digits",
-        "labels": "auto", "image_size": None, "start_size": None, "fit": "squash", "crop_fraction": None, "normalise": "auto",
+        "labels": "auto", "image_size": None, "start_size": None, "augment": "objects", "fit": "squash", "crop_fraction": None, "normalise": "auto",
         "learn": "all", "freeze_norms": False, "layer_decay": 1.0,
         "epochs": 20, "patience": None, "hours": None, "save_minutes": 10.0,
-        "batch": 64, "accumulate": 1, "keep": 0, "seed": 0, "smoke": False,
+        "batch": 64, "accumulate": 1, "checkpointing": False, "keep": 0, "seed": 0, "smoke": False,
         "optimizer": "adamw", "lr": 2e-3, "schedule": "cosine", "warmup_epochs": 2.0, "warmup_lr": 1e-6, "min_lr": 1e-5,
         "weight_decay": 0.05, "clip": 1.0, "ema": None, "ema_warmup": True, "nonfinite": "stop",
         "drop_path": 0.05, "head_dropout": 0.0, "label_smoothing": 0.1, "crop": None, "pad": 0.125, "flip": None,

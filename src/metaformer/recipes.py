@@ -117,14 +117,17 @@ PHOTOS = Recipe(
 """For some hundreds or thousands of photographs of all sizes."""
 
 
+SLIM = {"channels": "128", "head_channels": "128", "head_norm": "GroupNorm(groups=16)"}
+"""A head that costs a third of the published ones, and less than the backbones that it stands on."""
+
 OBJECTS = Recipe(
-    model="retinanet/poolformerv2_t6", recipe="objects", changes={"head_norm": "GroupNorm(groups=16)"}, image_size=512,
-    epochs=100, batch=8, lr=1e-3, warmup_epochs=5.0, layer_decay=0.9, ema=0.998, pad=0.0, label_smoothing=0.0,
+    model="retinanet/poolformerv2_t6", recipe="objects", changes=SLIM, image_size=512, epochs=100, batch=8,
+    lr=1e-3, warmup_epochs=5.0, layer_decay=0.9, ema=0.998, pad=0.0, label_smoothing=0.0,
 )  # fmt: skip
 """For a few hundred images with objects: mosaic and large-scale jitter; norms that do not depend on the batch."""
 
 REGIONS = replace(
-    OBJECTS, model="semantic_fpn/poolformerv2_t6", recipe="regions", augment="regions", head_dropout=0.1,
+    OBJECTS, model="semantic_fpn/poolformerv2_t6", recipe="regions", augment="regions", batch=4, head_dropout=0.1,
 )  # fmt: skip
 """For a few hundred images with regions: other sizes, crops, mirrors, other light."""
 
