@@ -390,7 +390,8 @@ def test_small_is_the_default() -> None:
     assert Recipe(model="caformer_t6") == SMALL
     assert SMALL.to_dict() == {
         "schema": 1, "model": "caformer_t6", "recipe": "small", "weights": None, "changes": {}, "data": "digits",
-        "labels": "auto", "image_size": None, "start_size": None, "augment": "objects", "fit": "squash", "crop_fraction": None, "normalise": "auto",
+        "labels": "auto", "image_size": None, "start_size": None, "augment": "objects",
+        "fit": "squash", "crop_fraction": None, "normalise": "auto",
         "learn": "all", "freeze_norms": False, "layer_decay": 1.0,
         "epochs": 20, "patience": None, "hours": None, "save_minutes": 10.0,
         "batch": 64, "accumulate": 1, "checkpointing": False, "keep": 0, "seed": 0, "smoke": False,
