@@ -9,7 +9,7 @@ from metaformer.config import Recipe, parse, read_json, revise
 from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import Ranks, speaks, together
 from metaformer.data.dataset import Data
-from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense
+from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense, parts_of
 from metaformer.data.sources import check_there, few, open_data
 from metaformer.dense.config import get_dense_config
 from metaformer.dense.model import Dense
@@ -72,7 +72,11 @@ def _check(model: str, settings: dict[str, Any], count: int) -> None:
         _check_bare(model, settings, name, root)
         check_processes(Run(Path(model)), count)
         return
-    check_there(_row(_named(model, settings) | settings, "small").data)
+    data = _row(_named(model, settings) | settings, "small").data
+    if is_dense(data):
+        parts_of(data)
+    else:
+        check_there(data)
     if name is not None:
         check_free(root, name)
 
