@@ -157,8 +157,10 @@ def test_keys_of_pictures_are_heard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"mixup": 0.5}, "mixup=0.5 is for images that have labels alone; with retinanet/poolformerv2_t6 leave it out"),
-        ({"batch": "auto"}, "batch=auto is for images of one size: give a number, such as batch=8, and accumulate="),
+        ({"mixup": 0.5}, "mixup=0.5 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions: leave it out"),
+        ({"compile": True}, "compile=true is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
+        ({"start_size": 32}, "start_size=32 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
+        ({"recipe": "small"}, "recipe=small is for classifiers, and retinanet/poolformerv2_t6 finds objects: leave it out for"),
         ({"changes": {"num_classes": "7"}}, "model.num_classes follows from the data: leave it out"),
         ({"weights": "timm"}, "weights=timm are for backbones of timm's, and poolformerv2_t6 is ours: weights=in1k"),
         ({"changes": {"stem_strides": "2"}}, "did you mean stem_stride?"),
