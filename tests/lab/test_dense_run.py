@@ -122,7 +122,7 @@ def test_eval_says_what_it_took(segmenter: Run, monkeypatch: pytest.MonkeyPatch)
     assert told["peak_bytes"] is None or 0 <= told["peak_bytes"] < 2**30
     monkeypatch.setattr(cost, "resident", lambda: None)
     out = judged_text(judge(segmenter.path).told)
-    assert re.search(r"^images/s on cpu +\d", out, flags=re.MULTILINE)
+    assert re.search(r"^images/s on cpu, reading included +\d", out, flags=re.MULTILINE)
     assert re.search(r"^images/s, the model alone +\d", out, flags=re.MULTILINE)
     assert re.search(r"^peak memory, MB above the model's own +–$", out, flags=re.MULTILINE)
 

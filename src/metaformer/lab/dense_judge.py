@@ -77,10 +77,12 @@ def told_dense(
     predictors = [DensePredictor(source, device=device, precision=precision) for source in sources]
     named = own_data(sources[0], data)[0]
     _check_same(sources, predictors, named)
+    opened: dict[bool, DenseData] = {}
     models: list[dict[str, Any]] = []
     for place, (source, predictor) in enumerate(zip(sources, predictors, strict=True)):
-        opened = _opened(predictor, source, named)[1]
-        judged = [DenseJudged(named, predictor, opened, *evaluate_scenes(predictor, opened.val, way)) for way in ways]
+        masks = predictor.masks
+        truth = opened[masks] = opened.get(masks) or _opened(predictor, source, named)[1]
+        judged = [DenseJudged(named, predictor, truth, *evaluate_scenes(predictor, truth.val, way)) for way in ways]
         plain = judged[0]
         told: dict[str, Any] = {"name": str(source), **plain.summary}
         if tta:

@@ -112,9 +112,8 @@ def judge(
     """
     asked = asked or Asked()
     if any(is_dense_source(source) for source in sources):
-        _check_dense(
-            sources, asked, {"engine": "auto" if engine == "torch" else engine, "threads": threads, "streams": streams}
-        )
+        own = None if engine in ("auto", "torch") else engine
+        _check_dense(sources, asked, {"engine": own, "threads": threads, "streams": streams})
         return Judgement(told_dense(sources, data, tta=asked.tta, out=out, device=device, precision=precision), None)
     ways = asked.ways
     if len({str(source) for source in sources}) < max(1, len(sources)):
@@ -142,9 +141,9 @@ def _check_dense(sources: Sequence[str | Path], asked: Asked, how: Mapping[str, 
     for source in sources:
         if not is_dense_source(source):
             raise ValueError(f"{source} does not find objects or regions, as another of these models does: judge it alone")
-    usual = asdict(Asked()) | {"engine": "auto", "threads": None, "streams": None}
+    usual = asdict(Asked())
     for name, value in (asdict(asked) | how).items():
-        if value != usual[name] and name != "tta":
+        if value != usual.get(name) and name != "tta":
             raise ValueError(f"{name}={value} is for classifiers, and {sources[0]} finds objects or regions: leave it out")
 
 
