@@ -18,7 +18,7 @@ from metaformer.data.scenes import Scenes
 from metaformer.dense.backbone import fill_published
 from metaformer.dense.config import IMAGENET, SEGMENTERS, TIMM, DenseConfig, get_dense_config
 from metaformer.dense.make import make_dense
-from metaformer.dense.model import Dense
+from metaformer.dense.model import DIVISOR, Dense
 from metaformer.recipes import OBJECTS, RECIPES
 from metaformer.runs import Run, weights_of
 from metaformer.train.checkpoint import State
@@ -104,6 +104,10 @@ def _check(recipe: Recipe) -> None:
         fitting = "regions" if finds_regions(recipe.model) else "objects"
         raise ValueError(
             f"recipe={recipe.recipe} is for classifiers, and {recipe.model} finds {fitting}: leave it out for recipe={fitting}"
+        )
+    if recipe.image_size is not None and recipe.image_size < DIVISOR:
+        raise ValueError(
+            f"image_size={recipe.image_size} is too small: {recipe.model} tells apart what is {DIVISOR} pixels away; give {SIDE}, say"
         )
     for key in FOREIGN:
         value, usual = getattr(recipe, key), getattr(OBJECTS, key)
