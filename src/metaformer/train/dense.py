@@ -107,7 +107,7 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.image_size is not None and recipe.image_size < DIVISOR:
         raise ValueError(
-            f"image_size={recipe.image_size} is too small: {recipe.model} tells apart what is {DIVISOR} pixels away; give {SIDE}, say"
+            f"image_size={recipe.image_size} is too small for {recipe.model}: {DIVISOR} at least, {SIDE} unless told"
         )
     for key in FOREIGN:
         value, usual = getattr(recipe, key), getattr(OBJECTS, key)
