@@ -160,10 +160,7 @@ def test_keys_of_pictures_are_heard(tmp_path: Path) -> None:
         ({"mixup": 0.5}, "mixup=0.5 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions: leave it out"),
         ({"compile": True}, "compile=true is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
         ({"start_size": 32}, "start_size=32 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
-        (
-            {"image_size": 31},
-            "image_size=31 is too small: retinanet/poolformerv2_t6 tells apart what is 32 pixels away; give 512",
-        ),
+        ({"image_size": 31}, "image_size=31 is too small for retinanet/poolformerv2_t6: 32 at least"),
         ({"recipe": "small"}, "recipe=small is for classifiers, and retinanet/poolformerv2_t6 finds objects: leave it out for"),
         ({"changes": {"num_classes": "7"}}, "model.num_classes follows from the data: leave it out"),
         ({"weights": "timm"}, "weights=timm are for backbones of timm's, and poolformerv2_t6 is ours: weights=in1k"),
