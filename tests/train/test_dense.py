@@ -30,6 +30,7 @@ from metaformer.train.optim import learning_rate, make_optimizer
 from metaformer.train.parts import choose_parts, training_mode
 from metaformer.train.step import accumulate
 from metaformer.train.train import prepare
+from metaformer.weights.pretrained import save_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
 ROOT = Path(__file__).parents[2]
@@ -175,10 +176,22 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, Any], sentence: str,
 
 def test_a_classifier_is_told_what_finds_objects(tmp_path: Path) -> None:
     data = objects(tmp_path)
-    with pytest.raises(ValueError, match=r"and caformer_t6 calls whole images: retinanet/caformer_t6 finds them"):
+    with pytest.raises(ValueError, match=r"has objects, and caformer_t6 calls whole images: retinanet/caformer_t6 "):
         metaformer.train("caformer_t6", data=data, root=tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"has regions, and caformer_t6 calls whole images: semantic_fpn/caformer_t6 "):
+        metaformer.train("caformer_t6", data="masks:anywhere", root=tmp_path, quiet=True)
     with pytest.raises(ValueError, match=r"^data=digits has no objects and no regions; allowed: coco:PATH"):
         metaformer.train(MODELS["retinanet"], data="digits", root=tmp_path, quiet=True)
+
+
+def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
+    recipe, data = resolve(MODELS["retinanet"], {"data": objects(tmp_path), **QUICK}, quiet=True)
+    other = make_dense(get_dense_config(MODELS["semantic_fpn"], num_classes=2, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)))
+    save_pretrained(other, tmp_path / "other")
+    with pytest.raises(
+        ValueError, match=r"other are of semantic_fpn, and retinanet/poolformerv2_t6 takes those of retinanet or "
+    ):
+        prepare(replace(recipe, weights=str(tmp_path / "other")), data, None)
 
 
 def test_pixels_are_normalised_by_the_data_and_a_run_keeps_that(tmp_path: Path) -> None:

@@ -175,7 +175,13 @@ def _fill(model: Dense, recipe: Recipe) -> tuple[tuple[str, ...], bool]:
             raise ValueError(f"weights=timm are for backbones of timm's, and {backbone} is ours: weights=in1k")
         fill_published(model.backbone)
         return ("starts from a backbone with timm's weights",), False
-    read = fit_weights(model, find_weights(backbone, weights_of(recipe.weights)), adapt=True)
+    file = find_weights(backbone, weights_of(recipe.weights))
+    about = file.with_name("model.json")
+    head = read_json(about).get("dense", {}).get("head", model.config.head) if about.is_file() else model.config.head
+    if head != model.config.head:
+        own = model.config.head
+        raise ValueError(f"weights={recipe.weights} are of {head}, and {recipe.model} takes those of {own} or of a classifier")
+    read = fit_weights(model, file, adapt=True)
     return (f"starts from {recipe.weights}", *read.notes), read.answers
 
 
