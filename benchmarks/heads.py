@@ -1,8 +1,8 @@
 """Images a second of each head in training: one epoch with a short side of 800 pixels and at most 1333, as published for COCO.
 
 python benchmarks/heads.py coco:TRAIN.json,VAL.json masks:FOLDER --out FOLDER
-Detectors learn from the first set, segmenters from the second. It is meant for a GPU; elsewhere --size 256 gives a first idea. The
-speed is that of the whole epoch, loading included, after one that is not counted: the first steps choose their algorithms.
+Detectors learn from the first set, segmenters from the second. It is meant for a GPU; elsewhere --size 256 gives a first idea.
+The speed is that of a whole epoch, loading included, after one that is not counted: the first steps choose their algorithms.
 """
 
 import argparse

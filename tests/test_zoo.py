@@ -57,6 +57,8 @@ def test_list_models():
         ("poolformer2_s12", "no model 'poolformer2_s12', did you mean poolformerv2_s12?"),
         ("caformer_s12", "no model 'caformer_s12', did you mean "),
         ("resnet", "no model 'resnet'; allowed: poolformer_s12, "),
+        ("retinanet", "retinanet is a head and lacks a backbone, such as retinanet/poolformer_s12"),
+        ("retinanet/", "retinanet/ is a head and lacks a backbone, such as retinanet/poolformer_s12"),
     ],
 )
 def test_a_wrong_name_gets_the_nearest_right_one(name, sentence):

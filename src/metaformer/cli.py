@@ -79,7 +79,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other data to judge it on, such as fashion-mnist:PATH.")] = None,
     corruptions: Annotated[str, typer.Option(help="Images made worse: all, noise, blur, weather, digital, or names.")] = "",
     sizes: Annotated[str, typer.Option(help="Images in other sizes: 160,192,256.")] = "",
-    tta: Annotated[str, typer.Option(help="Each image shown several times: flip, crops, or flip,crops.")] = "",
+    tta: Annotated[str, typer.Option(help="Each image shown several times: flip, crops; of objects flip, scales.")] = "",
     images: Annotated[int | None, typer.Option(min=2, help="How many images those three are measured on.")] = None,
     groups: Annotated[Path | None, typer.Option(help="A CSV with the columns image and group.")] = None,
     real: Annotated[Path | None, typer.Option(help="ReaL's labels: its real.json, or auto.")] = None,

@@ -152,6 +152,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def get_config(name: str, **changes: Any) -> MetaFormerConfig:
     """The config of a published model with some fields changed. Raises ValueError that names the nearest right name."""
+    if name.rstrip("/") in HEADS:
+        raise ValueError(f"{name} is a head and lacks a backbone, such as {name.rstrip('/')}/poolformer_s12")
     if name not in ZOO:
         raise ValueError(f"no model {name!r}{nearest(name, ZOO)}")
     options = [field.name for field in fields(MetaFormerConfig)]

@@ -2,22 +2,16 @@
 
 import json
 import shutil
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from tests.painted import COLOURS, NAMES, coco, near, paint, several, write_masks, write_voc
+from tests.painted import coco, paint, several, write_masks, write_voc
 from tests.scenes import saved, scene
 from tests.tiny import command
 
 from metaformer.data.checked import Checked, check_data
-from metaformer.data.dense import open_dense
-from metaformer.data.truth import Scene
 from metaformer.lab.check_page import check_page, check_text
-from metaformer.lab.truth_pictures import class_colour, picture_of
 
 
 def told_of(names: list[str]) -> dict[str, Any]:
@@ -118,22 +112,3 @@ def test_classes_are_one_list_whatever_each_part_calls_first(tmp_path: Path) -> 
     assert told == {
         "blue": {"train": 6, "val": 0}, "green": {"train": 6, "val": 2}, "red": {"train": 6, "val": 4},
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["objects", "regions"])
-def test_pictures_show_what_is_true_where_it_is(tmp_path: Path, kind: str) -> None:
-    if kind == "regions":
-        made = open_dense(write_masks(tmp_path, several(8, (300, 220))), regions=True).val.scene(0)
-    else:
-        from tests.data.test_moves import scene_of
-
-        made = scene_of(paint(0, (300, 220)))
-    black = Scene(made.image * 0, made.truth)
-    with Image.open(BytesIO(picture_of(black, (*NAMES[:3], "ground")))) as file:
-        drawn = np.asarray(file).astype(int)
-    for c in range(3):
-        where = near(made.image.numpy(), c)
-        inside = drawn[where].mean(0)
-        assert np.abs(inside - 0.45 * np.array(class_colour(c))).max() < 30
-    assert len({class_colour(c) for c in range(80)}) == 80
-    assert len(COLOURS) == 6

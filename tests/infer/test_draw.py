@@ -41,6 +41,19 @@ def test_a_mask_is_filled_lightly_and_has_an_edge() -> None:
     assert tuple(pixels[50, 300]) == (90, 90, 90)
 
 
+def test_a_crowd_has_no_mask_and_its_name_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda _, place, text, **how: written.append(text))
+    masks, boxes = np.zeros((2, 720, 960), bool), np.array([[200, 100, 400, 300], [500, 100, 700, 300]])
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = True
+    crowd = np.array([True, False])
+    drawn = draw_objects(grey(), boxes, np.array([0, 1]), CLASSES, masks=masks, crowd=crowd, legend=False)
+    pixels = np.asarray(drawn).astype(int)
+    assert tuple(pixels[200, 300]) == (90, 90, 90) != tuple(pixels[200, 600])
+    assert written == ["ant (crowd)", "bee"]
+
+
 def test_a_small_image_is_enlarged_with_what_is_in_it() -> None:
     mask = np.zeros((1, 24, 32), bool)
     mask[0, 12:18, 8:16] = True

@@ -1,16 +1,18 @@
-import base64
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.data.test_moves import scene_of
 from tests.found import found, objects
+from tests.painted import NAMES, near, paint, several, write_masks
 
+from metaformer.data.dense import open_dense
+from metaformer.data.truth import Scene
 from metaformer.infer.palette import palette
 from metaformer.lab import plots
-from metaformer.lab.dense_pictures import address, background_confusion, objects_beside, regions_beside, sheet
+from metaformer.lab.dense_pictures import background_confusion, objects_beside, regions_beside, sheet, truth_of
 from metaformer.tasks.coco import judge, pair
 
 CLASSES = ("ant", "bee", "cow")
@@ -49,6 +51,20 @@ def test_regions_beside_the_image() -> None:
     assert part(page, tint[1], 0.68, 1) > 1000 > part(page, tint[0], 0.68, 1)
 
 
+@pytest.mark.parametrize("kind", ["objects", "regions"])
+def test_truth_is_shown_where_it_is(tmp_path: Path, kind: str) -> None:
+    if kind == "regions":
+        made = open_dense(write_masks(tmp_path, several(8, (300, 220))), regions=True).val.scene(0)
+    else:
+        made = scene_of(paint(0, (300, 220)))
+    drawn = np.asarray(truth_of(Scene(made.image * 0, made.truth), (*NAMES[:3], "ground"), side=300)).astype(int)
+    assert drawn.shape == (220, 300, 3)
+    share, grey = (0.7, 0.3 * 64) if kind == "regions" else (0.4, 0)
+    for c in range(3):
+        inside = np.median(drawn[near(made.image.numpy(), c)], axis=0)
+        assert np.abs(inside - (share * np.array(palette(4)[c]) + grey)).max() <= 2
+
+
 def test_confusion_has_a_row_and_a_column_for_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = objects("a", [[50, 50, 150, 150], [200, 100, 300, 250]], [0, 2], size=SIZE)
     done = judge([(truth, found([[50, 50, 150, 150], [0, 0, 20, 20]], [1, 1], [0.9, 0.8]))], CLASSES)
@@ -75,10 +91,3 @@ def test_a_sheet_has_all_below_each_other(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["worst.png"]
     sheet([], tmp_path / "none.png")
     assert (tmp_path / "none.png").exists()
-
-
-def test_a_picture_lies_in_the_page() -> None:
-    kind, _, text = address(GREY).partition(",")
-    assert kind == "data:image/jpeg;base64"
-    with Image.open(BytesIO(base64.b64decode(text))) as picture:
-        assert picture.size == (400, 300)

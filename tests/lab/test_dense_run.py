@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors.torch import load_file, save_file
 from tests.painted import several, write_coco
 from tests.scened import MODELS, QUICK, data_for
 from tests.tiny import command, one_core
@@ -20,10 +22,13 @@ from tests.tiny import command, one_core
 import metaformer
 from metaformer.data.dense import open_dense
 from metaformer.infer.dense import Asking, DensePredictor
-from metaformer.lab.dense_judge import dense_text, judge_dense, result_rows
+from metaformer.lab import cost
+from metaformer.lab.dense_judge import DenseJudged, judge_dense, result_rows
 from metaformer.lab.dense_page import worst_of
+from metaformer.lab.judge import judge
+from metaformer.lab.judge_text import judged_text
 from metaformer.runs import Run
-from metaformer.tasks.coco import judge
+from metaformer.tasks import coco
 from metaformer.tasks.found import Found
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -69,7 +74,7 @@ def test_a_results_file_has_the_figures_that_are_told(tmp_path: Path, masks: boo
         shifted = None if truth.masks is None else truth.masks.bool().roll(2, 2)
         return truth, Found(boxes, torch.rand(len(boxes), generator=random), truth.labels, shifted)
 
-    done = judge([moved(sample) for sample in range(len(data.train))], data.classes)
+    done = coco.judge([moved(sample) for sample in range(len(data.train))], data.classes)
     rows = result_rows(done, data.numbers)
     assert {row["category_id"] for row in rows} == {1, 4, 7}
     assert {row["image_id"] for row in rows} == set(data.train.truths.ids)
@@ -104,12 +109,100 @@ def test_eval_says_figures_and_writes_what_was_found(detector: Run, segmenter: R
     assert f"what was found: {tmp_path / 'judged' / 'results.json'}" in out
     assert isinstance(json.loads((tmp_path / "judged" / "results.json").read_text()), list)
     told = json.loads((tmp_path / "judged" / "eval.json").read_text())
-    assert dense_text(told) == out.strip()
+    assert judged_text(told) == out.strip()
     code, out, _ = command("eval", segmenter.path, "--json")
     assert code == 0
     assert json.loads(out)["miou"] == pytest.approx(max(line["miou"] for line in segmenter.metrics) / 100)
-    code, _, err = command("eval", segmenter.path, "--tta", "flip")
-    assert (code, err.startswith("metaformer: a model that finds objects or regions is judged alone")) == (2, True)
+
+
+def test_eval_says_what_it_took(segmenter: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = judge_dense(segmenter.path).summary
+    assert 0 < told["images_per_second"] < told["model_images_per_second"]
+    assert told["device"] == "cpu"
+    assert told["peak_bytes"] is None or 0 <= told["peak_bytes"] < 2**30
+    monkeypatch.setattr(cost, "resident", lambda: None)
+    out = judged_text(judge(segmenter.path).told)
+    assert re.search(r"^images/s on cpu, reading included +\d", out, flags=re.MULTILINE)
+    assert re.search(r"^images/s, the model alone +\d", out, flags=re.MULTILINE)
+    assert re.search(r"^peak memory, MB above the model's own +–$", out, flags=re.MULTILINE)
+
+
+def test_several_models_are_judged_beside_each_other(detector: Run, tmp_path: Path) -> None:
+    other = eager(detector, tmp_path / "other")
+    code, out, err = command("eval", other, detector.path, "--tta", "flip,scales", "--out", tmp_path / "judged")
+    assert (code, err) == (0, "")
+    told = json.loads((tmp_path / "judged" / "eval.json").read_text())
+    assert [Path(one["results"]).name for one in told["models"]] == ["results-1.json", "results-2.json"]
+    first, second = told["models"]
+    alone, shown = judge_dense(other), judge_dense(other, tta="flip,scales")
+    assert (first["box"], first["per_class"]) == (alone.summary["box"], alone.summary["per_class"])
+    assert first["tta"]["box"] == shown.summary["box"]
+    assert rows_of(alone) == json.loads((tmp_path / "judged" / "results-1.json").read_text()) != rows_of(shown)
+    assert second["box"] != first["box"]
+    heads = [line for line in out.splitlines() if line.startswith(("figure", "class", "speed"))]
+    assert [line.count("flip,scales") for line in heads] == [2, 2, 2]
+    code, _, err = command("eval", detector.path, detector.path)
+    assert (code, "models are judged once each" in err) == (2, True)
+
+
+def rows_of(judged: DenseJudged) -> list[dict[str, Any]]:
+    assert isinstance(judged.evaluation, coco.DetectionEvaluation)
+    return result_rows(judged.evaluation, judged.data.numbers)
+
+
+def eager(run: Run, path: Path) -> Path:
+    """A copy of a run whose best weights find much, right or wrong."""
+    shutil.copytree(run.path, path)
+    file = path / "best" / "model.safetensors"
+    known = load_file(file)
+    (last,) = (name for name, tensor in known.items() if name.endswith("bias") and tensor.mean() < -3)
+    save_file(known | {last: known[last] + 4}, file)
+    return path
+
+
+def test_other_data_judge_whose_classes_have_another_order(detector: Run, tmp_path: Path) -> None:
+    source, path = Path(detector.recipe.data.removeprefix("coco:")), eager(detector, tmp_path / "eager")
+    for name in ("same", "other"):
+        shutil.copytree(source, tmp_path / name)
+    (file,) = (tmp_path / "other").glob("*.json")
+    told = json.loads(file.read_text())
+    numbers = {one["id"]: 100 - one["id"] for one in told["categories"]}
+    told["categories"] = [{"id": numbers[one["id"]], "name": one["name"]} for one in reversed(told["categories"])]
+    for row in told["annotations"]:
+        row["category_id"] = numbers[row["category_id"]]
+    file.write_text(json.dumps(told))
+    code, out, err = command("eval", path, "--data", f"coco:{tmp_path / 'other'}", "--out", tmp_path, "--json")
+    assert (code, err) == (0, "")
+    one = json.loads(out)
+    same = judge_dense(path, f"coco:{tmp_path / 'same'}").summary
+    assert one["images"] == 12
+    assert (one["box"], one["per_class"]) == (same["box"], same["per_class"])
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert rows
+    assert {row["category_id"] for row in rows} <= set(numbers.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--corruptions", "noise"], "corruptions=noise is for classifiers, and "),
+        (["--images", "5"], "images=5 is for classifiers, and "),
+        (["--engine", "openvino"], "engine=openvino is for classifiers, and "),
+        (["--threads", "2"], "threads=2 is for classifiers, and "),
+        (["--tta", "crops"], "tta='crops' is not one of flip, scales, or both with a comma"),
+        (["--data", "coco:nowhere"], "nowhere"),
+    ],
+)
+def test_eval_refuses(detector: Run, words: list[str], sentence: str) -> None:
+    code, _, err = command("eval", detector.path, *words)
+    assert (code, sentence in err, "Traceback" in err) == (2, True, False), err
+
+
+def test_models_of_other_kinds_are_not_compared(detector: Run, segmenter: Run, run: Run) -> None:
+    with pytest.raises(ValueError, match=r"finds objects and .* regions: judge each alone"):
+        judge(detector.path, segmenter.path)
+    with pytest.raises(ValueError, match=r"does not find objects or regions, as another of these models does: judge it alone"):
+        judge(detector.path, run.path)
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -211,6 +304,10 @@ def test_the_page_holds_everything(which: str, request: pytest.FixtureRequest) -
     assert text.count("<svg") >= (4 if which == "detector" else 3)
     assert ('title="background"' in text) == (which == "detector")
     assert "data:image/jpeg;base64," in text
+    assert re.search(
+        r"<span>Speed</span><b>[\d.,]+\xa0images/s</b><span>the model alone [\d.,]+; one at a time, on cpu</span>", text
+    )
+    assert re.search(r"<span>Memory</span><b>[\d,–]+\xa0MB</b>", text)
     assert (run.path / "confusion.png").is_file()
     assert f"metaformer predict {run.path}" in text
     with Image.open(run.path / "predictions.png") as picture:

@@ -30,6 +30,7 @@ from metaformer.train.optim import learning_rate, make_optimizer
 from metaformer.train.parts import choose_parts, training_mode
 from metaformer.train.step import accumulate
 from metaformer.train.train import prepare
+from metaformer.weights.pretrained import save_pretrained
 
 pytestmark = pytest.mark.usefixtures("thread")
 ROOT = Path(__file__).parents[2]
@@ -157,8 +158,11 @@ def test_keys_of_pictures_are_heard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"mixup": 0.5}, "mixup=0.5 is for images that have labels alone; with retinanet/poolformerv2_t6 leave it out"),
-        ({"batch": "auto"}, "batch=auto is for images of one size: give a number, such as batch=8, and accumulate="),
+        ({"mixup": 0.5}, "mixup=0.5 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions: leave it out"),
+        ({"compile": True}, "compile=true is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
+        ({"start_size": 32}, "start_size=32 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
+        ({"image_size": 31}, "image_size=31 is too small for retinanet/poolformerv2_t6: 32 at least"),
+        ({"recipe": "small"}, "recipe=small is for classifiers, and retinanet/poolformerv2_t6 finds objects: leave it out for"),
         ({"changes": {"num_classes": "7"}}, "model.num_classes follows from the data: leave it out"),
         ({"weights": "timm"}, "weights=timm are for backbones of timm's, and poolformerv2_t6 is ours: weights=in1k"),
         ({"changes": {"stem_strides": "2"}}, "did you mean stem_stride?"),
@@ -172,10 +176,20 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, Any], sentence: str,
 
 def test_a_classifier_is_told_what_finds_objects(tmp_path: Path) -> None:
     data = objects(tmp_path)
-    with pytest.raises(ValueError, match=r"and caformer_t6 calls whole images: retinanet/caformer_t6 finds them"):
+    with pytest.raises(ValueError, match=r"has objects, and caformer_t6 calls whole images: retinanet/caformer_t6 "):
         metaformer.train("caformer_t6", data=data, root=tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"has regions, and caformer_t6 calls whole images: semantic_fpn/caformer_t6 "):
+        metaformer.train("caformer_t6", data="masks:anywhere", root=tmp_path, quiet=True)
     with pytest.raises(ValueError, match=r"^data=digits has no objects and no regions; allowed: coco:PATH"):
         metaformer.train(MODELS["retinanet"], data="digits", root=tmp_path, quiet=True)
+
+
+def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
+    recipe, data = resolve(MODELS["retinanet"], {"data": objects(tmp_path), **QUICK}, quiet=True)
+    other = make_dense(get_dense_config(MODELS["semantic_fpn"], num_classes=2, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1)))
+    save_pretrained(other, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other are of semantic_fpn, and retinanet/poolformerv2_t6 takes those of "):
+        prepare(replace(recipe, weights=str(tmp_path / "other")), data, None)
 
 
 def test_pixels_are_normalised_by_the_data_and_a_run_keeps_that(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """batch=auto: what fits by real steps, what is left for an epoch, and that nothing else changes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from torch import nn
 
 from metaformer import create_model
 from metaformer.config import Recipe
+from metaformer.data.batch import Batch
 from metaformer.data.sources import open_data
 from metaformer.runs import Run
 from metaformer.tasks.classification import Classification
 from metaformer.train import memory
 from metaformer.train.memory import MOST, Trial, _held, spare_memory
 from metaformer.train.train import prepare, start
+from metaformer.train.worst import black
 
 pytestmark = pytest.mark.usefixtures("thread")
 
@@ -25,8 +28,11 @@ def trial(device: str = "cpu", **settings: Any) -> Trial:
     """A step of a tiny model on images of 16 pixels."""
     model = create_model("identityformer_t6", num_classes=10, in_chans=1, dims=(8, 8, 16, 16), depths=(1, 1, 1, 1))
     task = Classification(tuple("0123456789"))
-    label = torch.zeros(1, dtype=torch.int64)
-    return Trial(model.to(device), Recipe(model="x", **settings), task, torch.float32, (1, 16, 16), label)
+    return Trial(model.to(device), Recipe(model="x", **settings), task, torch.float32, squares(16, device), 16)
+
+
+def squares(side: int, device: str = "cpu") -> Callable[[int], Batch]:
+    return black((1, side, side), torch.zeros(1, dtype=torch.int64), torch.device(device))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,7 @@ def test_not_even_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_real_gpu_holds_what_it_says() -> None:
-    probe = replace(trial("cuda"), shape=(1, 512, 512))
+    probe = replace(trial("cuda"), worst=squares(512, "cuda"))
     total = torch.cuda.mem_get_info()[1]
     torch.cuda.set_per_process_memory_fraction(2**30 / total)
     try:
@@ -145,7 +151,7 @@ def test_a_container_may_use_less_than_the_system_has(tmp_path: Path, monkeypatc
 
 def test_frozen_norms_take_a_single_image() -> None:
     """Of one place, whose variance would be none: as in training, they use what they have."""
-    probe = replace(trial(learn="head"), shape=(1, 2, 2))
+    probe = replace(trial(learn="head"), worst=squares(2))
     model = create_model("identityformer_t6", num_classes=10, in_chans=1, dims=(8, 8, 16, 16), norm="BatchNorm()")
     replace(probe, model=model)._step(1)
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -71,6 +71,8 @@ ELSEWHERE = {
     "deterministic": "test_numerics",
     "ema_warmup": "test_loop: it changes what is kept",
     "data": "test_sources",
+    "augment": "test_dense: it is for objects and regions",
+    "checkpointing": "below: it must not change what is learnt",
     "accumulate": "test_loop: it must not change what is learnt",
     "ema": "test_loop: it changes what is kept",
     "device": "test_device",
@@ -116,6 +118,15 @@ def test_compile_runs_the_compiled_model(fashion: str, monkeypatch: pytest.Monke
     assert isinstance(prepare(quick(fashion, compile=True), data, None).forward, nn.Sequential)
     plain = prepare(quick(fashion), data, None)
     assert plain.forward is plain.state.model
+
+
+def test_blocks_are_computed_again(fashion: str) -> None:
+    data = open_data(fashion)
+    model = prepare(quick(fashion, checkpointing=True), data, None).state.model
+    assert isinstance(model, MetaFormer)
+    assert model.checkpointing
+    with pytest.raises(ValueError, match="augment=coco is for objects or regions, and caformer_t6 finds neither: leave it out"):
+        prepare(quick(fashion, augment="coco"), data, None)
 
 
 def test_precision_is_that_of_the_products_alone(fashion: str, tmp_path: Path) -> None:

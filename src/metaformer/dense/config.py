@@ -125,6 +125,8 @@ def get_dense_config(name: str, *, num_classes: int, in_chans: int = 3, **change
     head, _, backbone = name.partition("/")
     if head not in HEADS:
         raise ValueError(f"no head {head!r} in {name!r}{spec.nearest(head, list(HEADS))}")
+    if not backbone:
+        get_config(name)  # which says what is missing
     own = {f.name for f in fields(DenseConfig)} - {"head", "backbone", "num_classes"}
     of_head: dict[str, Any] = {key: value for key, value in changes.items() if key in own}
     of_backbone = {key: value for key, value in changes.items() if key not in own}

@@ -98,6 +98,11 @@ class DensePredictor:
         """Whether it finds regions, and not objects."""
         return self.model.config.task == "segmentation"
 
+    @property
+    def masks(self) -> bool:
+        """Whether what it finds has masks."""
+        return self.model.config.task == "instances"
+
     def __repr__(self) -> str:
         return f"DensePredictor({str(self.source)!r}, {self.model.config.head}, {len(self.classes)} classes)"
 

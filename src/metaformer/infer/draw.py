@@ -51,11 +51,13 @@ def draw_objects(
     *,
     scores: Array | None = None,
     masks: Array | None = None,
+    crowd: Array | None = None,
     legend: bool = True,
     side: int | None = None,
 ) -> Image.Image:
     """The image with boxes (N, 4), x1, y1, x2, y2 in its pixels, of `labels` (N,), and masks (N, H, W) where there are any.
 
+    Those that `crowd` (N,) says to be many in one have no mask, and their names say it.
     Names stand at their boxes, with the score; where there is no room that another name has not taken, the surer one has it.
     Below, the legend says which colours are there, and how many of each. The picture's longer side has `side` pixels; else
     as many as the image's, or 960 where these are fewer.
@@ -63,12 +65,14 @@ def draw_objects(
     drawn, scale = at_side(image, side)
     measures, colours = Measures.of(drawn.size), palette(len(classes))
     order = np.arange(len(labels)) if scores is None else np.argsort(-scores, kind="stable")
+    crowd = np.zeros(len(labels), bool) if crowd is None else crowd
     if masks is not None:
-        drawn = _with_masks(drawn, [(masks[i], colours[labels[i]]) for i in order[::-1]], measures.line)
+        drawn = _with_masks(drawn, [(masks[i], colours[labels[i]]) for i in order[::-1] if not crowd[i]], measures.line)
     places: list[Box] = [tuple(box) for box in (boxes * scale).tolist()]
     for place in order[::-1]:
         _outline(ImageDraw.Draw(drawn), places[place], colours[labels[place]], measures.line)
-    names = [classes[label] if scores is None else f"{classes[label]} {scores[i]:.2f}" for i, label in enumerate(labels)]
+    names = [classes[label] + (" (crowd)" if crowd[i] else "") for i, label in enumerate(labels)]
+    names = names if scores is None else [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
     _tag(drawn, [(names[i], places[i], colours[labels[i]]) for i in order], measures)
     if not legend or not len(labels):
         return drawn

@@ -114,11 +114,11 @@ def check_same(sources: Sequence[str | Path], predictors: Sequence[Predictor], n
             raise ValueError(f"{source} gives an image several labels: metaformer eval judges it alone and without options")
         if predictor.classes != first.classes or len(predictor.preprocess.mean) != len(first.preprocess.mean):
             raise ValueError(f"{source} and {sources[0]} do not know the same classes of the same kind of images")
-        if _drawn(own_data(source, named)[1]) != _drawn(split):
+        if drawn(own_data(source, named)[1]) != drawn(split):
             raise ValueError(f"{source} and {sources[0]} learnt from different parts of {named}: give other images, data=NAME")
 
 
-def _drawn(split: Path | None) -> str | None:
+def drawn(split: Path | None) -> str | None:
     """What a run's file of its own split says, where there is one."""
     return split.read_text(encoding="utf-8") if split is not None and split.is_file() else None
 

@@ -1,6 +1,5 @@
 """`check.html` and `check.json`: what was found in a data set, on one self-contained page and as figures."""
 
-import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,20 @@ import numpy as np
 from metaformer.data.checked import ASPECTS, GROUPS, MEMBERS, NEAR, SAME_FILE, SAME_PICTURE, Checked, Group
 from metaformer.data.look import MISNAMED, TRUNCATED, UNREADABLE
 from metaformer.data.scenes import Scenes
+from metaformer.infer.palette import palette
+from metaformer.lab.dense_pictures import truth_of
 from metaformer.lab.doctor import examine
 from metaformer.lab.frame import template
 from metaformer.lab.page import duration
-from metaformer.lab.truth_pictures import class_colour, picture_of
+from metaformer.lab.pictures import address, embedded
 from metaformer.runs import write_text
 
 ROWS = 200
 """Files of a kind that are listed on the page; check.json has all."""
 PICTURES = 24
 """Images that are shown with what is true of them."""
+SIDE = 480
+"""Their longer side in pixels."""
 SIZES = (("small", "under 32 pixels a side"), ("medium", "32 to 96"), ("large", "over 96"))
 TROUBLES = (
     (UNREADABLE, "Unreadable", "They have no picture; training leaves them out, and refuses to go on with more than 1 %."),
@@ -97,8 +100,8 @@ def _truth(checked: Checked) -> TruthShown | None:
         return None
     most = truths.counts.max(1, initial=1).tolist()
     rows = [
-        (name, "#{:02x}{:02x}{:02x}".format(*class_colour(c)), [(n, n / top) for n, top in zip(own, most, strict=True)])
-        for c, (name, own) in enumerate(zip(truths.classes, truths.counts.T.tolist(), strict=True))
+        (name, "#{:02x}{:02x}{:02x}".format(*colour), [(n, n / top) for n, top in zip(own, most, strict=True)])
+        for name, colour, own in zip(truths.classes, palette(len(truths.classes)), truths.counts.T.tolist(), strict=True)
     ]
     told = truths.sizes()
     pictures = [
@@ -113,7 +116,7 @@ def _pictures(scenes: Scenes, most: int, classes: tuple[str, ...]) -> list[tuple
     found: list[tuple[str, str]] = []
     for i in np.unique(np.linspace(0, len(scenes) - 1, min(most, len(scenes))).astype(int)).tolist():
         try:
-            found.append((_address(picture_of(scenes.scene(i), classes)), scenes.names[i]))
+            found.append((embedded(truth_of(scenes.scene(i), classes, side=SIDE)), scenes.names[i]))
         except ValueError:
             continue
     return found
@@ -150,7 +153,7 @@ class Shot:
 def _tiles(checked: Checked, numbers: tuple[int, ...]) -> list[Shot]:
     inventory = checked.inventory
     return [
-        Shot(_address(checked.shots[i]), inventory.name(i), inventory.label(i), inventory.part(i), _tiny(checked, i))
+        Shot(address(checked.shots[i]), inventory.name(i), inventory.label(i), inventory.part(i), _tiny(checked, i))
         for i in numbers
         if i in checked.shots
     ]
@@ -159,11 +162,6 @@ def _tiles(checked: Checked, numbers: tuple[int, ...]) -> list[Shot]:
 def _tiny(checked: Checked, i: int) -> bool:
     """Whether its pixels are to be shown as squares."""
     return int(checked.survey.sizes[i].max()) < 96
-
-
-def _address(shot: bytes) -> str:
-    kind = "png" if shot.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(shot).decode()}"
 
 
 def _shown(checked: Checked, group: Group) -> dict[str, Any]:

@@ -1,106 +1,165 @@
-"""A detector or segmenter judged on held-out images, with what it found as a results file."""
+"""Detectors and segmenters judged on held-out images, with what they found as a results file."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metaformer.data.dense import DenseData, open_dense_judged
 from metaformer.data.dense_loader import DenseLoader
-from metaformer.data.dense_views import DenseView, ShortSide
+from metaformer.data.dense_views import DenseView
 from metaformer.data.loader import default_workers
 from metaformer.data.scenes import Scenes
-from metaformer.infer.dense import DensePredictor
-from metaformer.infer.evaluate import own_data
-from metaformer.lab.tables import Rows, columns
+from metaformer.infer.dense import Asking, DensePredictor
+from metaformer.infer.evaluate import drawn, own_data
+from metaformer.infer.results import DensePrediction
+from metaformer.lab.cost import Cost, measured
 from metaformer.runs import is_run, write_text
+from metaformer.tasks import coco, regions
 from metaformer.tasks.coco import DetectionEvaluation
 from metaformer.tasks.regions import RegionEvaluation
 
-# fmt: off
-OBJECT_FIGURES = {
-    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "AP small", "ap_medium": "AP medium", "ap_large": "AP large",
-    "ar1": "AR1", "ar10": "AR10", "ar100": "AR100",
-}
-# fmt: on
-REGION_FIGURES = {
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "boundary_f": "boundary F",
-}  # fmt: skip
 DenseEvaluation = DetectionEvaluation | RegionEvaluation
+WHOLE = Asking(threshold=0.0)
+"""How images are looked at that judge: all that is found counts, whatever its score."""
 
 
 @dataclass(frozen=True, eq=False)
 class DenseJudged:
-    """A model, what judged it, and how it did."""
+    """A model, what judged it, how it did, and what that took."""
 
     named: str
     """What `data=` calls what judged it."""
     predictor: DensePredictor
     data: DenseData
     evaluation: DenseEvaluation
+    cost: Cost
 
     @property
     def summary(self) -> dict[str, Any]:
         """The figures, JSON-ready, 0 to 1; the scores by which epochs are judged are in percent."""
-        return self.evaluation.summary() | {key: value for key, value in self.evaluation.scores.items() if key != "miou"}
+        scores = {key: value for key, value in self.evaluation.scores.items() if key != "miou"}
+        return self.evaluation.summary() | scores | self.cost.to_dict()
 
 
-def judge_dense(source: str | Path, data: str | None = None, *, device: str = "auto", precision: str = "auto") -> DenseJudged:
+def judge_dense(
+    source: str | Path, data: str | None = None, *, tta: str = "", device: str = "auto", precision: str = "auto"
+) -> DenseJudged:
     """Judges a run's best weights on the held-out part of its own data, or any model on that of `data`.
 
-    Raises ValueError or OSError with a sentence.
+    `tta` and the rest as in DensePredictor. Raises ValueError or OSError with a sentence.
     """
+    asking = replace(WHOLE, tta=tta)
     predictor = DensePredictor(source, device=device, precision=precision)
-    named, split, _ = own_data(source, data)
-    masks = predictor.model.config.task == "instances"
-    opened = open_dense_judged(named, predictor.classes, regions=predictor.regions, masks=masks, split=split)
-    return DenseJudged(named, predictor, opened, evaluate_scenes(predictor, opened.val))
+    named, opened = _opened(predictor, source, data)
+    return DenseJudged(named, predictor, opened, *evaluate_scenes(predictor, opened.val, asking))
 
 
 def told_dense(
-    source: str | Path, data: str | None, *, out: str | Path | None, device: str = "auto", precision: str = "auto"
+    sources: Sequence[str | Path],
+    data: str | None = None,
+    *,
+    tta: str = "",
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> dict[str, Any]:
-    """The figures of `judge_dense`. Of objects what was found is written too, into the folder `out`, or into the run where its
-    own data judges; with `out` the figures are written beside it."""
-    judged = judge_dense(source, data, device=device, precision=precision)
-    told: dict[str, Any] = {"data": judged.named, **judged.summary}
-    place = Path(out) if out is not None else Path(source) if is_run(source) and data is None else None
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-        if isinstance(judged.evaluation, DetectionEvaluation):
-            told["results"] = str(write_results(judged, place))
+    """The figures of models on the same images, with `tta` also those of images that are shown several times.
+
+    Of objects what was found is written too, into the folder `out`, or into a run where its own data judges; with `out` the
+    figures are written beside it. Raises ValueError with a sentence where the models do not know the same classes, or where
+    one learnt from images that judge.
+    """
+    ways = [WHOLE, *([replace(WHOLE, tta=tta)] if tta else [])]
+    predictors = [DensePredictor(source, device=device, precision=precision) for source in sources]
+    named = own_data(sources[0], data)[0]
+    _check_same(sources, predictors, named)
+    opened: dict[bool, DenseData] = {}
+    models: list[dict[str, Any]] = []
+    for place, (source, predictor) in enumerate(zip(sources, predictors, strict=True)):
+        masks = predictor.masks
+        truth = opened[masks] = opened.get(masks) or _opened(predictor, source, named)[1]
+        judged = [DenseJudged(named, predictor, truth, *evaluate_scenes(predictor, truth.val, way)) for way in ways]
+        plain = judged[0]
+        told: dict[str, Any] = {"name": str(source), **plain.summary}
+        if tta:
+            told["tta"] = {"ways": tta, **judged[1].summary}
+        folder = Path(out) if out is not None else Path(source) if is_run(source) and data is None else None
+        if folder is not None and isinstance(plain.evaluation, DetectionEvaluation):
+            folder.mkdir(parents=True, exist_ok=True)
+            number = f"-{place + 1}" if out is not None and len(sources) > 1 else ""
+            told["results"] = str(write_results(plain, folder / f"results{number}.json"))
+        models.append(told)
+    found = {"data": named, "images": models[0]["images"], "models": models}
     if out is not None:
-        write_text(Path(out) / "eval.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
-    return told
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_text(Path(out) / "eval.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
 
 
-def evaluate_scenes(predictor: DensePredictor, scenes: Scenes) -> DenseEvaluation:
-    """The answers to every image beside what is there, as an epoch is judged."""
-    view = DenseView((ShortSide((predictor.short, predictor.short), predictor.long),), judging=True)
-    loader = DenseLoader(scenes, 1, view, predictor.device, workers=default_workers(scenes, None, predictor.device))
-    batches: Any = loader.epoch()
+def _opened(predictor: DensePredictor, source: str | Path, data: str | None) -> tuple[str, DenseData]:
+    """What judges it, and what that is called: `data`, or what its run learnt from."""
+    named, split, _ = own_data(source, data)
+    wanted = {"regions": predictor.regions, "masks": predictor.masks}
+    return named, open_dense_judged(named, predictor.classes, **wanted, split=split)
+
+
+def _check_same(sources: Sequence[str | Path], predictors: Sequence[DensePredictor], named: str) -> None:
+    """Raises ValueError with a sentence where `named` cannot judge all models as it can the first one."""
+    if len({str(source) for source in sources}) < len(sources):
+        raise ValueError(f"models are judged once each; given: {', '.join(map(str, sources))}")
+    first, split = predictors[0], drawn(own_data(sources[0], named)[1])
+    for source, predictor in zip(sources, predictors, strict=True):
+        if predictor.regions != first.regions:
+            kinds = ("objects", "regions") if predictor.regions else ("regions", "objects")
+            raise ValueError(f"{sources[0]} finds {kinds[0]} and {source} {kinds[1]}: judge each alone")
+        if predictor.classes != first.classes:
+            raise ValueError(f"{source} and {sources[0]} do not know the same classes in the same order: judge each alone")
+        if drawn(own_data(source, named)[1]) != split:
+            raise ValueError(f"{source} and {sources[0]} learnt from different parts of {named}: give other images, --data")
+
+
+def evaluate_scenes(predictor: DensePredictor, scenes: Scenes, asking: Asking = WHOLE) -> tuple[DenseEvaluation, Cost]:
+    """The answers to every image beside what is there, as an epoch is judged unless `asking` says otherwise; what they took."""
+    predictor.ask(scenes.image(0), asking=asking)  # what a first image takes is not counted
+    return measured(lambda: _judged(predictor, scenes, asking), len(scenes), predictor.model, predictor.device)
+
+
+def _judged(predictor: DensePredictor, scenes: Scenes, asking: Asking) -> DenseEvaluation:
+    answers = _answers(predictor, scenes, asking)
     if predictor.regions:
-        from metaformer.tasks.segmentation import Segmentation
+        return regions.judge(((sample, truth, found.regions) for sample, truth, found in answers), predictor.classes)
+    return coco.judge(((truth, found.found) for _, truth, found in answers), predictor.classes)
 
-        return Segmentation(predictor.classes).evaluate(predictor.model, batches)
-    from metaformer.tasks.detection import Detection
 
-    return Detection(predictor.classes).evaluate(predictor.model, batches)
+def _answers(predictor: DensePredictor, scenes: Scenes, asking: Asking) -> Iterator[tuple[int, Any, DensePrediction]]:
+    """Of every image its number, what is there, and what was found."""
+    here = torch.device("cpu")
+    loader = DenseLoader(scenes, 1, DenseView(judging=True), here, workers=default_workers(scenes, None, predictor.device))
+    for batch in loader.epoch():
+        assert batch.samples is not None
+        for sample, image, truth in zip(batch.samples.tolist(), batch.images, batch.truths, strict=True):
+            yield sample, truth, predictor.ask(image, asking=asking)
 
 
 def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None) -> list[dict[str, Any]]:
-    """What was found, as COCO's results: classes by the data's own numbers, where it has some, else from 1 on."""
+    """What was found, as COCO's results: classes by the data's own numbers, where it has some, else from 1 on.
+
+    What is called a class that the data has not, -1 in `numbers`, is left out: it counts in no figure.
+    """
     rows: list[dict[str, Any]] = []
     for one in evaluation.pairs:
         found = one.found
         for place, label in enumerate(found.labels.tolist()):
+            number = numbers[label] if numbers else label + 1
+            if number < 0:
+                continue
             row: dict[str, Any] = {
                 "image_id": one.image_id,
-                "category_id": label + 1 if numbers is None else numbers[label],
+                "category_id": number,
                 "bbox": found.boxes[place].tolist(),
                 "score": float(found.scores[place]),
             }
@@ -111,34 +170,9 @@ def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None
     return rows
 
 
-def write_results(judged: DenseJudged, folder: Path) -> Path:
-    """Writes results.json into a folder, for pycocotools' loadRes; its path."""
+def write_results(judged: DenseJudged, file: Path) -> Path:
+    """Writes what was found, for pycocotools' loadRes; the file."""
     assert isinstance(judged.evaluation, DetectionEvaluation)
-    file = folder / "results.json"
-    write_text(file, json.dumps(result_rows(judged.evaluation, judged.predictor.numbers)) + "\n")
+    rows = result_rows(judged.evaluation, judged.data.numbers or judged.predictor.numbers)
+    write_text(file, json.dumps(rows) + "\n")
     return file
-
-
-def dense_text(told: Mapping[str, Any]) -> str:
-    """The figures as tables for a screen."""
-    if "miou" in told:
-        head: Rows = [("figure", "%")]
-        head += [(called, _percent(told[key])) for key, called in REGION_FIGURES.items()]
-        rows: Rows = [("class", "IoU %", "accuracy %", "boundary F %", "pixels")]
-        for name, one in told["per_class"].items():
-            rows.append((name, *(_percent(one[key]) for key in ("iou", "accuracy", "boundary")), f"{one['pixels']:,}"))
-    else:
-        kinds = [kind for kind in ("mask", "box") if kind in told]
-        head = [("figure", *(f"{kind} %" for kind in kinds))]
-        head += [(called, *(_percent(told[kind][key]) for kind in kinds)) for key, called in OBJECT_FIGURES.items()]
-        rows = [("class", *(f"{kind} {figure} %" for kind in kinds for figure in ("AP", "AP50")), "objects")]
-        for name, one in told["per_class"].items():
-            cells = (_percent(one[kind][key]) for kind in kinds for key in ("ap", "ap50"))
-            rows.append((name, *cells, f"{one['box']['objects']:,}"))
-    tables = (columns(table, right=tuple(range(1, len(table[0])))) for table in (head, rows))
-    files = [f"what was found: {told['results']}"] if "results" in told else []
-    return "\n\n".join([f"{told['images']:,} images of {told['data']}", *tables, *files])
-
-
-def _percent(part: float | None) -> str:
-    return "–" if part is None else f"{100 * part:.2f}"

@@ -12,9 +12,11 @@ from PIL import Image
 
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import DensePredictor
+from metaformer.lab.cost import Cost
 from metaformer.lab.dense_charts import class_bars, detection_rows, precision_recall, region_rows
-from metaformer.lab.dense_judge import OBJECT_FIGURES, REGION_FIGURES, DenseJudged
-from metaformer.lab.dense_pictures import address, objects_beside, regions_beside
+from metaformer.lab.dense_judge import DenseJudged
+from metaformer.lab.dense_pictures import objects_beside, regions_beside
+from metaformer.lab.dense_text import OBJECT_FIGURES, REGION_FIGURES, megabytes
 from metaformer.lab.doctor import examine
 from metaformer.lab.frame import template
 from metaformer.lab.page import (
@@ -29,8 +31,9 @@ from metaformer.lab.page import (
     settings_of,
     unreadable_in,
 )  # fmt: skip
+from metaformer.lab.pictures import as_image, embedded
 from metaformer.runs import SCORES, Run, score_of
-from metaformer.tasks.coco import DetectionEvaluation, Kind
+from metaformer.tasks.coco import DetectionEvaluation
 from metaformer.tasks.mistakes import Mistakes, confusion, mistakes, threshold
 from metaformer.tasks.regions import RegionEvaluation
 
@@ -38,6 +41,10 @@ WORST = 8
 """Images on the page, those with the worst answers."""
 CELLS = 30
 """Up to so many classes the confusion matrix is a table with numbers."""
+
+
+Card = tuple[str, str, str]
+"""A figure by name, and what is to be said of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +58,15 @@ class Shown:
     @property
     def source(self) -> str:
         """The picture's address, in the page itself."""
-        return address(self.picture)
+        return embedded(self.picture)
 
 
 def page(run: Run, judged: DenseJudged, worst: Sequence[Shown], trained: int) -> str:
     """The HTML text; `trained` is how many images were learnt from."""
     recipe, evaluation = run.recipe, judged.evaluation
     told = _objects(evaluation) if isinstance(evaluation, DetectionEvaluation) else _regions(evaluation)
-    return template("dense_page.html", {"percent": percent, "number": number}).render(
+    told["cards"] += _cost(judged.cost)
+    return template("dense_page.html", {"number": number}).render(
         title=f"{recipe.model} on {Path(recipe.data).name or recipe.data}",
         place=str(run.path),
         shell=shlex.quote(str(run.path)),
@@ -102,14 +110,12 @@ def _facts(run: Run, judged: DenseJudged, trained: int) -> dict[str, list[tuple[
 
 def _objects(done: DetectionEvaluation) -> dict[str, Any]:
     """What is shown of boxes and masks."""
-    kind: Kind = "box" if done.mask is None else "mask"
-    best = done.box if done.mask is None else done.mask
-    at = threshold(done, kind)
+    kinds, kind = done.kinds, done.kind
+    best, at = kinds[kind], threshold(done, kind)
     counts = confusion(done, at.score, kind)
     curve, lines = precision_recall(best, done.classes)
-    kinds = {"box": done.box} if done.mask is None else {"mask": done.mask, "box": done.box}
     cards = [
-        (f"{name} {called}", found.overall[key], "IoU 0.50 to 0.95" if key == "ap" else "")
+        (f"{name} {called}", percent(found.overall[key]), "IoU 0.50 to 0.95" if key == "ap" else "")
         for key, called in OBJECT_FIGURES.items()
         for name, found in kinds.items()
         if key in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
@@ -130,7 +136,7 @@ def _regions(done: RegionEvaluation) -> dict[str, Any]:
     """What is shown of regions."""
     summary = done.summary()
     return {
-        "cards": [(called, summary[key], "") for key, called in REGION_FIGURES.items()],
+        "cards": [(called, percent(summary[key]), "") for key, called in REGION_FIGURES.items()],
         "curve": None,
         "lines": [],
         "at": None,
@@ -139,6 +145,16 @@ def _regions(done: RegionEvaluation) -> dict[str, Any]:
         "cells": _cells(done.counts.numpy(), done.classes),
         "unit": "pixels",
     }
+
+
+def _cost(cost: Cost) -> list[Card]:
+    """Speed and memory, as they were when these figures were made."""
+    told = cost.to_dict()
+    alone = f"the model alone {told['model_images_per_second']:,.3g}; one at a time, on {cost.device}"
+    return [
+        ("Speed", f"{told['images_per_second']:,.3g}\u00a0images/s", alone),
+        ("Memory", f"{megabytes(cost.peak)}\u00a0MB", "at most, beside the model's own"),
+    ]
 
 
 def _cells(counts: Any, names: Sequence[str]) -> list[tuple[str, list[tuple[int, float]]]] | None:
@@ -158,15 +174,14 @@ def worst_of(judged: DenseJudged) -> list[Shown]:
     done, scenes = judged.evaluation, judged.data.val
     if isinstance(done, RegionEvaluation):
         return [_worst_regions(judged.predictor, done, scenes, place) for place in done.worst()[:WORST]]
-    kind: Kind = "box" if done.mask is None else "mask"
-    least = threshold(done, kind).score
-    rows = [row for row in mistakes(done, least, kind)[:WORST] if row.error > 0]
+    least = threshold(done, done.kind).score
+    rows = [row for row in mistakes(done, least, done.kind)[:WORST] if row.error > 0]
     numbers = {image_id: sample for sample, image_id in enumerate(scenes.truths.ids)}  # pyrefly: ignore[missing-attribute]
     return [_worst_objects(done, scenes, numbers[done.pairs[row.place].image_id], row, least) for row in rows]
 
 
 def _worst_objects(done: DetectionEvaluation, scenes: Scenes, sample: int, row: Mistakes, least: float) -> Shown:
-    picture = objects_beside(_image(scenes, sample), done.pairs[row.place], done.classes, least)
+    picture = objects_beside(as_image(scenes.image(sample)), done.pairs[row.place], done.classes, least)
     return Shown(picture, scenes.names[sample], f"{row.missed} missed, {row.wrong} wrong, error {row.error:.2f}")
 
 
@@ -177,9 +192,5 @@ def _worst_regions(predictor: DensePredictor, done: RegionEvaluation, scenes: Sc
     found = predictor.ask(scene.image).regions
     assert found is not None
     assert isinstance(scene.truth, torch.Tensor)
-    picture = regions_beside(_image(scenes, one.image_id), scene.truth.numpy(), found.numpy(), done.classes)
+    picture = regions_beside(as_image(scene.image), scene.truth.numpy(), found.numpy(), done.classes)
     return Shown(picture, scenes.names[one.image_id], f"mean IoU {one.iou:.2f}")
-
-
-def _image(scenes: Scenes, sample: int) -> Image.Image:
-    return Image.fromarray(scenes.image(sample).permute(1, 2, 0).numpy())

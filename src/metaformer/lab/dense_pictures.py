@@ -1,8 +1,6 @@
 """Images with their truth beside the answer, as a person compares them: objects with boxes and masks, or regions."""
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from metaformer.data.truth import Scene
 from metaformer.infer.draw import Measures, at_side, beside, draw_objects, draw_regions, with_legend
 from metaformer.infer.palette import palette
 from metaformer.lab import plots
+from metaformer.lab.pictures import as_image
 from metaformer.tasks.coco import DetectionEvaluation, Kind, Pair, Things
 from metaformer.tasks.found import coco_masks
 from metaformer.tasks.mistakes import confusion
@@ -38,6 +38,16 @@ def regions_beside(
     return _labelled([("image", at_side(image, side)[0]), ("truth", truth), ("found", answer)], classes, there, found)
 
 
+def truth_of(scene: Scene, classes: Sequence[str], *, side: int = SIDE) -> Image.Image:
+    """The image of a scene with what is true of it."""
+    image = as_image(scene.image)
+    if isinstance(scene.truth, torch.Tensor):
+        return draw_regions(image, scene.truth.numpy(), classes, legend=False, side=side)
+    boxes, labels, crowd = (values.numpy() for values in (scene.truth.boxes, scene.truth.labels, scene.truth.crowd))
+    masks = None if scene.truth.masks is None else scene.truth.masks.numpy()
+    return draw_objects(image, boxes, labels, classes, masks=masks, crowd=crowd, legend=False, side=side)
+
+
 def _labelled(pictures: Sequence[tuple[str, Image.Image]], classes: Sequence[str], *labels: NDArray[Any]) -> Image.Image:
     """Pictures side by side, with a legend of the classes that occur in them."""
     colours, measures = palette(len(classes)), Measures.of(pictures[0][1].size)
@@ -48,17 +58,17 @@ def _labelled(pictures: Sequence[tuple[str, Image.Image]], classes: Sequence[str
 def _drawn(
     image: Image.Image, things: Things, keep: NDArray[np.bool_], classes: Sequence[str], side: int, *, scored: bool
 ) -> Image.Image:
-    """Those things that are kept, drawn; crowds by their boxes alone."""
+    """Those things that are kept, drawn."""
     boxes = things.boxes[keep]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     masks = None
     if things.masks is not None:
         runs = [rle for rle, kept in zip(things.masks, keep.tolist(), strict=True) if kept]
-        masks = coco_masks().decode(runs).transpose(2, 0, 1).astype(bool) if runs else None
-        if masks is not None:
-            masks &= ~things.crowd[keep][:, None, None]
-    scores = things.scores[keep] if scored else None
-    return draw_objects(image, corners, things.labels[keep], classes, scores=scores, masks=masks, legend=False, side=side)
+        masks = coco_masks().decode(runs).transpose(2, 0, 1) if runs else None
+    return draw_objects(
+        image, corners, things.labels[keep], classes,
+        scores=things.scores[keep] if scored else None, masks=masks, crowd=things.crowd[keep], legend=False, side=side,
+    )  # fmt: skip
 
 
 def background_confusion(done: DetectionEvaluation, least: float, path: Path, kind: Kind = "box") -> None:
@@ -77,10 +87,3 @@ def sheet(pictures: Sequence[Image.Image], path: Path, *, gap: int = 16) -> None
     temporary = path.with_name(path.name + ".tmp")
     page.save(temporary, format="png")
     temporary.replace(path)
-
-
-def address(picture: Image.Image) -> str:
-    """The address of a picture that lies in the page itself, as a JPEG."""
-    file = BytesIO()
-    picture.save(file, "jpeg", optimize=True, quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

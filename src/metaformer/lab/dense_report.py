@@ -9,7 +9,7 @@ from metaformer.lab.dense_judge import DenseEvaluation, DenseJudged, evaluate_sc
 from metaformer.lab.dense_page import page, worst_of
 from metaformer.lab.dense_pictures import background_confusion, sheet
 from metaformer.runs import Run, write_text
-from metaformer.tasks.coco import DetectionEvaluation, Kind
+from metaformer.tasks.coco import DetectionEvaluation
 from metaformer.tasks.mistakes import threshold
 
 
@@ -19,18 +19,16 @@ def report_dense(run: Run, data: DenseData | None = None) -> DenseEvaluation:
 
     `data` where it is at hand already.
     """
-    predictor = DensePredictor(run.path, device=run.recipe.device)
+    predictor = DensePredictor(run.path, device=run.recipe.device, precision="fp32")  # as epochs are judged
     recipe = run.recipe
-    masks = predictor.model.config.task == "instances"
-    split = run.path / "split.csv"
-    data = data or open_dense(recipe.data, regions=predictor.regions, masks=masks, seed=recipe.seed, split=split)
-    judged = DenseJudged(recipe.data, predictor, data, evaluate_scenes(predictor, data.val))
+    split, regions, masks = run.path / "split.csv", predictor.regions, predictor.masks
+    data = data or open_dense(recipe.data, regions=regions, masks=masks, seed=recipe.seed, split=split)
+    judged = DenseJudged(recipe.data, predictor, data, *evaluate_scenes(predictor, data.val))
     write_text(run.path / "evaluation.json", json.dumps(judged.summary, indent=2, allow_nan=False) + "\n")
     done = judged.evaluation
     if isinstance(done, DetectionEvaluation):
-        write_results(judged, run.path)
-        kind: Kind = "box" if done.mask is None else "mask"
-        background_confusion(done, threshold(done, kind).score, run.path / "confusion.png", kind)
+        write_results(judged, run.path / "results.json")
+        background_confusion(done, threshold(done, done.kind).score, run.path / "confusion.png", done.kind)
     else:
         plots.confusion(done.counts, done.classes, run.path / "confusion.png")
     plots.curves(run.metrics, run.path / "curves.png")

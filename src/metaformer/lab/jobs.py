@@ -9,7 +9,7 @@ from metaformer.config import Recipe, parse, read_json, revise
 from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import Ranks, speaks, together
 from metaformer.data.dataset import Data
-from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense, parts_of
+from metaformer.data.dense import OBJECTS, DenseData, few_scenes, is_dense, open_dense, parts_of
 from metaformer.data.sources import check_there, few, open_data
 from metaformer.dense.config import get_dense_config
 from metaformer.dense.model import Dense
@@ -170,9 +170,8 @@ def _opened(recipe: Recipe, split: Path | None, *, quiet: bool) -> Data | DenseD
         )
         return few_scenes(found, FEW) if recipe.smoke else found
     if is_dense(recipe.data):
-        raise ValueError(
-            f"data={recipe.data} has objects or regions, and {name} calls whole images: retinanet/{name} finds them"
-        )
+        what, head = ("objects", "retinanet") if recipe.data.partition(":")[0] in OBJECTS else ("regions", "semantic_fpn")
+        raise ValueError(f"data={recipe.data} has {what}, and {name} calls whole images: {head}/{name} finds them")
     data = open_data(recipe.data, seed=recipe.seed, split=split, labels=recipe.labels, progress=watch)
     return few(data, FEW) if recipe.smoke else data
 

@@ -1,7 +1,8 @@
 """`judge`: models on the same held-out images: every figure with its interval, side by side, and what else may be asked."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,17 @@ def judge(
     """Judges one model or several on the same held-out images; with `out`, a folder, as eval.html and eval.json there.
 
     Sources, `data` and the rest as in `evaluate`; where `data` is not given, that of the first run. Every later model is also
-    compared with the first on the same images. Of a model that gives an image several labels, or that finds objects or regions,
-    the summary alone is told; of objects a results file is written too. Raises ValueError with a sentence if the models'
-    classes are not the same, or if one learnt from images that judge.
+    compared with the first on the same images. Of a model that gives an image several labels the summary alone is told. Of
+    models that find objects or regions it is the figures without intervals, with speed and memory, and no page; of objects a
+    results file is written too; tta is flip, scales, or both. Raises ValueError with a sentence if the models' classes are
+    not the same, or if one learnt from images that judge.
     """
     asked = asked or Asked()
-    ways = asked.ways
     if any(is_dense_source(source) for source in sources):
-        if len(sources) > 1 or asked != Asked() or engine not in ("auto", "torch") or threads or streams:
-            raise ValueError("a model that finds objects or regions is judged alone, by torch: data, out, device and precision")
-        return Judgement(told_dense(sources[0], data, out=out, device=device, precision=precision), None)
+        own = None if engine in ("auto", "torch") else engine
+        _check_dense(sources, asked, {"engine": own, "threads": threads, "streams": streams})
+        return Judgement(told_dense(sources, data, tta=asked.tta, out=out, device=device, precision=precision), None)
+    ways = asked.ways
     if len({str(source) for source in sources}) < max(1, len(sources)):
         raise ValueError(f"models are judged once each, at least one; given: {', '.join(map(str, sources)) or 'none'}")
     how = Options(device, precision, threads, streams)
@@ -132,6 +134,17 @@ def judge(
     if ways:
         told["shown"] = _shown(same, asked, ways, batch)
     return Judgement(told, None if out is None else _written(told, Path(out)))
+
+
+def _check_dense(sources: Sequence[str | Path], asked: Asked, how: Mapping[str, Any]) -> None:
+    """Raises ValueError for what is measured, or chosen, of classifiers alone."""
+    for source in sources:
+        if not is_dense_source(source):
+            raise ValueError(f"{source} does not find objects or regions, as another of these models does: judge it alone")
+    usual = asdict(Asked())
+    for name, value in (asdict(asked) | how).items():
+        if value != usual.get(name) and name != "tta":
+            raise ValueError(f"{name}={value} is for classifiers, and {sources[0]} finds objects or regions: leave it out")
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaformer.data.find import printable
-from metaformer.lab.dense_judge import dense_text
+from metaformer.lab.dense_text import dense_text
 from metaformer.lab.judge_page import FIGURES, band, short, signed
 from metaformer.lab.tables import Rows, columns, evaluation_text
 
@@ -13,7 +13,7 @@ Told = Mapping[str, Any]
 
 def judged_text(told: Told) -> str:
     """All tables but the classes' of several models; of one model, what `evaluation_text` says, then the others."""
-    if "miou" in told or "box" in told:
+    if any(key in told.get("models", [{}])[0] for key in ("miou", "box")):
         return dense_text(told)
     if "models" not in told:
         return evaluation_text(told)

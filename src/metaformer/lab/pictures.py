@@ -23,19 +23,19 @@ def pictures(split: Split, index: Iterable[int]) -> list[Tensor]:
 
 def thumbnail(pixels: Tensor) -> str:
     """The address of a picture (C, H, W) that lies in the page itself: PNG where it is small, else a JPEG of at most 192."""
-    return _address(_image(pixels))
+    return _thumbnail(as_image(pixels))
 
 
 def overlay(pixels: Tensor, heat: Tensor) -> str:
     """The picture (C, H, W) in grey with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1."""
-    image = _image(pixels).convert("L").convert("RGB")
+    image = as_image(pixels).convert("L").convert("RGB")
     scale = max(1, SIDE // max(image.size))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     smooth = Image.fromarray(heat.float().cpu().numpy()).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(smooth).clip(0, 1)
     colour = matplotlib.colormaps["turbo"](0.3 + 0.55 * strength)[..., :3] * 255
     weight = 0.75 * strength[..., None] ** 0.7
-    return _address(Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8)))
+    return _thumbnail(Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8)))
 
 
 def matrix(shares: Tensor) -> str:
@@ -48,19 +48,30 @@ def matrix(shares: Tensor) -> str:
     right = np.eye(len(strength), dtype=bool)[..., None]
     colour = np.where(right, (37, 99, 235), (220, 38, 38))
     alpha = np.where(strength > 0, 60 + 195 * strength, 0)[..., None]
-    return _address(Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8)))
+    return _thumbnail(Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8)))
 
 
-def _image(pixels: Tensor) -> Image.Image:
+def as_image(pixels: Tensor) -> Image.Image:
+    """(C, H, W) of bytes, one or three channels."""
     array = pixels.cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def _address(image: Image.Image) -> str:
+def _thumbnail(image: Image.Image) -> str:
     small = max(image.size) <= SIDE // 2 or image.mode == "RGBA"
     if not small:
         image.thumbnail((SIDE, SIDE))
+    return embedded(image, "png" if small else "jpeg")
+
+
+def embedded(image: Image.Image, kind: str = "jpeg") -> str:
+    """The address of a picture that lies in the page itself."""
     file = BytesIO()
-    kind = "png" if small else "jpeg"
     image.save(file, kind, optimize=True, quality=82)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return address(file.getvalue())
+
+
+def address(file: bytes) -> str:
+    """That of a JPEG's or PNG's content."""
+    kind = "png" if file.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"

@@ -179,16 +179,16 @@ def peak(ready: Ready) -> int | None:
     """
     if ready.device == "cuda":
         return _peak_cuda(ready)
-    before = _resident()
+    before = resident()
     ready.go()
-    return None if before is None else max(0, _status("VmHWM") - before) + ready.kept
+    return None if before is None else max(0, most_resident() - before) + ready.kept
 
 
 def holding(ready: Ready, packed: int) -> Ready:
     """The same after a call, with what that left held, but for the `packed` bytes of weights that are packed for each size."""
-    before = _resident()
+    before = resident()
     ready.go()
-    after = _resident()
+    after = resident()
     return ready if before is None or after is None else replace(ready, kept=max(0, after - before - packed))
 
 
@@ -204,7 +204,7 @@ def _peak_cuda(ready: Ready) -> int:
     return torch.cuda.max_memory_reserved() - ready.loaded
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
     """Resident bytes now, without what was freed; from here on the system looks for their maximum anew."""
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
@@ -214,6 +214,11 @@ def _resident() -> int | None:
         return _status("VmRSS")
     except OSError:
         return None
+
+
+def most_resident() -> int:
+    """Resident bytes at most, since `resident` gave some."""
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

@@ -143,10 +143,19 @@ class DetectionEvaluation:
         return figures(self.pairs, len(self.classes), "mask") if self.with_masks else None
 
     @property
+    def kinds(self) -> dict[Kind, Figures]:
+        """The figures of masks, where there are any, then those of boxes: the first ones decide."""
+        return {"box": self.box} if self.mask is None else {"mask": self.mask, "box": self.box}
+
+    @property
+    def kind(self) -> Kind:
+        """Whose figures decide."""
+        return next(iter(self.kinds))
+
+    @property
     def scores(self) -> dict[str, float]:
         """What an epoch is judged by, in percent, the first of them deciding which is the best."""
-        kinds = {"box": self.box} if self.mask is None else {"mask": self.mask, "box": self.box}
-        return {f"{kind}_{name}": 100 * (of.overall[name] or 0.0) for name in JUDGED_BY for kind, of in kinds.items()}
+        return {f"{kind}_{name}": 100 * (of.overall[name] or 0.0) for name in JUDGED_BY for kind, of in self.kinds.items()}
 
     @property
     def loss(self) -> None:
@@ -154,7 +163,7 @@ class DetectionEvaluation:
 
     def summary(self) -> dict[str, Any]:
         """The figures, JSON-ready, 0 to 1. What is undefined is None."""
-        kinds = {"box": self.box} if self.mask is None else {"mask": self.mask, "box": self.box}
+        kinds = self.kinds
         return {
             "images": len(self.pairs),
             "objects": sum(int((~one.there.crowd).sum()) for one in self.pairs),

@@ -18,14 +18,16 @@ from metaformer.data.scenes import Scenes
 from metaformer.dense.backbone import fill_published
 from metaformer.dense.config import IMAGENET, SEGMENTERS, TIMM, DenseConfig, get_dense_config
 from metaformer.dense.make import make_dense
-from metaformer.dense.model import Dense
-from metaformer.recipes import OBJECTS
+from metaformer.dense.model import DIVISOR, Dense
+from metaformer.recipes import OBJECTS, RECIPES
 from metaformer.runs import Run, weights_of
 from metaformer.train.checkpoint import State
 from metaformer.train.loop import Fit
+from metaformer.train.memory import Trial
 from metaformer.train.numerics import notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, training_mode
+from metaformer.train.worst import crowded
 from metaformer.weights.create import find_weights
 from metaformer.weights.load import fit_weights
 from metaformer.zoo import HEADS
@@ -65,8 +67,11 @@ def prepare_dense(
     recipe = replace(recipe, image_size=recipe.image_size or SIDE)
     model, notes, knows = _learner(recipe, data, saved)
     model = model.to(device)
-    train, val = _loaders(recipe, data, device, ranks)
     task: Any = _task(model.config, data.classes)
+    worst, side = crowded(recipe, data.train, device, masks=finds_masks(recipe.model)), recipe.image_size or SIDE
+    batch, why = Trial(model, recipe, task, precision, worst, side, few=1, ranks=ranks).batch(len(data.train))
+    recipe = replace(recipe, batch=batch)
+    train, val = _loaders(recipe, data, device, ranks)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     fit = Fit(
@@ -79,7 +84,7 @@ def prepare_dense(
         precision=precision,
         about=_about(recipe, model, data),
         every=notice_after(device),
-        notes=notes,
+        notes=(*notes, *why),
         knows=knows,
         shown=f"{recipe.image_size} pixels (augment={recipe.augment})",
         chance=task.chance(),
@@ -95,12 +100,20 @@ def judging_steps(augment: str, side: int) -> tuple[Step, ...]:
 
 def _check(recipe: Recipe) -> None:
     """Raises ValueError for settings that mean nothing here."""
+    if recipe.recipe in RECIPES and not is_dense_model(RECIPES[recipe.recipe].model):
+        fitting = "regions" if finds_regions(recipe.model) else "objects"
+        raise ValueError(
+            f"recipe={recipe.recipe} is for classifiers, and {recipe.model} finds {fitting}: leave it out for recipe={fitting}"
+        )
+    if recipe.image_size is not None and recipe.image_size < DIVISOR:
+        raise ValueError(
+            f"image_size={recipe.image_size} is too small for {recipe.model}: {DIVISOR} at least, {SIDE} unless told"
+        )
     for key in FOREIGN:
         value, usual = getattr(recipe, key), getattr(OBJECTS, key)
         if value != usual:
-            raise ValueError(f"{key}={value} is for images that have labels alone; with {recipe.model} leave it out")
-    if not isinstance(recipe.batch, int):
-        raise ValueError("batch=auto is for images of one size: give a number, such as batch=8, and accumulate= to save memory")
+            told = str(value).lower() if isinstance(value, bool) else value
+            raise ValueError(f"{key}={told} is for classifiers, and {recipe.model} finds objects or regions: leave it out")
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -162,7 +175,13 @@ def _fill(model: Dense, recipe: Recipe) -> tuple[tuple[str, ...], bool]:
             raise ValueError(f"weights=timm are for backbones of timm's, and {backbone} is ours: weights=in1k")
         fill_published(model.backbone)
         return ("starts from a backbone with timm's weights",), False
-    read = fit_weights(model, find_weights(backbone, weights_of(recipe.weights)), adapt=True)
+    file = find_weights(backbone, weights_of(recipe.weights))
+    about = file.with_name("model.json")
+    head = read_json(about).get("dense", {}).get("head", model.config.head) if about.is_file() else model.config.head
+    if head != model.config.head:
+        own = model.config.head
+        raise ValueError(f"weights={recipe.weights} are of {head}, and {recipe.model} takes those of {own} or of a classifier")
+    read = fit_weights(model, file, adapt=True)
     return (f"starts from {recipe.weights}", *read.notes), read.answers
 
 

@@ -14,39 +14,48 @@ import torch
 
 from metaformer.config import Recipe
 from metaformer.core.ranks import ALONE, Ranks
-from metaformer.data.batch import Batch
 from metaformer.train.optim import make_optimizer
 from metaformer.train.parts import training_mode
-from metaformer.train.step import Task, accumulate
-from metaformer.weights.pretrained import Model
+from metaformer.train.step import Portion, Task, accumulate
+from metaformer.weights.pretrained import Kept
 
 MOST = 1024
 """Images in a batch, however much memory there is."""
 STEPS = 8
 """Optimizer steps that an epoch is to keep at least."""
 FEW = 4
-"""Images in the small steps that tell how much an image takes where memory must not run out."""
+"""Images in small steps of a classifier."""
 PART_GPU, PART = 0.9, 0.5
 """Part of a GPU's memory, and of what a system has to spare, that a step may take."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a training step takes: model on its device, loss, precision, images (channels, side, side), one image's label."""
+    """What a training step takes: model on its device, loss, precision, and images that take as much memory as any."""
 
-    model: Model
+    model: Kept
     recipe: Recipe
     task: Task
     precision: torch.dtype
-    shape: tuple[int, int, int]
-    label: torch.Tensor
-    """(1, …), as the loss takes it."""
+    worst: Callable[[int], Portion]
+    """A batch of so many images, on the model's device."""
+    side: int
+    """Of an image in pixels, as it is told."""
+    few: int = FEW
+    """Images in the small steps that tell how much an image takes where memory must not run out."""
     ranks: Ranks = ALONE
     """The processes that learn from a batch together."""
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def batch(self, images: int) -> tuple[int, tuple[str, ...]]:
+        """Images per optimizer step for a data set of so many, and how it comes to be so many where memory decides."""
+        if isinstance(self.recipe.batch, int):
+            return self.recipe.batch, ()
+        batch, why = self.largest(images)
+        return batch, (f"{why}; lr={self.recipe.lr:g} is not rescaled",)
 
     def largest(self, images: int) -> tuple[int, str]:
         """The batch for a data set of so many images, and why it is that one. Raises ValueError where no step works."""
@@ -58,7 +67,7 @@ class Trial:
             with torch.random.fork_rng(random):
                 at_once = self._on_gpu(most) if self.device.type == "cuda" else self._by_arithmetic(most)
         except torch.OutOfMemoryError as error:
-            raise ValueError(f"{self.device} has too little memory for a single image of {self.shape[1]} pixels") from error
+            raise ValueError(f"{self.device} has too little memory for a single image of {self.side} pixels") from error
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"batch=auto: a step does not do: {str(error).partition(chr(10))[0]}") from error
         at_once = min(self.ranks.gathered(at_once))
@@ -88,16 +97,14 @@ class Trial:
 
     def _by_arithmetic(self, most: int) -> int:
         """By what small steps hold for their backward pass: where a system runs out of memory, it ends the process."""
-        small, twice = (_held(lambda count=count: self._step(count)) for count in (FEW, 2 * FEW))
-        each = max(1, (twice - small) // FEW)
+        small, twice = (_held(lambda count=count: self._step(count)) for count in (self.few, 2 * self.few))
+        each = max(1, (twice - small) // self.few)
         return min(most, _power(max(1, int(PART * spare_memory() / self.ranks.near) // each)))
 
     def _step(self, count: int) -> None:
         """Forward, backward and the optimizer's step, on a copy."""
         model = training_mode(deepcopy(self.model), self.recipe)
-        images = torch.zeros(count, *self.shape, device=self.device)
-        labels = self.label.expand(count, *self.label.shape[1:]).to(self.device)
-        accumulate(model, self.task, [Batch(images, labels)], self.precision)
+        accumulate(model, self.task, [self.worst(count)], self.precision)
         make_optimizer(model, self.recipe).step()
 
 

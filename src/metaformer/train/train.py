@@ -34,6 +34,7 @@ from metaformer.train.stop import Terminated
 from metaformer.train.task import keep_teacher, make_task
 from metaformer.train.told import CUSTOM, list_unreadable, warnings_of, where
 from metaformer.train.trackers import check_installed, tracked
+from metaformer.train.worst import black
 from metaformer.weights.catalogue import MEAN, STD, TAGS
 from metaformer.weights.create import create_model, find_weights, told_preprocess
 from metaformer.weights.load import fit_weights
@@ -119,6 +120,10 @@ def _prepare(
     ranks: Ranks,
 ) -> Fit:
     """The same of a classifier."""
+    if recipe.augment != Recipe.augment:
+        raise ValueError(
+            f"augment={recipe.augment} is for objects and regions, and {recipe.model} calls whole images: leave it out"
+        )
     size = recipe.image_size or data.image_size or _native_size(recipe, model)
     saved = run.last if run is not None and run.last.is_dir() else None
     model, notes, knows = _learner(recipe, data, model, size, fresh=saved is None)
@@ -127,8 +132,8 @@ def _prepare(
 
     preprocess = Preprocess(size, *_spread(recipe, data, saved), recipe.fit, recipe.crop_fraction)
     task, told = make_task(recipe, data, preprocess, device)
-    trial = Trial(model, recipe, task, precision, (data.channels, size, size), data.train.labels[:1], ranks)
-    batch, why = _batch(recipe, data, trial)
+    worst = black((data.channels, size, size), data.train.labels[:1], device)
+    batch, why = Trial(model, recipe, task, precision, worst, size, ranks=ranks).batch(len(data.train))
     train, val, augment = _loaders(recipe, data, preprocess, device, batch, ranks)
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
@@ -173,14 +178,6 @@ def keep_less(model: Model, recipe: Recipe) -> None:
         model.model.set_grad_checkpointing(True)
     elif isinstance(model, MetaFormer):
         model.checkpointing = recipe.checkpointing
-
-
-def _batch(recipe: Recipe, data: Data, trial: Trial) -> tuple[int, tuple[str, ...]]:
-    """Images per optimizer step, and how it comes to be so many where memory decides."""
-    if isinstance(recipe.batch, int):
-        return recipe.batch, ()
-    batch, why = trial.largest(len(data.train))
-    return batch, (f"{why}; lr={recipe.lr:g} is not rescaled",)
 
 
 def _loaders(
