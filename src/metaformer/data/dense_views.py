@@ -38,6 +38,18 @@ class ShortSide:
 
 
 @dataclass(frozen=True)
+class Within:
+    """As large as fits into a height and a width."""
+
+    height: int
+    width: int
+
+    def __call__(self, scene: Scene, draw: Random, other: Other, colour: Colour) -> Scene:
+        scale = min(self.height / scene.height, self.width / scene.width)
+        return resized(scene, max(1, int(scene.height * scale + 0.5)), max(1, int(scene.width * scale + 0.5)))
+
+
+@dataclass(frozen=True)
 class Ratio:
     """As large as fits into (`long`, `short`) times a ratio, as published for ADE20K: 0.5 to 2 times (2048, 512)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from metaformer.data.dense import DenseData, open_dense_judged
 from metaformer.data.dense_loader import DenseLoader
-from metaformer.data.dense_views import DenseView, ShortSide
+from metaformer.data.dense_views import DenseView
 from metaformer.data.loader import default_workers
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import DensePredictor
@@ -49,12 +49,20 @@ class DenseJudged:
         return self.evaluation.summary() | {key: value for key, value in self.evaluation.scores.items() if key != "miou"}
 
 
-def judge_dense(source: str | Path, data: str | None = None, *, device: str = "auto", precision: str = "auto") -> DenseJudged:
-    """Judges a run's best weights on the held-out part of its own data, or any model on that of `data`.
+def judge_dense(
+    source: str | Path,
+    data: str | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    threads: int | None = None,
+) -> DenseJudged:
+    """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    Raises ValueError or OSError with a sentence.
+    `engine` and `threads` are for exported files, as in DensePredictor. Raises ValueError or OSError with a sentence.
     """
-    predictor = DensePredictor(source, device=device, precision=precision)
+    predictor = DensePredictor(source, engine, device=device, precision=precision, threads=threads)
     named, split, _ = own_data(source, data)
     masks = predictor.model.config.task == "instances"
     opened = open_dense_judged(named, predictor.classes, regions=predictor.regions, masks=masks, split=split)
@@ -62,11 +70,18 @@ def judge_dense(source: str | Path, data: str | None = None, *, device: str = "a
 
 
 def told_dense(
-    source: str | Path, data: str | None, *, out: str | Path | None, device: str = "auto", precision: str = "auto"
+    source: str | Path,
+    data: str | None,
+    *,
+    out: str | Path | None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """The figures of `judge_dense`. Of objects what was found is written too, into the folder `out`, or into the run where its
     own data judges; with `out` the figures are written beside it."""
-    judged = judge_dense(source, data, device=device, precision=precision)
+    judged = judge_dense(source, data, device=device, precision=precision, engine=engine, threads=threads)
     told: dict[str, Any] = {"data": judged.named, **judged.summary}
     place = Path(out) if out is not None else Path(source) if is_run(source) and data is None else None
     if place is not None:
@@ -80,7 +95,7 @@ def told_dense(
 
 def evaluate_scenes(predictor: DensePredictor, scenes: Scenes) -> DenseEvaluation:
     """The answers to every image beside what is there, as an epoch is judged."""
-    view = DenseView((ShortSide((predictor.short, predictor.short), predictor.long),), judging=True)
+    view = DenseView((predictor.step,), judging=True)
     loader = DenseLoader(scenes, 1, view, predictor.device, workers=default_workers(scenes, None, predictor.device))
     batches: Any = loader.epoch()
     if predictor.regions:

@@ -111,9 +111,10 @@ def judge(
     asked = asked or Asked()
     ways = asked.ways
     if any(is_dense_source(source) for source in sources):
-        if len(sources) > 1 or asked != Asked() or engine not in ("auto", "torch") or threads or streams:
-            raise ValueError("a model that finds objects or regions is judged alone, by torch: data, out, device and precision")
-        return Judgement(told_dense(sources[0], data, out=out, device=device, precision=precision), None)
+        if len(sources) > 1 or asked != Asked() or streams:
+            raise ValueError("a model that finds objects or regions is judged alone and as it is: leave other options out")
+        told = told_dense(sources[0], data, out=out, device=device, precision=precision, engine=engine, threads=threads)
+        return Judgement(told, None)
     if len({str(source) for source in sources}) < max(1, len(sources)):
         raise ValueError(f"models are judged once each, at least one; given: {', '.join(map(str, sources)) or 'none'}")
     how = Options(device, precision, threads, streams)
