@@ -180,7 +180,7 @@ def test_predict_writes_what_is_asked_for(detector: Run, segmenter: Run, tmp_pat
         (["--to", "voc"], "--to voc needs --out, a folder to write"),
         (["--to", "tiff", "--out", "x"], "--to tiff is not one of coco, voc, yolo, png, pictures, jsonl, csv"),
         (["--out", "x.parquet"], "--out x.parquet does not say a format by its suffix: .jsonl, .csv, .json; or a folder"),
-        (["--engine", "onnxruntime"], "--engine onnxruntime is for classifiers"),
+        (["--engine", "onnxruntime"], "is run by torch: leave engine and threads out, or export it"),
     ],
 )
 def test_predict_refuses(detector: Run, words: list[str], sentence: str, here: Path) -> None:

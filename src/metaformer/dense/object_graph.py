@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import nms, roi_align
 
 from metaformer.dense import rpn
-from metaformer.dense.boxes import ONES, decode, real
+from metaformer.dense.boxes import ONES, decode
 from metaformer.dense.detections import MOST, SAME
 from metaformer.dense.graph import Graph
 from metaformer.dense.model import Size
@@ -111,7 +111,7 @@ class RCNNGraph(ObjectGraph):
 
 def kept(boxes: Tensor, scores: Tensor, same: float) -> Tensor:
     """(N,): the scores, above 0, of boxes (N, 4) with an area that no better one overlaps by more than `same`; 0 of others."""
-    scores = torch.where(real(boxes), scores, 0.0)
+    scores = torch.where((boxes[:, 2:] - boxes[:, :2]).amin(1) > 0, scores, 0.0)
     chosen = nms(boxes, scores, same)
     return torch.zeros_like(scores).index_put((chosen,), scores[chosen])
 

@@ -138,7 +138,7 @@ def check(found: Mapping[str, float], bounds: Mapping[str, float], format: str, 
         bound = bounds[name.partition(", ")[0]]
         if not value <= bound:
             raise ValueError(
-                f"{file} was not written: as {format} the model says something else: {name}, {value:.2g}, where {bound:g} is allowed"
+                f"{file} was not written: as {format} the model says something else: {name}, {value:.2g}; allowed is {bound:g}"
             )
 
 

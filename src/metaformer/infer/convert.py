@@ -258,7 +258,7 @@ def _first(error: Exception) -> str:
 @contextmanager
 def hushed() -> Iterator[None]:
     """Without what converters say of themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

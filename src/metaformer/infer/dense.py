@@ -106,11 +106,9 @@ class DensePredictor:
         self.within: Size | None = None
         """Height and width that an image is fitted into for a file, which takes images of one size."""
         if is_exported(source):
-            from metaformer.infer.dense_file import DenseFile
-
-            self.model = DenseFile(Path(source), engine, Options(device, precision, threads))
+            file = _opened(Path(source), engine, Options(device, precision, threads))
+            self.model, self.within, about = file, file.within, file.about
             self.device, self.precision = torch.device("cpu"), torch.float32  # of what goes in
-            self.within, about = self.model.within, self.model.about
         else:
             if engine not in ("auto", "torch") or threads is not None:
                 raise ValueError(f"{source} is run by torch: leave engine and threads out, or export it and choose them there")
@@ -227,6 +225,13 @@ class DensePredictor:
         half = self.precision != torch.float32
         with torch.no_grad(), torch.autocast(self.device.type, self.precision, enabled=half):
             return self.model(fed)
+
+
+def _opened(file: Path, engine: str, options: Options) -> "DenseFile":
+    """An exported file; what converts and runs such ones is imported for them alone."""
+    from metaformer.infer.dense_file import DenseFile
+
+    return DenseFile(file, engine, options)
 
 
 def _classes(about: dict[str, Any], source: str | Path, count: int) -> tuple[str, ...]:

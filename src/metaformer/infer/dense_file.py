@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from metaformer.data.preprocess import LARGEST, Pixels
 from metaformer.dense.config import DenseConfig
@@ -29,7 +31,16 @@ def program_of(graph: Graph) -> ExportedProgram:
     """The graph in torch's operators: of one image, where it finds objects, else of any number."""
     many = isinstance(graph, RegionGraph)
     example = torch.zeros(2 if many else 1, len(graph.model.mean), *graph.size, dtype=torch.uint8)
-    return follow(graph, example, {0: Dim.DYNAMIC} if many else {}, graph.names)
+    program = follow(graph, example, {0: Dim.DYNAMIC} if many else {}, graph.names)
+    if many:
+        program.range_constraints.update(dict.fromkeys(program.range_constraints, ValueRanges(1, int_oo)))
+    nodes = program.graph_module.graph
+    for node in list(nodes.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:  # that as many boxes are left as there may be, as a text
+            nodes.erase_node(node)
+    nodes.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def onnx_of(graph: Graph) -> Any:
