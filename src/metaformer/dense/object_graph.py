@@ -66,7 +66,8 @@ class RetinaGraph(ObjectGraph):
             scores, best = label[0].sigmoid().flatten().topk(min(CANDIDATES, label[0].numel()))
             which = best // classes
             parts.append((self.moved(self.anchors(place)[which], code[0][which]), scores, best % classes))
-        return thinned(*(torch.cat(part) for part in zip(*parts, strict=True)), self.size)
+        boxes, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return thinned(boxes, scores, labels, self.size)
 
 
 class RCNNGraph(ObjectGraph):

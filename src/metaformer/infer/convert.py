@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from metaformer.weights.pretrained import Model
 OPSET = 20
 EXAMPLE = (160, 96)
 """Sides of the image that is followed: unequal, and no map has a side of 1, lest a graph holds for such images alone."""
+Adapted = TypeVar("Adapted", bound=nn.Module)
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 """What torch notes beside every operation: whose file it came from, on which machine. No runtime needs it."""
 
@@ -214,7 +215,7 @@ class PooledResidual(nn.Module):
         return y + (x if self.mixed.shortcut is None else x * self.mixed.shortcut)
 
 
-def for_openvino(module: nn.Module) -> nn.Module:
+def for_openvino(module: Adapted) -> Adapted:
     """A copy with what runs faster there (docs/LOG.md) in the place of norms over channels and of mixed residuals."""
     module = deepcopy(module)
     for parent in list(module.modules()):
@@ -258,7 +259,9 @@ def _first(error: Exception) -> str:
 @contextmanager
 def hushed() -> Iterator[None]:
     """Without what converters say of themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir")
+    ]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

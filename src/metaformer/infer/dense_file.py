@@ -16,7 +16,7 @@ from metaformer.data.preprocess import LARGEST, Pixels
 from metaformer.dense.config import DenseConfig
 from metaformer.dense.graph import Graph, RegionGraph
 from metaformer.dense.model import rounded_up
-from metaformer.dense.regions import RegionLogits
+from metaformer.dense.regions import STRIDES, RegionLogits
 from metaformer.infer.convert import follow, for_openvino, proto_of
 from metaformer.infer.engines import OpenVinoEngine, Options, need
 from metaformer.infer.exported import open_runtime
@@ -25,6 +25,8 @@ from metaformer.tasks.found import Size
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 """Of files that hold detectors and segmenters. A .safetensors holds weights, which are a model in torch like any other."""
+MASK = 28
+"""Side of a mask that a graph gives."""
 
 
 def program_of(graph: Graph) -> ExportedProgram:
@@ -71,11 +73,19 @@ class DenseFile(nn.Module):
         self.arrays = runtime.arrays
         self.name = runtime.name
         form, sides = runtime.form(), (len(self.config.mean), *self.size)
-        gives = {"segmentation": 1, "detection": 3, "instances": 4}[self.config.task]
-        if not form.bytes or form.shape[1:] != sides or len(form.found) != gives:
-            raise ValueError(f"{file} does not take the images that it says it takes: bytes, {' × '.join(map(str, sides))}")
+        if not form.bytes or form.shape[1:] != sides or not self._gives(form.found):
+            what = f"bytes, {' × '.join(map(str, sides))}"
+            raise ValueError(f"{file} does not take the images that it says it takes, {what}, or gives something else")
         self.colour = [round(255 * value) for value in self.config.mean]
         self.eval()
+
+    def _gives(self, found: Sequence[tuple[int | None, ...]]) -> bool:
+        """Whether these are shapes of what a graph of such a model gives."""
+        if self.config.task == "segmentation":
+            height, width = self.size
+            return [shape[1:] for shape in found] == [(self.config.num_classes, height // STRIDES[0], width // STRIDES[0])]
+        sides = [(4,), (), ()] + [(MASK, MASK)] * (self.config.task == "instances")
+        return [shape[1:] for shape in found] == sides and len({shape[:1] for shape in found}) == 1
 
     def forward(self, images: Sequence[Tensor] | Tensor) -> Any:
         """For each image its Detections; of a segmenter the RegionLogits of all."""
@@ -106,7 +116,7 @@ class DenseFile(nn.Module):
 
         boxes, scores, labels, *masks = (torch.from_numpy(array) for array in arrays)
         cut = clipped(boxes, size)
-        keep = real(cut) & (scores > SCORE)
+        keep = real(cut) & (scores > SCORE) & (labels >= 0) & (labels < self.config.num_classes)
         return Detections(cut[keep], scores[keep], labels[keep].long(), masks[0][keep] if masks else None, size)
 
 
