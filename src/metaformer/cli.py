@@ -139,13 +139,17 @@ def export(
     out: Annotated[str | None, typer.Argument(help="A file, or a folder for it; by default MODEL's name, here.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for openvino and torch-export.")] = "fp32",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="The file gives these, not logits.")] = False,
+    image_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", help="Of objects and regions; by default as judged."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Write a model as one file for a runtime, reload it, and say how far off it is: metaformer export runs/mine onnx"""
     from metaformer.export.export import export as write
     from metaformer.lab.tables import columns, exported_table
 
-    done = write(source, format, out, precision=precision, probabilities=probabilities, force=force)
+    done = write(source, format, out, precision=precision, probabilities=probabilities, image_size=image_size, force=force)
     print(f"{done.file}  {done.bytes / 1e6:.1f} MB, {done.precision}, says what the model says:\n")
     print(columns(exported_table(done), right=(1,)))
     print(f"\nNext: metaformer predict {done.file} IMAGE...")

@@ -40,11 +40,14 @@ def predict(
     from metaformer.infer.about import is_dense_source
 
     if is_dense_source(source):
+        from metaformer.infer.dense import DensePredictor
         from metaformer.infer.dense_show import Wanted, show_found
 
-        refuse_for_objects(source, engine=engine, threads=threads, streams=streams)
+        if streams is not None:
+            raise ValueError(f"--streams {streams} is for classifiers, and {source} finds objects or regions: leave it out")
         wanted = Wanted(out, to, threshold, tile, overlap, tta, json_lines=json_lines)
-        if show_found(source, find_images(paths), wanted, device=device, precision=precision):
+        predictor = DensePredictor(source, engine, device=device, precision=precision, threads=threads)
+        if show_found(predictor, find_images(paths), wanted):
             raise typer.Exit(1)
         return
     from metaformer.infer.output import check_out
@@ -60,14 +63,3 @@ def predict(
     predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
     if show(predictor, images, file, top=top, json_lines=json_lines):
         raise typer.Exit(1)
-
-
-def refuse_for_objects(source: str, *, engine: str, threads: int | None, streams: int | None) -> None:
-    """Raises ValueError for what is chosen for classifiers alone."""
-    if engine not in ("auto", "torch"):
-        raise ValueError(
-            f"--engine {engine} is for classifiers, and {source} finds objects or regions: torch runs it, leave it out"
-        )
-    for name, value in (("--threads", threads), ("--streams", streams)):
-        if value is not None:
-            raise ValueError(f"{name} {value} is for classifiers, and {source} finds objects or regions: leave it out")

@@ -187,8 +187,8 @@ def test_other_data_judge_whose_classes_have_another_order(detector: Run, tmp_pa
     [
         (["--corruptions", "noise"], "corruptions=noise is for classifiers, and "),
         (["--images", "5"], "images=5 is for classifiers, and "),
-        (["--engine", "openvino"], "engine=openvino is for classifiers, and "),
-        (["--threads", "2"], "threads=2 is for classifiers, and "),
+        (["--engine", "openvino"], " is run by torch: leave engine and threads out"),
+        (["--threads", "2"], " is run by torch: leave engine and threads out"),
         (["--tta", "crops"], "tta='crops' is not one of flip, scales, or both with a comma"),
         (["--data", "coco:nowhere"], "nowhere"),
     ],
@@ -273,7 +273,7 @@ def test_predict_writes_what_is_asked_for(detector: Run, segmenter: Run, tmp_pat
         (["--to", "voc"], "--to voc needs --out, a folder to write"),
         (["--to", "tiff", "--out", "x"], "--to tiff is not one of coco, voc, yolo, png, pictures, jsonl, csv"),
         (["--out", "x.parquet"], "--out x.parquet does not say a format by its suffix: .jsonl, .csv, .json; or a folder"),
-        (["--engine", "onnxruntime"], "--engine onnxruntime is for classifiers"),
+        (["--engine", "onnxruntime"], "is run by torch: leave engine and threads out, or export it"),
     ],
 )
 def test_predict_refuses(detector: Run, words: list[str], sentence: str, here: Path) -> None:

@@ -100,6 +100,8 @@ class RCNN(Dense):
         self.rpn = RPN(config.channels, (*STRIDES, 64), config.anchor_scale, config.head_norm)
         self.box_head = BoxHead(config)
         self.mask_head = MaskHead(config) if config.head == "mask_rcnn" else None
+        self.least = SCORE
+        """Score above which something is found."""
 
     def forward(
         self, images: Images, truths: Sequence[Truth] | None = None
@@ -153,7 +155,7 @@ class RCNN(Dense):
         logits, codes = self.box_head(pool(levels, regions_of(proposals), SIDE))
         counts = [len(boxes) for boxes in proposals]
         scores, codes = logits.float().softmax(1)[:, :-1].split(counts), codes.float().split(counts)
-        found = [find(*one) for one in zip(proposals, scores, codes, sizes, strict=True)]
+        found = [find(*one, self.least) for one in zip(proposals, scores, codes, sizes, strict=True)]
         if self.mask_head is None:
             return found
         logits = self.mask_head(pool(levels, regions_of([one.boxes for one in found]), MASK_SIDE)).float()
@@ -190,8 +192,8 @@ def crop(masks: Tensor, boxes: Tensor, which: Tensor, side: int) -> Tensor:
     return (roi_align(masks[shown, None].to(boxes.dtype), regions, side, 1.0, 0, aligned=True)[:, 0] >= 0.5).to(boxes.dtype)
 
 
-def find(proposals: Tensor, scores: Tensor, codes: Tensor, size: Size) -> Detections:
-    """What is found in one image: proposals (K, 4) moved by codes (K, classes, 4), with scores (K, classes)."""
-    which, labels = torch.where(scores > SCORE)
+def find(proposals: Tensor, scores: Tensor, codes: Tensor, size: Size, least: float = SCORE) -> Detections:
+    """What is found in one image above a score: proposals (K, 4) moved by codes (K, classes, 4), with scores (K, classes)."""
+    which, labels = torch.where(scores > least)
     boxes = clipped(decode(proposals[which], codes[which, labels], STDS), size)
     return thinned(boxes, scores[which, labels], labels, size)

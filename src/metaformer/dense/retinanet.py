@@ -55,6 +55,8 @@ class RetinaNet(Dense):
         scales = tuple(config.anchor_scale * 2 ** (third / 3) for third in range(3))
         self.anchors = Anchors((8, 16, 32, 64, 128), scales)
         self.head = RetinaHead(config, self.anchors.per_place)
+        self.least = SCORE
+        """Score above which something is found."""
 
     def predict(self, x: Tensor) -> tuple[list[Tensor], list[Tensor], list[Size]]:
         """A batch → for each level logits (B, H · W · A, classes) and codes (B, H · W · A, 4), and its height and width."""
@@ -79,7 +81,7 @@ class RetinaNet(Dense):
         if truths is not None:
             return self._losses(torch.cat(logits, 1).float(), torch.cat(codes, 1).float(), anchors, shapes, sizes, truths)
         return [
-            find([level[i].float() for level in logits], [level[i].float() for level in codes], anchors, size)
+            find([level[i].float() for level in logits], [level[i].float() for level in codes], anchors, size, self.least)
             for i, size in enumerate(sizes)
         ]
 
@@ -116,12 +118,12 @@ def losses(logits: Tensor, codes: Tensor, anchors: Tensor, truth: Targets) -> tu
     return label / count, box / count
 
 
-def find(logits: list[Tensor], codes: list[Tensor], anchors: list[Tensor], size: Size) -> Detections:
-    """What is found in one image, by logits (A, classes) and codes (A, 4) of each level."""
+def find(logits: list[Tensor], codes: list[Tensor], anchors: list[Tensor], size: Size, least: float = SCORE) -> Detections:
+    """What is found in one image above a score, by logits (A, classes) and codes (A, 4) of each level."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for label, code, anchor in zip(logits, codes, anchors, strict=True):
         scores = label.sigmoid().flatten()
-        likely = torch.where(scores > SCORE)[0]
+        likely = torch.where(scores > least)[0]
         best = likely[scores[likely].argsort(descending=True, stable=True)[:CANDIDATES]]
         place = best // label.shape[1]
         parts.append((clipped(decode(anchor[place], code[place]), size), scores[best], best % label.shape[1]))

@@ -1,25 +1,26 @@
 """`export`: convert, write under another name, reload, compare with torch, write what was found into it, rename."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from metaformer import __version__
 from metaformer.data.preprocess import Pixels
-from metaformer.export import executorch, onnx, openvino, pt2, safetensors
+from metaformer.export import dense, executorch, onnx, openvino, pt2, safetensors
 from metaformer.export.compare import compare, reference
-from metaformer.export.save import Format
-from metaformer.infer.about import read_about
+from metaformer.export.save import Format, Save
+from metaformer.infer.about import is_dense_source, read_about
 from metaformer.infer.convert import is_fixed
+from metaformer.infer.dense import SHOWN
 from metaformer.infer.engines import Logits, Options
 from metaformer.infer.exported import is_exported, open_exported
-from metaformer.infer.source import open_source
+from metaformer.infer.source import find_source, open_source
 from metaformer.runs import is_run, open_run
-from metaformer.weights.pretrained import Model, describe, read_pretrained
+from metaformer.weights.pretrained import Model, describe, read_dense, read_pretrained
 
 # fmt: off
 FORMATS = {
@@ -49,8 +50,11 @@ class Exported:
     """For each case the greatest difference from torch: of logits over their mean absolute value, of probabilities over
     the greatest."""
     bound: float
-    probabilities: bool
+    """The greatest difference that is let through; of objects and regions see `bounds`."""
+    probabilities: bool = False
     """Whether the file gives probabilities, not logits."""
+    bounds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of objects and regions, for each thing that is compared: in `differences` it stands before what it was compared on."""
 
 
 def export(
@@ -60,6 +64,7 @@ def export(
     *,
     precision: str = "fp32",
     probabilities: bool = False,
+    image_size: tuple[int, int] | None = None,
     model: Model | None = None,
     force: bool = False,
 ) -> Exported:
@@ -68,8 +73,9 @@ def export(
     `source` and `model` as in Predictor; `format` is onnx, openvino, torch-export, executorch or safetensors; `out` a file,
     or a folder for it, by default the current one. `precision` is fp32, or bf16 for openvino and torch-export. With
     `probabilities`, the graph ends in a softmax, of a model for several labels in a sigmoid. The file is reloaded and compared
-    before it has its name. Raises FileExistsError for a file that is there, without `force`; ValueError or OSError with a
-    sentence, also where the file says anything else than the model.
+    before it has its name. A model of objects or regions becomes a file for DensePredictor; `image_size` is the height and the
+    width that it is for, multiples of 32, by default as the model was judged. Raises FileExistsError for a file that is there,
+    without `force`; ValueError or OSError with a sentence, also where the file says anything else than the model.
     """
     row = _row(format, precision)
     if is_exported(source):
@@ -82,23 +88,74 @@ def export(
     if taken and not force:
         raise FileExistsError(f"{taken[0]} exists: choose another name, or --force (force=True) to overwrite it")
 
+    if is_dense_source(source):
+        if precision != "fp32" or probabilities or model is not None:
+            raise ValueError(f"{source} finds objects or regions: it is exported in fp32, without --probabilities or model=")
+        return _export_dense(source, format, file, written, image_size)
+    if image_size is not None:
+        raise ValueError(f"{source} is a classifier, whose file knows its size: leave image_size out")
     net, about = open_source(source, model, "cpu")
     known = read_about(about, source, net.config.num_classes)
     free = not is_fixed(net) and format != "executorch"
     size = known.preprocess.size if not free else None
     output = "logits" if not probabilities else "sigmoid" if known.several else "softmax"
-    said = about | describe(net) | _said(source, format, precision, size, output, several=known.several)
+    told = f"logits; probabilities are their {'sigmoid' if known.several else 'softmax'}"
+    said = about | describe(net) | _said(source, format, precision, size, told)
+    if probabilities:
+        said |= {"probabilities": True, "output": f"probabilities: the {output} of logits"}
     save = row.prepare(net, known.preprocess, precision, output)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
-        aside = Path(folder, file.name)
-        save(aside, said)
+    bound = row.bounds[precision] if output == "logits" else PROBABLE[precision]
+
+    def compared(aside: Path) -> dict[str, float]:
         found = compare(net, known.preprocess, _reopened(aside, precision, model), free=free, output=output)
-        bound = row.bounds[precision] if output == "logits" else PROBABLE[precision]
         _check(found, bound, format, file, output)
-        save(aside, said | {"compared": {"with": "torch fp32", "bound": bound, "differences": found}})
+        return found
+
+    found = _write(written, save, said, compared, {"bound": bound})
+    return Exported(file, format, precision, _bytes(written), found, bound, probabilities)
+
+
+def _export_dense(
+    source: str | Path, format: str, file: Path, written: Sequence[Path], image_size: tuple[int, int] | None
+) -> Exported:
+    """The same of a model of objects or regions."""
+    found = find_source(source)
+    assert isinstance(found, Path)
+    net, about = read_dense(found)
+    size, within = dense.sides_of(about, image_size)
+    save, bounds = dense.prepare(net.eval(), format, size), dense.bounds_of(net, format)
+    said = about | describe(net) | _said(source, format, "fp32", list(size), dense.outputs_of(net))
+    said["shown"] = about.get("shown", SHOWN) | {"within": list(within)}
+
+    def compared(aside: Path) -> dict[str, float]:
+        found = dense.compare_dense(net, dense.reopened(aside), size)
+        dense.check(found, bounds, format, file)
+        return found
+
+    differences = _write(written, save, said, compared, {"bounds": bounds})
+    return Exported(file, format, "fp32", _bytes(written), differences, max(bounds.values()), bounds=bounds)
+
+
+def _write(
+    written: Sequence[Path],
+    save: Save,
+    said: Mapping[str, Any],
+    compared: Callable[[Path], Mapping[str, float]],
+    allowed: Mapping[str, Any],
+) -> Mapping[str, float]:
+    """Writes a file under another name, has it compared, writes what was found into it, and gives it its name."""
+    with tempfile.TemporaryDirectory(dir=written[0].parent, prefix=".export-") as folder:
+        aside = Path(folder, written[0].name)
+        save(aside, said)
+        found = compared(aside)
+        save(aside, {**said, "compared": {"with": "torch fp32", **allowed, "differences": found}})
         for path in written:
             aside.with_name(path.name).replace(path)
-    return Exported(file, format, precision, sum(path.stat().st_size for path in written), found, bound, probabilities)
+    return found
+
+
+def _bytes(written: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in written)
 
 
 def _row(format: str, precision: str) -> Format:
@@ -126,23 +183,16 @@ def _place(out: str | Path | None, source: str | Path, row: Format) -> Path:
     return file
 
 
-def _said(source: str | Path, format: str, precision: str, size: int | None, output: str, *, several: bool) -> dict[str, Any]:
+def _said(source: str | Path, format: str, precision: str, size: int | list[int] | None, output: str) -> dict[str, Any]:
     """What a file says of itself beside what was known of the model. `size`: sides that it is fixed to."""
     named: dict[str, Any] = {"model": open_run(source).recipe.model} if is_run(source) else {}
-    if output != "logits":
-        given: dict[str, Any] = {"probabilities": True, "output": f"probabilities: the {output} of logits"}
-    else:
-        given = {"output": f"logits; probabilities are their {'sigmoid' if several else 'softmax'}"}
-    return (
-        named
-        | given
-        | {
-            "format": format,
-            "precision": precision,
-            "metaformer": __version__,
-            "input": {"type": "uint8", "layout": "BCHW", "values": "0 to 255", "sides": size or "any"},
-        }
-    )
+    return named | {
+        "output": output,
+        "format": format,
+        "precision": precision,
+        "metaformer": __version__,
+        "input": {"type": "uint8", "layout": "BCHW", "values": "0 to 255", "sides": size or "any"},
+    }
 
 
 def _reopened(file: Path, precision: str, model: Model | None) -> Callable[[Pixels], Logits]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from metaformer.config import read_json
 from metaformer.data.preprocess import Preprocess
+from metaformer.infer.said import said_in
 from metaformer.runs import is_run, open_run
 
 TASKS = ("classification", "multilabel")
@@ -14,8 +15,10 @@ TASKS = ("classification", "multilabel")
 
 
 def is_dense_source(source: str | Path) -> bool:
-    """Whether a run, or a folder of weights, is that of a model of objects or regions."""
+    """Whether a run, a folder of weights or a file is that of a model of objects or regions."""
     folder = open_run(source).best if is_run(source) else Path(source)
+    if folder.is_file():
+        return "dense" in said_in(folder)
     file = folder / "model.json"
     return file.is_file() and "dense" in read_json(file)
 
@@ -36,6 +39,8 @@ class Known:
 
 def read_about(about: Mapping[str, Any], source: str | Path, count: int | None = None) -> Known:
     """`count` is how many classes there must be, where that is known. Raises ValueError with a sentence."""
+    if "dense" in about:
+        raise ValueError(f"{source} finds objects or regions: metaformer.DensePredictor opens it")
     classes, preprocess = about.get("classes"), about.get("preprocess")
     right = len(classes) == count if isinstance(classes, list) and count is not None else bool(classes)
     named = isinstance(classes, list) and right and all(type(name) is str for name in classes)
@@ -45,8 +50,6 @@ def read_about(about: Mapping[str, Any], source: str | Path, count: int | None =
     if not isinstance(synsets, list) or len(synsets) not in (0, len(classes)) or any(type(name) is not str for name in synsets):
         raise ValueError(f"{source} is damaged: its synsets are WordNet's numbers, one for each class, or none")
     task = about.get("task", "classification")
-    if "dense" in about:
-        raise ValueError(f"{source} finds objects or regions: metaformer.DensePredictor opens it")
     if task not in TASKS:
         raise ValueError(f"{source} is a model for {task!r}; this version predicts {' and '.join(TASKS)}")
     probabilities = about.get("probabilities", False)

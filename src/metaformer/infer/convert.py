@@ -6,12 +6,12 @@ What is converted is `pipeline(model, preprocess)`: bytes in, logits or probabil
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ from metaformer.weights.pretrained import Model
 OPSET = 20
 EXAMPLE = (160, 96)
 """Sides of the image that is followed: unequal, and no map has a side of 1, lest a graph holds for such images alone."""
+Adapted = TypeVar("Adapted", bound=nn.Module)
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 """What torch notes beside every operation: whose file it came from, on which machine. No runtime needs it."""
 
@@ -107,6 +108,17 @@ def to_exported(
     example = torch.zeros(batch or 2, channels, *sides, dtype=torch.uint8, device=device)
     free: dict[int, Any] = {0: Dim.DYNAMIC} if batch is None else {}
     free |= {} if fixed else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = follow(module, example, free, (called(module),))
+    for symbol in program.range_constraints:  # where the image followed was larger than it need be, so is the lower limit
+        program.range_constraints[symbol] = ValueRanges(1, int_oo)
+    return program
+
+
+def follow(module: nn.Module, example: Tensor, free: dict[int, Any], names: Sequence[str]) -> ExportedProgram:
+    """The graph of a module, by an example of what it takes, the sides in `free` any; what it gives is called `names`.
+
+    Nothing in it tells where it was made. Raises ValueError for a module that torch.export cannot follow.
+    """
     try:
         with torch.no_grad(), hushed(), redirect_stderr(StringIO()):  # it prints what it followed so far
             program = torch.export.export(module, (example,), dynamic_shapes=(free,))
@@ -117,22 +129,24 @@ def to_exported(
             for trace in TRACES:
                 node.meta.pop(trace, None)
     program._guards_code = []
-    signature, wanted = program.graph_signature, called(module)
-    (given,) = signature.user_outputs
-    next(node for node in program.graph.nodes if node.name == given).name = wanted
-    signature.replace_all_uses(str(given), wanted)
-    for symbol in program.range_constraints:  # where the image followed was larger than it need be, so is the lower limit
-        program.range_constraints[symbol] = ValueRanges(1, int_oo)
+    signature = program.graph_signature
+    for given, wanted in zip(signature.user_outputs, names, strict=True):
+        next(node for node in program.graph.nodes if node.name == given).name = wanted
+        signature.replace_all_uses(str(given), wanted)
     return program
 
 
 def to_onnx(module: nn.Module, channels: int, size: int) -> Any:
     """An onnx.ModelProto. Raises ValueError where an operator has no counterpart."""
+    return proto_of(to_exported(module, channels, size, fixed=is_fixed(module)), (called(module),))
+
+
+def proto_of(program: ExportedProgram, names: Sequence[str]) -> Any:
+    """An onnx.ModelProto of a graph. Raises ValueError where an operator has no counterpart."""
     need("onnxscript")
-    program = to_exported(module, channels, size, fixed=is_fixed(module))
     try:
         with hushed():
-            made = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False, output_names=[called(module)])
+            made = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False, output_names=list(names))
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(f"this model has no form in ONNX: {_first(error)}") from error
     assert made is not None
@@ -201,7 +215,7 @@ class PooledResidual(nn.Module):
         return y + (x if self.mixed.shortcut is None else x * self.mixed.shortcut)
 
 
-def for_openvino(module: nn.Module) -> nn.Module:
+def for_openvino(module: Adapted) -> Adapted:
     """A copy with what runs faster there (docs/LOG.md) in the place of norms over channels and of mixed residuals."""
     module = deepcopy(module)
     for parent in list(module.modules()):
@@ -245,7 +259,9 @@ def _first(error: Exception) -> str:
 @contextmanager
 def hushed() -> Iterator[None]:
     """Without what converters say of themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir")
+    ]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.data.decode import decode
+from metaformer.dense.model import Dense
+from metaformer.infer.engines import Options
+from metaformer.infer.exported import is_exported
 from metaformer.infer.results import DensePrediction
 from metaformer.infer.source import find_source
 from metaformer.infer.tiles import find_in_tiles, score_in_tiles, tiles
@@ -19,6 +22,7 @@ from metaformer.infer.views import (
     find_at,
     find_in_views,
     fitted,
+    fitted_within,
     score_at,
     score_in_views,
     shown_at,
@@ -27,11 +31,16 @@ from metaformer.infer.views import (
 from metaformer.tasks.found import Found, Size
 from metaformer.weights.pretrained import read_dense
 
+if TYPE_CHECKING:
+    from metaformer.infer.dense_file import DenseFile
+
 THRESHOLD = 0.5
 """The score from which on what was found is told, where nobody says another."""
 SCALES = (0.75, 1.0, 1.25)
 """Of the sizes of tta=scales."""
 WAYS = ("flip", "scales")
+SHOWN = {"short": 512, "long": 2048}
+"""How large the short side of an image is shown, and the long one at most, where a model does not say it."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +85,41 @@ WHOLE = Asking()
 class DensePredictor:
     """A trained detector or segmenter: `DensePredictor("runs/cells")(["a.png"])` gives a DensePrediction for each image.
 
-    `source` is a run directory (its best weights) or a folder or file that `save_pretrained` wrote. Raises ValueError or
-    OSError with a sentence.
+    `source` is a run directory (its best weights), a folder that `save_pretrained` wrote, or a file that `export` wrote.
+    `engine` is what runs a file: onnxruntime, openvino, torch, compiled, or auto, which is the one that it was written for;
+    `threads` are those of a processor that it takes. Raises ValueError or OSError with a sentence.
     """
 
-    def __init__(self, source: str | Path, *, device: str = "auto", precision: str = "auto") -> None:
-        found = find_source(source)
-        if not isinstance(found, Path):
-            raise ValueError(f"{source} is a classifier: metaformer.Predictor opens it")
-        self.source, self.device = source, choose_device(device)
-        self.precision = choose_precision(precision, self.device)
-        model, about = read_dense(found)
-        self.model = model.eval().to(self.device)
-        self.classes = _classes(about, source, model.config.num_classes)
-        shown = about.get("shown", {"short": 512, "long": 2048})
+    def __init__(
+        self,
+        source: str | Path,
+        engine: str = "auto",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.source = source
+        self.model: Dense | DenseFile
+        """In torch; or the exported file, which is asked likewise."""
+        self.within: Size | None = None
+        """Height and width that an image is fitted into for a file, which takes images of one size."""
+        if is_exported(source):
+            file = _opened(Path(source), engine, Options(device, precision, threads))
+            self.model, self.within, about = file, file.within, file.about
+            self.device, self.precision = torch.device("cpu"), torch.float32  # of what goes in
+        else:
+            if engine not in ("auto", "torch") or threads is not None:
+                raise ValueError(f"{source} is run by torch: leave engine and threads out, or export it and choose them there")
+            self.device = choose_device(device)
+            self.precision = choose_precision(precision, self.device)
+            found = find_source(source)
+            if not isinstance(found, Path):
+                raise ValueError(f"{source} is a classifier: metaformer.Predictor opens it")
+            model, about = read_dense(found)
+            self.model = model.eval().to(self.device)
+        self.classes = _classes(about, source, self.model.config.num_classes)
+        shown = about.get("shown", SHOWN)
         self.short, self.long = int(shown["short"]), int(shown["long"])
         self.numbers: tuple[int, ...] | None = tuple(about["numbers"]) if about.get("numbers") else None
 
@@ -122,7 +152,8 @@ class DensePredictor:
             yield self.ask(pixels, path, asking)
 
     def ask(self, pixels: Tensor, path: str = "", asking: Asking = WHOLE) -> DensePrediction:
-        """The answer for pixels (3, H, W) of uint8."""
+        """The answer for pixels (3, H, W) of uint8. Raises ValueError for sizes that a file does not take."""
+        self._check(asking)
         size = size_of(pixels)
         if self.regions:
             return DensePrediction(path, size, regions=self._regions(pixels, asking))
@@ -140,9 +171,19 @@ class DensePredictor:
             return find_in_tiles(find, asking.tile, asking.overlap)
         return find_at(find, self.fitted)
 
+    def _check(self, asking: Asking) -> None:
+        """Raises ValueError for what shows a file images of other sizes than it takes."""
+        if self.within is None:
+            return
+        sides = f"{self.source} takes images of {self.within[0]} × {self.within[1]} pixels, height and width"
+        if asking.tile is not None and asking.tile > min(self.within):
+            raise ValueError(f"tile={asking.tile} is too large: {sides}; at most {min(self.within)}")
+        if len(asking.scales) > 1:
+            raise ValueError(f"tta=scales shows images larger and smaller, and {sides}: flip is allowed")
+
     def fitted(self, size: Size) -> Size:
         """The size at which an image is fed."""
-        return fitted(size, self.short, self.long)
+        return fitted(size, self.short, self.long) if self.within is None else fitted_within(size, self.within)
 
     def _find_fitted(self, images: Sequence[Tensor]) -> list[Found]:
         """As it is judged: what is found is brought to the image's own size at once, masks too."""
@@ -183,6 +224,13 @@ class DensePredictor:
         half = self.precision != torch.float32
         with torch.no_grad(), torch.autocast(self.device.type, self.precision, enabled=half):
             return self.model(fed)
+
+
+def _opened(file: Path, engine: str, options: Options) -> "DenseFile":
+    """An exported file; what converts and runs such ones is imported for them alone."""
+    from metaformer.infer.dense_file import DenseFile
+
+    return DenseFile(file, engine, options)
 
 
 def _classes(about: dict[str, Any], source: str | Path, count: int) -> tuple[str, ...]:

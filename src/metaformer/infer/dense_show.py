@@ -59,19 +59,17 @@ class Wanted:
         return Asking(usual if self.threshold is None else self.threshold, self.tile, self.overlap, self.tta)
 
 
-def show_found(source: str, images: Sequence[Path], wanted: Wanted, *, device: str, precision: str) -> int:
+def show_found(predictor: DensePredictor, images: Sequence[Path], wanted: Wanted) -> int:
     """Writes what is found, or shows it as lines; all else goes to the errors. How many images failed.
 
     Raises ValueError with a sentence for what cannot be written.
     """
     kind, asking = wanted.kind, wanted.asking
-    predictor = DensePredictor(source, device=device, precision=precision)
     unfit = OBJECTS if predictor.regions else REGIONS
     if kind in unfit:
         finds = "regions" if predictor.regions else "objects"
-        raise ValueError(
-            f"--to {kind} does not hold {finds}, which {source} finds: {', '.join(k for k in FORMATS if k not in unfit)}"
-        )
+        rest = ", ".join(k for k in FORMATS if k not in unfit)
+        raise ValueError(f"--to {kind} does not hold {finds}, which {predictor.source} finds: {rest}")
     names = Names(predictor.classes, predictor.numbers, _root(images))
     out = None if wanted.out is None else _place(wanted.out, file=kind in FILES)
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)

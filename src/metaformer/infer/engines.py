@@ -76,21 +76,21 @@ class Form:
 
     bytes: bool
     shape: tuple[int | None, ...]
-    classes: int | None
+    found: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def classes(self) -> int | None:
+        """How many a classifier's file gives logits of, where it says so."""
+        return self.found[0][-1] if self.of_classifier else None
+
+    @property
+    def of_classifier(self) -> bool:
+        """Whether it gives (B, classes), and nothing else."""
+        return [len(shape) for shape in self.found] == [2]
 
 
-class FileEngine(Engine, Protocol):
-    """Runs a file that `export` wrote."""
-
-    def about(self) -> dict[str, Any]:
-        """What the file says of itself."""
-        ...
-
-    def form(self) -> Form: ...
-
-
-NO_FORM = Form(bytes=False, shape=(), classes=None)
-"""Not one tensor in and (B, classes) out: no file that `export` wrote."""
+NO_FORM = Form(bytes=False, shape=(), found=())
+"""Not one tensor in: no file that `export` wrote."""
 
 
 class TorchEngine:
@@ -146,13 +146,17 @@ class OnnxEngine:
         return said_of(self.session.get_modelmeta().custom_metadata_map.get(ABOUT))
 
     def form(self) -> Form:
-        if len(self.inputs) != 1 or [len(one.shape or ()) for one in self.outputs] != [2]:
+        if len(self.inputs) != 1:
             return NO_FORM
-        given, found = self.inputs[0], self.outputs[0]
-        return Form(given.type == "tensor(uint8)", tuple(map(_known, given.shape or ())), _known(found.shape[-1]))
+        given, *found = (tuple(map(_known, one.shape or ())) for one in (*self.inputs, *self.outputs))
+        return Form(self.inputs[0].type == "tensor(uint8)", given, tuple(found))
 
     def __call__(self, pixels: Pixels) -> Logits:
-        return self.session.run(None, {self.inputs[0].name: pixels})[0]
+        return self.arrays(pixels)[0]
+
+    def arrays(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """All that comes out."""
+        return self.session.run(None, {self.inputs[0].name: pixels})
 
 
 class OpenVinoEngine:
@@ -199,9 +203,16 @@ class OpenVinoEngine:
 
     def form(self) -> Form:
         given, found = ([_sides(end.partial_shape) for end in ends] for ends in (self.model.inputs, self.model.outputs))
-        if len(given) != 1 or [len(sides) for sides in found] != [2]:
+        if len(given) != 1:
             return NO_FORM
-        return Form(self.model.input(0).element_type.get_type_name() == "u8", given[0], found[0][-1])
+        return Form(self.model.input(0).element_type.get_type_name() == "u8", given[0], tuple(found))
+
+    def arrays(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """All that comes out, of the images at once."""
+        with self.lock:
+            request = self._queue(pixels.shape, 1)[0]
+            request.infer({0: pixels})
+            return [tensor.data.copy() for tensor in request.output_tensors]
 
     def __call__(self, pixels: Pixels) -> Logits:
         with self.lock:

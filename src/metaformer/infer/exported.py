@@ -1,9 +1,15 @@
 """Files that `export` wrote, opened by their suffix in the runtime that they are for. No torch where none is needed."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metaformer.infer.about import Known, read_about
-from metaformer.infer.engines import Engine, FileEngine, OnnxEngine, OpenVinoEngine, Options
+from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options
+
+if TYPE_CHECKING:
+    from metaformer.infer.torch_files import ExecuTorchEngine, ProgramEngine
+
+    Runtime = OnnxEngine | OpenVinoEngine | ProgramEngine | ExecuTorchEngine
 
 ENGINES: dict[str, tuple[str, ...]] = {
     ".onnx": ("onnxruntime", "openvino"),
@@ -20,7 +26,20 @@ def is_exported(source: str | Path) -> bool:
 
 
 def open_exported(file: Path, engine: str, options: Options) -> tuple[Engine, Known]:
-    """The engine for a file, and what is to know of its model. Raises ValueError or OSError with a sentence."""
+    """The engine for a classifier's file, and what is to know of it. Raises ValueError or OSError with a sentence."""
+    runtime = open_runtime(file, engine, options)
+    form = runtime.form()
+    known = read_about(runtime.about(), file, form.classes)
+    size = known.preprocess.size
+    wanted = (None, len(known.preprocess.mean), size, size)
+    fits = len(form.shape) == 4 and all(side in (None, right) for side, right in zip(form.shape, wanted, strict=True))
+    if not form.bytes or not fits or not form.of_classifier:
+        raise ValueError(f"{file} does not take the images that it says it takes: bytes, {wanted[1]} × {size} × {size}")
+    return runtime, known
+
+
+def open_runtime(file: Path, engine: str, options: Options) -> "Runtime":
+    """What runs a file, whatever is in it. Raises ValueError or OSError with a sentence."""
     names = ENGINES[file.suffix.lower()]
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
@@ -30,22 +49,11 @@ def open_exported(file: Path, engine: str, options: Options) -> tuple[Engine, Kn
     if name not in ("torch", "compiled") and options.device not in ("auto", "cpu"):
         raise ValueError(f"{file.name} runs on processors: device=cpu")
     if name == "onnxruntime":
-        runtime: FileEngine = OnnxEngine(file, options)
-    elif name == "openvino":
-        runtime = OpenVinoEngine(file, options)
-    elif name == "executorch":
-        from metaformer.infer.torch_files import ExecuTorchEngine
+        return OnnxEngine(file, options)
+    if name == "openvino":
+        return OpenVinoEngine(file, options)
+    from metaformer.infer.torch_files import ExecuTorchEngine, ProgramEngine
 
-        runtime = ExecuTorchEngine(file, options)
-    else:
-        from metaformer.infer.torch_files import ProgramEngine
-
-        runtime = ProgramEngine(file, options, compiled=name == "compiled")
-    form = runtime.form()
-    known = read_about(runtime.about(), file, form.classes)
-    size = known.preprocess.size
-    wanted = (None, len(known.preprocess.mean), size, size)
-    fits = len(form.shape) == 4 and all(side in (None, right) for side, right in zip(form.shape, wanted, strict=True))
-    if not form.bytes or not fits:
-        raise ValueError(f"{file} does not take the images that it says it takes: bytes, {wanted[1]} × {size} × {size}")
-    return runtime, known
+    if name == "executorch":
+        return ExecuTorchEngine(file, options)
+    return ProgramEngine(file, options, compiled=name == "compiled")

@@ -7,6 +7,7 @@ torch. `export` writes none of that, so that whatever has it is refused before t
 
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,16 @@ PLAIN = re.compile(
 )
 """Functions of numbers, and choosing one of several results."""
 COMPOSITE = re.compile(
-    "_assert_tensor_metadata|_upsample_bicubic2d_aa|adaptive_avg_pool2d|arange|avg_pool2d|batch_norm|chunk|clamp_min|contiguous"
-    "|conv2d|dropout|einsum|expand_as|fft_fft2|flatten|group_norm|hardsigmoid|hardswish|layer_norm|linalg_vector_norm|linear"
-    "|log_softmax|matmul|max_pool2d|mish|narrow|outer|pad|pixel_shuffle|pixel_unshuffle|real|reshape|rms_norm|roll|rsub"
+    "_assert_tensor_metadata|_upsample_bicubic2d_aa|adaptive_avg_pool2d|arange|avg_pool2d|batch_norm|chunk|clamp_min"
+    "|contiguous|conv2d|conv_transpose2d|detach_|dropout|einsum|expand_as|feature_dropout|fft_fft2|flatten|floor_divide"
+    "|group_norm|hardsigmoid|hardswish|layer_norm|lift_fresh_copy|linalg_vector_norm|linear|log_softmax|matmul|max_pool2d|mish"
+    "|narrow|outer|pad|pixel_shuffle|pixel_unshuffle|real|reshape|rms_norm|roll|rsub"
     "|scaled_dot_product_attention|silu|softmax|split|square|squeeze|stack|t|to|transpose|type_as|unbind|unflatten|var_mean"
-    "|view_as|zeros|(add|hardsigmoid|hardswish|mul|relu|silu)_"
+    "|view_as|where|zeros|zeros_like|(add|hardsigmoid|hardswish|mul|relu|silu)_"
 )
 """Operators of aten that compute and are not in its core set; from_file, which is in neither, can make a file."""
+OF_BOXES = {"torch.ops.torchvision.nms.default", "torch.ops.torchvision.roi_align.default"}
+"""torchvision's for detectors."""
 
 
 def read_program(file: Path) -> tuple[ExportedProgram, dict[str, Any]]:
@@ -127,6 +131,9 @@ def _check_text(text: str, key: str) -> None:
 
 def _is_operator(path: str) -> bool:
     """Whether a path is an operator that computes: a core one of aten, or one that is made of those."""
+    if path in OF_BOXES:
+        import_module("torchvision.ops")  # which makes them known to torch
+        return True
     parts = path.split(".")
     if len(parts) != 5 or parts[:3] != ["torch", "ops", "aten"]:
         return PLAIN.fullmatch(path) is not None
@@ -136,5 +143,5 @@ def _is_operator(path: str) -> bool:
 
 
 ONE: tuple[object, ...] = ((0,), dict[str, int]())
-TREES = {pytree.treespec_dumps(pytree.tree_structure(tree)) for tree in (ONE, 0)}
-"""How a program is called, one tensor, and what it gives, one tensor."""
+TREES = {pytree.treespec_dumps(pytree.tree_structure(tree)) for tree in (ONE, 0, (0, 0, 0), (0, 0, 0, 0))}
+"""How a program is called, one tensor, and what it gives, one tensor, or a detector's three or four."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
@@ -46,7 +47,16 @@ class ProgramEngine:
 
     def __call__(self, pixels: Pixels) -> Logits:
         with self.with_threads(), torch.inference_mode():
-            return self.run(torch.from_numpy(pixels).to(self.device, non_blocking=True)).float().cpu().numpy()
+            return self._run(pixels).float().cpu().numpy()
+
+    def arrays(self, pixels: Pixels) -> list[NDArray[Any]]:
+        """All that comes out."""
+        with self.with_threads(), torch.inference_mode():
+            found = self._run(pixels)
+            return [one.cpu().numpy() for one in (found if isinstance(found, tuple) else (found,))]
+
+    def _run(self, pixels: Pixels) -> Any:
+        return self.run(torch.from_numpy(pixels).to(self.device, non_blocking=True))
 
 
 class ExecuTorchEngine:
@@ -77,7 +87,7 @@ class ExecuTorchEngine:
     def form(self) -> Form:
         found = self.method.metadata
         given, last = found.input_tensor_meta(0), found.output_tensor_meta(0)
-        return Form(given.dtype() == 0, (None, *given.sizes()[1:]), last.sizes()[-1])
+        return Form(given.dtype() == 0, (None, *given.sizes()[1:]), (tuple(last.sizes()),))
 
     def __call__(self, pixels: Pixels) -> Logits:
         """One by one: the file is for batches of 1."""
@@ -94,8 +104,12 @@ def _form(program: ExportedProgram) -> Form:
     """What a program takes and gives."""
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     signature = program.graph_signature
-    given, found = (values.get(next(iter(names), None)) for names in (signature.user_inputs, signature.user_outputs))
-    if not isinstance(given, torch.Tensor) or not isinstance(found, torch.Tensor) or found.ndim != 2:
+    given, *found = (values.get(name) for names in (signature.user_inputs, signature.user_outputs) for name in names)
+    if len(signature.user_inputs) != 1 or not isinstance(given, torch.Tensor):
         return NO_FORM
-    sides = tuple(side if isinstance(side, int) else None for side in given.shape)
-    return Form(given.dtype == torch.uint8, sides, found.shape[-1])
+    return Form(given.dtype == torch.uint8, _sides(given), tuple(_sides(one) for one in found if isinstance(one, torch.Tensor)))
+
+
+def _sides(tensor: torch.Tensor) -> tuple[int | None, ...]:
+    """None for those that are free."""
+    return tuple(side if isinstance(side, int) else None for side in tensor.shape)

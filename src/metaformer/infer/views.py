@@ -27,6 +27,12 @@ def fitted(size: Size, shorter: int, longer: int) -> Size:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
+def fitted_within(size: Size, room: Size) -> Size:
+    """The size at which an image is as large as fits into a height and a width."""
+    scale = min(room[0] / size[0], room[1] / size[1])
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
 def shown_at(image: Tensor, size: Size) -> Tensor:
     """Images (..., 3, H, W) of uint8 at another size, to the bit as images are resized that are learnt from."""
     from torchvision.transforms.v2 import functional

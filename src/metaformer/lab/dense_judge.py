@@ -15,7 +15,6 @@ from metaformer.data.loader import default_workers
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.infer.evaluate import drawn, own_data
-from metaformer.infer.results import DensePrediction
 from metaformer.lab.cost import Cost, measured
 from metaformer.runs import is_run, write_text
 from metaformer.tasks import coco, regions
@@ -46,14 +45,21 @@ class DenseJudged:
 
 
 def judge_dense(
-    source: str | Path, data: str | None = None, *, tta: str = "", device: str = "auto", precision: str = "auto"
+    source: str | Path,
+    data: str | None = None,
+    *,
+    tta: str = "",
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    threads: int | None = None,
 ) -> DenseJudged:
-    """Judges a run's best weights on the held-out part of its own data, or any model on that of `data`.
+    """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
     `tta` and the rest as in DensePredictor. Raises ValueError or OSError with a sentence.
     """
     asking = replace(WHOLE, tta=tta)
-    predictor = DensePredictor(source, device=device, precision=precision)
+    predictor = DensePredictor(source, engine, device=device, precision=precision, threads=threads)
     named, opened = _opened(predictor, source, data)
     return DenseJudged(named, predictor, opened, *evaluate_scenes(predictor, opened.val, asking))
 
@@ -66,6 +72,8 @@ def told_dense(
     out: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """The figures of models on the same images, with `tta` also those of images that are shown several times.
 
@@ -74,7 +82,7 @@ def told_dense(
     one learnt from images that judge.
     """
     ways = [WHOLE, *([replace(WHOLE, tta=tta)] if tta else [])]
-    predictors = [DensePredictor(source, device=device, precision=precision) for source in sources]
+    predictors = [DensePredictor(one, engine, device=device, precision=precision, threads=threads) for one in sources]
     named = own_data(sources[0], data)[0]
     _check_same(sources, predictors, named)
     opened: dict[bool, DenseData] = {}
@@ -131,18 +139,19 @@ def evaluate_scenes(predictor: DensePredictor, scenes: Scenes, asking: Asking = 
 def _judged(predictor: DensePredictor, scenes: Scenes, asking: Asking) -> DenseEvaluation:
     answers = _answers(predictor, scenes, asking)
     if predictor.regions:
-        return regions.judge(((sample, truth, found.regions) for sample, truth, found in answers), predictor.classes)
-    return coco.judge(((truth, found.found) for _, truth, found in answers), predictor.classes)
+        return regions.judge(answers, predictor.classes)
+    return coco.judge(((truth, found) for _, truth, found in answers), predictor.classes)
 
 
-def _answers(predictor: DensePredictor, scenes: Scenes, asking: Asking) -> Iterator[tuple[int, Any, DensePrediction]]:
+def _answers(predictor: DensePredictor, scenes: Scenes, asking: Asking) -> Iterator[tuple[int, Any, Any]]:
     """Of every image its number, what is there, and what was found."""
     here = torch.device("cpu")
     loader = DenseLoader(scenes, 1, DenseView(judging=True), here, workers=default_workers(scenes, None, predictor.device))
     for batch in loader.epoch():
         assert batch.samples is not None
         for sample, image, truth in zip(batch.samples.tolist(), batch.images, batch.truths, strict=True):
-            yield sample, truth, predictor.ask(image, asking=asking)
+            answer = predictor.ask(image, asking=asking)
+            yield sample, truth, answer.regions if predictor.regions else answer.found
 
 
 def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None) -> list[dict[str, Any]]:

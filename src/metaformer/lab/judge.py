@@ -1,7 +1,7 @@
 """`judge`: models on the same held-out images: every figure with its interval, side by side, and what else may be asked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,11 @@ def judge(
     """
     asked = asked or Asked()
     if any(is_dense_source(source) for source in sources):
-        own = None if engine in ("auto", "torch") else engine
-        _check_dense(sources, asked, {"engine": own, "threads": threads, "streams": streams})
-        return Judgement(told_dense(sources, data, tta=asked.tta, out=out, device=device, precision=precision), None)
+        _check_dense(sources, asked, streams)
+        told = told_dense(
+            sources, data, tta=asked.tta, out=out, device=device, precision=precision, engine=engine, threads=threads
+        )
+        return Judgement(told, None)
     ways = asked.ways
     if len({str(source) for source in sources}) < max(1, len(sources)):
         raise ValueError(f"models are judged once each, at least one; given: {', '.join(map(str, sources)) or 'none'}")
@@ -136,13 +138,13 @@ def judge(
     return Judgement(told, None if out is None else _written(told, Path(out)))
 
 
-def _check_dense(sources: Sequence[str | Path], asked: Asked, how: Mapping[str, Any]) -> None:
+def _check_dense(sources: Sequence[str | Path], asked: Asked, streams: int | None) -> None:
     """Raises ValueError for what is measured, or chosen, of classifiers alone."""
     for source in sources:
         if not is_dense_source(source):
             raise ValueError(f"{source} does not find objects or regions, as another of these models does: judge it alone")
     usual = asdict(Asked())
-    for name, value in (asdict(asked) | how).items():
+    for name, value in [*asdict(asked).items(), ("streams", streams)]:
         if value != usual.get(name) and name != "tta":
             raise ValueError(f"{name}={value} is for classifiers, and {sources[0]} finds objects or regions: leave it out")
 

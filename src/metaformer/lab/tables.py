@@ -298,6 +298,12 @@ def weights_table(pattern: str = "*") -> Rows:
 
 def exported_table(done: "Exported") -> Rows:
     """What an exported file was compared on, and how far off it is."""
+    if done.bounds:
+        dense: Rows = [("compared", "difference")]
+        for what, bound in done.bounds.items():
+            dense += [(name, f"{value:.1e}") for name, value in done.differences.items() if name.startswith(f"{what}, ")]
+            dense.append(("    allowed", f"{bound:.1e}"))
+        return dense
     rows: Rows = [("compared on", f"greatest difference / {'greatest probability' if done.probabilities else 'mean logit'}")]
     rows += [(name, f"{value:.1e}") for name, value in done.differences.items()]
     return [*rows, ("allowed", f"{done.bound:.1e}")]

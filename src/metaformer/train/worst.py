@@ -13,7 +13,7 @@ from metaformer.data.maps import Maps
 from metaformer.data.scenes import Scenes
 from metaformer.data.truth import Objects
 
-CANVAS = {"objects": 1.0, "coco": 5 / 3, "ade20k": 1.0}
+CANVAS = {"objects": 1.0, "regions": 1.0, "coco": 5 / 3, "ade20k": 1.0}
 """Both sides of the largest canvas over image_size: `coco` shows wide images beside high ones."""
 MOSAIC = 4
 """Images of which one may be put together."""
