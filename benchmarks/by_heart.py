@@ -1,8 +1,8 @@
 """Eight images learnt by heart: each head on two small backbones, trained on eight images and judged on the same ones.
 
-python benchmarks/by_heart.py ANNOTATIONS.json IMAGES CAMVID --out FOLDER
-Boxes and masks are of the first eight images of a COCO file with masks, regions of the first eight of CamVid. There is no
-augmentation: a model that cannot learn eight images has a fault. A run in the folder goes on where it was cut.
+python benchmarks/by_heart.py ANNOTATIONS.json IMAGES --out FOLDER
+They are the first eight images of a COCO file with masks; regions are its objects on the ground. There is no augmentation: a
+model that cannot learn eight images has a fault. A run in the folder goes on where it was cut.
 """
 
 import argparse
@@ -10,6 +10,11 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
+from PIL import Image
+
+from metaformer.data.dense import open_dense
+from metaformer.data.truth import Objects
 from metaformer.lab.jobs import train
 from metaformer.runs import Run, is_run, open_run
 
@@ -36,15 +41,22 @@ def eight_objects(file: Path, images: Path, out: Path) -> str:
     return f"coco:{out / 'train.json'},{out / 'val.json'}"
 
 
-def eight_regions(source: Path, out: Path) -> str:
-    """The data set of the first eight images of CamVid, which learn and judge."""
+def eight_regions(objects: str, out: Path) -> str:
+    """The same images, their objects painted as regions: 0 is the ground."""
+    data = open_dense(objects, regions=False, masks=True)
     for part in ("train", "val"):
-        for folder, target in (("train", part), ("trainannot", f"{part}annot")):
-            (out / target).mkdir(parents=True, exist_ok=True)
-            for file in sorted((source / folder).iterdir())[:COUNT]:
-                shutil.copy(file, out / target)
-    shutil.copy(source / "classes.txt", out)
-    return f"camvid:{out}"
+        for n in range(COUNT):
+            scene = data.train.scene(n)
+            assert isinstance(scene.truth, Objects)
+            assert scene.truth.masks is not None
+            regions = torch.zeros(scene.height, scene.width, dtype=torch.uint8)
+            for mask, label in zip(scene.truth.masks, scene.truth.labels.tolist(), strict=True):
+                regions[mask.bool()] = label + 1
+            for kind, pixels in (("images", scene.image.movedim(0, 2)), ("masks", regions)):
+                (out / kind / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.numpy()).save(out / kind / part / f"{n}.png")
+    (out / "classes.txt").write_text("\n".join(("ground", *data.classes)) + "\n", encoding="utf-8")
+    return f"masks:{out}"
 
 
 def learnt(head: str, backbone: str, data: str, epochs: int, out: Path) -> Run:
@@ -66,13 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path, help="COCO's JSON, with polygons")
     parser.add_argument("images", type=Path, help="the folder of its images")
-    parser.add_argument("camvid", type=Path, help="CamVid's folder")
     parser.add_argument("--out", type=Path, default=Path("by_heart"))
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--heads", nargs="+", choices=GOALS, default=list(GOALS))
     args = parser.parse_args()
     objects = eight_objects(args.annotations, args.images, args.out / "objects")
-    regions = eight_regions(args.camvid, args.out / "regions")
+    regions = eight_regions(objects, args.out / "regions")
     rows: list[str] = []
     for head in args.heads:
         figure, goal = GOALS[head]

@@ -16,6 +16,7 @@ from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.dense.make import make_graph
 from metaformer.dense.model import Dense, Size, rounded_up
 from metaformer.export.compare import PHOTOGRAPH, drawn, noise, photographs
+from metaformer.export.onnx import saver
 from metaformer.export.save import Save
 from metaformer.infer.convert import hushed, write_ir
 from metaformer.infer.dense import SHOWN
@@ -49,24 +50,13 @@ def prepare(model: Dense, format: str, size: Size) -> Save:
         made = openvino_of(graph)
         return lambda file, about: write_ir(made, file, about)
     if format == "onnx":
-        return _onnx(onnx_of(graph))
+        return saver(onnx_of(graph))
     program = program_of(graph)
     program.example_inputs = None  # they would be pickled
 
     def save(file: Path, about: Mapping[str, Any]) -> None:
         with hushed():
             torch.export.save(program, file, extra_files={ABOUT: json.dumps(about)})
-
-    return save
-
-
-def _onnx(proto: Any) -> Save:
-    said = proto.metadata_props.add()
-    said.key = ABOUT
-
-    def save(file: Path, about: Mapping[str, Any]) -> None:
-        said.value = json.dumps(about)
-        file.write_bytes(proto.SerializeToString())
 
     return save
 

@@ -14,7 +14,11 @@ from metaformer.weights.pretrained import Model
 
 def prepare(model: Model, preprocess: Preprocess, precision: str, output: str) -> Save:
     """Converts, and gives what writes the file. fp32 alone: ONNX Runtime has no fast bf16 on processors."""
-    proto = to_onnx(pipeline(model, preprocess, output), len(preprocess.mean), preprocess.size)
+    return saver(to_onnx(pipeline(model, preprocess, output), len(preprocess.mean), preprocess.size))
+
+
+def saver(proto: Any) -> Save:
+    """What writes an onnx.ModelProto, with what is known of the model."""
     said = proto.metadata_props.add()
     said.key = ABOUT
 
