@@ -100,7 +100,9 @@ def test_pixels_of_regions_are_counted(tmp_path: Path) -> None:
     assert told["kind"] == "regions"
     assert list(told["pixels"]) == ["red", "green", "ground"]
     assert told["pixels"]["green"] == area
-    assert check_page(checked).split('id="truth"')[1].split("</section>")[0].count("<img") == 8
+    text = check_page(checked)
+    assert text.split('id="truth"')[1].split("</section>")[0].count("<img") == 8
+    assert [word for word in ("Preview", "disagree", "no label") if word in text] == []
 
 
 def test_classes_are_one_list_whatever_each_part_calls_first(tmp_path: Path) -> None:

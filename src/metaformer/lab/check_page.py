@@ -129,11 +129,12 @@ def _cards(checked: Checked) -> list[tuple[str, str, str, bool]]:
     torn = sum(len(group.labels) > 1 for group in checked.groups)
     ends = len(checked.problems(TRUNCATED))
     leaked = checked.leaked()
+    disagreeing = [("Labels that disagree", f"{torn:,}", "groups of copies with several labels", torn > 0)]
     return [
         ("Leaks", f"{leaked:,}", "images that judge and have a copy in another part", leaked > 0),
         ("Exact copies", f"{sum(len(g.members) - 1 for g in exact):,}", f"more than once, in {len(exact):,} groups", False),
         ("Near copies", f"{len(groups[NEAR]):,}", "groups of pictures that are nearly the same", False),
-        ("Labels that disagree", f"{torn:,}", "groups of copies with several labels", torn > 0),
+        *(disagreeing if checked.truths is None else ()),  # what is in nearly the same pictures may well differ
         ("Unreadable", f"{checked.unreadable:,}", f"without a picture, {ends:,} of them cut short", checked.unreadable > 0),
         ("Misnamed", f"{len(checked.problems(MISNAMED)):,}", "named after another format than theirs", False),
     ]
@@ -145,15 +146,22 @@ class Shot:
 
     source: str
     title: str
-    label: str
+    label: str | None
+    """None where it has objects or regions, which are shown."""
     part: str
     tiny: bool
 
 
 def _tiles(checked: Checked, numbers: tuple[int, ...]) -> list[Shot]:
-    inventory = checked.inventory
+    inventory, labelled = checked.inventory, checked.truths is None
     return [
-        Shot(address(checked.shots[i]), inventory.name(i), inventory.label(i), inventory.part(i), _tiny(checked, i))
+        Shot(
+            source=address(checked.shots[i]),
+            title=inventory.name(i),
+            label=inventory.label(i) if labelled else None,
+            part=inventory.part(i),
+            tiny=_tiny(checked, i),
+        )
         for i in numbers
         if i in checked.shots
     ]
@@ -167,7 +175,7 @@ def _tiny(checked: Checked, i: int) -> bool:
 def _shown(checked: Checked, group: Group) -> dict[str, Any]:
     about = [f"{len(group.members):,} images"]
     about += [f"in {' and '.join(group.parts)}"] if group.leaks else []
-    about += ["labels disagree"] if len(group.labels) > 1 else []
+    about += ["labels disagree"] if checked.truths is None and len(group.labels) > 1 else []
     about += [f"{group.alike:.2f}"] if group.kind == NEAR else []
     tiles = _tiles(checked, group.members[:MEMBERS])
     return {"kind": group.kind, "leaks": group.leaks, "about": ", ".join(about), "tiles": tiles}
