@@ -111,7 +111,7 @@ class RCNNGraph(ObjectGraph):
 
 
 def kept(boxes: Tensor, scores: Tensor, groups: Tensor, same: float, size: Size) -> Tensor:
-    """(N,): the scores of boxes (N, 4) with an area that no better one of their group overlaps by more than `same`; of others 0.
+    """The scores (N,) of boxes (N, 4) with an area that no better one of their group overlaps by more than `same`; else 0.
 
     The boxes of each group are laid where those of no other lie, so that all groups are thinned out at once.
     """
