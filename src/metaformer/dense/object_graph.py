@@ -60,14 +60,14 @@ class RetinaGraph(ObjectGraph):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         assert isinstance(self.model, RetinaNet)
         logits, codes, _ = self.model.predict(self.normal(x))
-        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         for place, (label, code) in enumerate(zip(logits, codes, strict=True)):
             classes = label.shape[2]
-            scores, best = label[0].sigmoid().flatten().topk(min(CANDIDATES, label[0].numel()))
+            score, best = label[0].flatten().topk(min(CANDIDATES, label[0].numel()))
             which = best // classes
-            parts.append((self.moved(self.anchors(place)[which], code[0][which]), scores, best % classes))
-        boxes, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        return thinned(boxes, scores, labels, self.size)
+            parts.append((self.anchors(place)[which], code[0][which], score, best % classes))
+        anchors, moves, scores, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return thinned(self.moved(anchors, moves), scores.sigmoid(), labels, self.size)
 
 
 class RCNNGraph(ObjectGraph):
@@ -100,30 +100,29 @@ class RCNNGraph(ObjectGraph):
     def _proposals(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(N, 4), the surest first, and whether (N,) each is one: as many as there may be, whatever the image."""
         assert isinstance(self.model, RCNN)
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         for place, (logits, codes) in enumerate(zip(*self.model.rpn.predict(levels), strict=True)):
-            logit, best = logits[0].topk(min(rpn.BEFORE[False], logits.shape[1]))
-            boxes = self.moved(self.anchors(place)[best], codes[0][best])
-            parts.append((boxes, kept(boxes, logit.sigmoid(), rpn.SAME)))
-        boxes, scores = (torch.cat(part) for part in zip(*parts, strict=True))
-        scores, best = scores.topk(min(rpn.PROPOSALS, len(scores)))
+            score, best = logits[0].topk(min(rpn.BEFORE[False], logits.shape[1]))
+            parts.append((self.anchors(place)[best], codes[0][best], score, torch.full_like(best, place)))
+        anchors, moves, scores, level = (torch.cat(part) for part in zip(*parts, strict=True))
+        boxes = self.moved(anchors, moves)
+        scores, best = kept(boxes, scores.sigmoid(), level, rpn.SAME, self.size).topk(min(rpn.PROPOSALS, len(scores)))
         return boxes[best], scores > 0
 
 
-def kept(boxes: Tensor, scores: Tensor, same: float) -> Tensor:
-    """(N,): the scores, above 0, of boxes (N, 4) with an area that no better one overlaps by more than `same`; 0 of others."""
+def kept(boxes: Tensor, scores: Tensor, groups: Tensor, same: float, size: Size) -> Tensor:
+    """The scores (N,) of boxes (N, 4) with an area that no better one of their group overlaps by more than `same`; else 0.
+
+    The boxes of each group are laid where those of no other lie, so that all groups are thinned out at once.
+    """
     scores = torch.where((boxes[:, 2:] - boxes[:, :2]).amin(1) > 0, scores, 0.0)
-    chosen = nms(boxes, scores, same)
+    chosen = nms(boxes + (groups * (max(size) + 1)).to(boxes.dtype)[:, None], scores, same)
     return torch.zeros_like(scores).index_put((chosen,), scores[chosen])
 
 
 def thinned(boxes: Tensor, scores: Tensor, labels: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-    """The best of boxes (N, 4) in the image, one for each object of a class.
-
-    Those of each class lie where those of no other do, so that all classes are thinned out at once.
-    """
-    apart = boxes + (labels * (max(size) + 1)).to(boxes.dtype)[:, None]
-    scores, best = kept(apart, scores, SAME).topk(min(MOST, len(scores)))
+    """The best of boxes (N, 4) in the image, one for each object of a class."""
+    scores, best = kept(boxes, scores, labels, SAME, size).topk(min(MOST, len(scores)))
     return boxes[best], scores, labels[best]
 
 
