@@ -10,6 +10,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
 from metaformer.dense.boxes import BACKGROUND, BETWEEN, CODE_LIMIT, Anchors, decode, draw, encode, match
+from metaformer.dense.rcnn import draw_matched
+from metaformer.dense.towers import Targets
 
 RETINA = Anchors((8, 16, 32, 64, 128), tuple(4 * 2 ** (third / 3) for third in range(3)))
 CPU = torch.device("cpu")
@@ -105,6 +107,15 @@ def test_an_object_takes_all_boxes_that_it_overlaps_most_if_by_enough():
     overlaps = torch.tensor([[0.35, 0.35, 0.1], [0.0, 0.2, 0.0]])
     assert match(overlaps, high=0.7, low=0.3, least=0.3).tolist() == [0, 0, BACKGROUND]
     assert match(overlaps, high=0.7, low=0.3, least=0.0).tolist() == [0, 1, BACKGROUND]
+
+
+def test_an_object_takes_the_proposal_that_it_overlaps_most():
+    objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 7.0]])
+    proposal = torch.tensor([[0.0, 0.0, 10.0, 9.0]])  # IoU 0.9 and 0.78
+    truth = Targets(objects, torch.tensor([0, 1]), None)
+    for least, wanted in ((None, 0), (0.5, 1)):
+        boxes, matched = draw_matched(proposal, truth, least)
+        assert dict(zip(map(tuple, boxes.tolist()), matched.tolist(), strict=True))[tuple(proposal[0].tolist())] == wanted
 
 
 def test_an_object_that_overlaps_nothing_takes_nothing():

@@ -16,6 +16,7 @@ from tests.scened import CHANGES, MODELS, QUICK, data_for, objects
 from tests.tiny import after_steps, pairs, same, timeless, weights
 
 import metaformer
+from metaformer import create_model
 from metaformer.config import Recipe
 from metaformer.data.dense import open_dense
 from metaformer.data.dense_loader import DenseBatch
@@ -163,6 +164,7 @@ def test_keys_of_pictures_are_heard(tmp_path: Path) -> None:
         ({"start_size": 32}, "start_size=32 is for classifiers, and retinanet/poolformerv2_t6 finds objects or regions"),
         ({"image_size": 31}, "image_size=31 is too small for retinanet/poolformerv2_t6: 32 at least"),
         ({"recipe": "small"}, "recipe=small is for classifiers, and retinanet/poolformerv2_t6 finds objects: leave it out for"),
+        ({"head_dropout": 0.1}, "head_dropout=0.1 is for segmenters and classifiers: leave it out"),
         ({"changes": {"num_classes": "7"}}, "model.num_classes follows from the data: leave it out"),
         ({"weights": "timm"}, "weights=timm are for backbones of timm's, and poolformerv2_t6 is ours: weights=in1k"),
         ({"changes": {"stem_strides": "2"}}, "did you mean stem_stride?"),
@@ -182,6 +184,25 @@ def test_a_classifier_is_told_what_finds_objects(tmp_path: Path) -> None:
         metaformer.train("caformer_t6", data="masks:anywhere", root=tmp_path, quiet=True)
     with pytest.raises(ValueError, match=r"^data=digits has no objects and no regions; allowed: coco:PATH"):
         metaformer.train(MODELS["retinanet"], data="digits", root=tmp_path, quiet=True)
+
+
+def test_weights_bring_their_normalisation(tmp_path: Path) -> None:
+    recipe, data = resolve(MODELS["retinanet"], {"data": objects(tmp_path), **QUICK}, quiet=True)
+    changes = {key: _plain(text) for key, text in CHANGES.items()}
+    own = {"num_classes": 2, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)} | changes
+    save_pretrained(make_dense(get_dense_config(MODELS["retinanet"], **own)), tmp_path / "whole")
+    went_on = prepare(replace(recipe, weights=str(tmp_path / "whole")), data, None).state.model.config
+    assert (went_on.mean, went_on.std) == (own["mean"], own["std"])
+    assert create_model(MODELS["retinanet"], weights=tmp_path / "whole", **changes).config.mean == own["mean"]
+    save_pretrained(
+        create_model("poolformerv2_t6", num_classes=2, dims=changes["dims"], depths=changes["depths"]),
+        tmp_path / "classifier",
+        {"preprocess": {"size": 32, "mean": [0.7, 0.7, 0.7], "std": [0.2, 0.2, 0.2]}},
+    )
+    begun = prepare(replace(recipe, weights=str(tmp_path / "classifier")), data, None).state.model.config
+    assert begun.mean == (0.7, 0.7, 0.7)
+    told = prepare(replace(recipe, weights=str(tmp_path / "whole"), normalise="data"), data, None).state.model.config
+    assert told.mean == pytest.approx(data.mean)
 
 
 def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:

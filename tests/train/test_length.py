@@ -21,7 +21,7 @@ from metaformer.runs import Run, open_run
 from metaformer.tasks.classification import Classification
 from metaformer.train import train as train_module
 from metaformer.train.checkpoint import Progress
-from metaformer.train.length import image_side, last_step
+from metaformer.train.length import image_side, last_step, least_part
 from metaformer.train.loop import Fit
 from metaformer.train.optim import learning_rate
 from metaformer.train.train import go_on, start
@@ -445,3 +445,11 @@ def test_an_epoch_stays_at_its_size_whatever_is_planned_in_it(
     fed.clear()
     assert_equal(stopped(recipe, tmp_path, monkeypatch, steps), whole)
     assert set(fed) == set(sides.items())
+
+
+@pytest.mark.parametrize("images", [1, 7, 19, 32, 100])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_the_smallest_part_is_that_of_the_batches(images: int, accumulate: int) -> None:
+    batches = [min(8, images - first) for first in range(0, images, 8)]
+    parts = [part for size in batches for part in Batch(torch.empty(size), torch.empty(size)).parts(accumulate)]
+    assert least_part(images, 8, accumulate) == min(len(part) for part in parts)

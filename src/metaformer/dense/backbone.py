@@ -36,14 +36,18 @@ class TimmBody(nn.Module):
             meant = f", did you mean {TIMM}{near[0]}?" if near else ""
             raise ValueError(f"timm has no model {TIMM + config.name!r}{meant}")
         options: dict[str, Any] = {"features_only": True, "in_chans": config.in_chans}
-        if config.drop_path:
-            options["drop_path_rate"] = config.drop_path
+        make: Any = timm.create_model
         try:
-            model: Any = timm.create_model(config.name, **options)
+            try:
+                model = make(config.name, drop_path_rate=config.drop_path, **options)
+            except TypeError as error:
+                if "drop_path_rate" not in str(error):
+                    raise
+                model = make(config.name, **options)  # not every architecture has drop path
         except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{TIMM}{config.name} gives no maps: {reason}") from error
-        self.model = model
+        self.model: Any = model
         self.strides: list[int] = list(model.feature_info.reduction())
         self.dims: list[int] = list(model.feature_info.channels())
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
@@ -75,6 +79,14 @@ def fill_published(backbone: "Backbone") -> None:
         raise ValueError(f"timm publishes no weights for {TIMM}{name}: leave weights= out, or choose another backbone")
     theirs = timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=True)
     backbone.body.model.load_state_dict(theirs.state_dict())
+
+
+def published_spread(name: str) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of pixels, by these names, that timm's weights of a model were learnt with; empty without any."""
+    import timm
+
+    known = timm.get_pretrained_cfg(name)
+    return {} if known is None else {"mean": tuple(known.mean), "std": tuple(known.std)}
 
 
 class Backbone(nn.Module):

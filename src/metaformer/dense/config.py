@@ -128,6 +128,8 @@ def get_dense_config(name: str, *, num_classes: int, in_chans: int = 3, **change
     if not backbone:
         get_config(name)  # which says what is missing
     own = {f.name for f in fields(DenseConfig)} - {"head", "backbone", "num_classes"}
+    if head in SEGMENTERS and "anchor_scale" in changes:
+        raise ValueError(f"{name} has no anchor_scale, which is for detectors")
     of_head: dict[str, Any] = {key: value for key, value in changes.items() if key in own}
     of_backbone = {key: value for key, value in changes.items() if key not in own}
     if in_chans != len(IMAGENET["mean"]):

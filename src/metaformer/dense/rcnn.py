@@ -122,7 +122,7 @@ class RCNN(Dense):
 
     def _losses(self, levels: list[Tensor], proposals: list[Tensor], truths: list[Targets]) -> dict[str, Tensor]:
         least = 0.5 if self.mask_head is not None else None
-        drawn = [_draw(boxes, truth, least) for boxes, truth in zip(proposals, truths, strict=True)]
+        drawn = [draw_matched(boxes, truth, least) for boxes, truth in zip(proposals, truths, strict=True)]
         logits, codes = self.box_head(pool(levels, regions_of([boxes for boxes, _ in drawn]), SIDE))
         counts = [len(boxes) for boxes, _ in drawn]
         label, box = logits.sum().float() * 0, codes.sum().float() * 0
@@ -166,10 +166,11 @@ class RCNN(Dense):
         ]
 
 
-def _draw(proposals: Tensor, truth: Targets, least: float | None) -> tuple[Tensor, Tensor]:
+def draw_matched(proposals: Tensor, truth: Targets, least: float | None) -> tuple[Tensor, Tensor]:
     """Boxes of an image to learn from, the objects' own among those to draw from, and what they are matched with."""
     boxes = torch.cat([truth.boxes, proposals])
-    matched = match(box_iou(truth.boxes, boxes), high=0.5, low=0.5, least=least)
+    themselves = torch.arange(len(truth.boxes), device=boxes.device)
+    matched = torch.cat([themselves, match(box_iou(truth.boxes, proposals), high=0.5, low=0.5, least=least)])
     drawn = torch.cat(draw(matched, DRAWN, SHARE))
     return boxes[drawn], matched[drawn]
 

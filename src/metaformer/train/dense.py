@@ -1,5 +1,6 @@
 """A run that learns to find objects or regions: model, batches and task, from its recipe."""
 
+from ast import literal_eval
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -22,13 +23,14 @@ from metaformer.dense.model import DIVISOR, Dense
 from metaformer.recipes import OBJECTS, RECIPES
 from metaformer.runs import Run, weights_of
 from metaformer.train.checkpoint import State
+from metaformer.train.length import least_part
 from metaformer.train.loop import Fit
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import notice_after
 from metaformer.train.optim import Average, make_optimizer
 from metaformer.train.parts import choose_parts, training_mode
 from metaformer.train.worst import crowded
-from metaformer.weights.create import find_weights
+from metaformer.weights.create import find_weights, told_spread
 from metaformer.weights.load import fit_weights
 from metaformer.zoo import HEADS
 
@@ -105,6 +107,8 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(
             f"recipe={recipe.recipe} is for classifiers, and {recipe.model} finds {fitting}: leave it out for recipe={fitting}"
         )
+    if recipe.head_dropout and not finds_regions(recipe.model):
+        raise ValueError(f"head_dropout={recipe.head_dropout} is for segmenters and classifiers: leave it out")
     if recipe.image_size is not None and recipe.image_size < DIVISOR:
         raise ValueError(
             f"image_size={recipe.image_size} is too small for {recipe.model}: {DIVISOR} at least, {SIDE} unless told"
@@ -139,8 +143,11 @@ def _config(recipe: Recipe, data: DenseData) -> DenseConfig:
     """What the recipe's model is. Raises ValueError for a wrong name or field."""
     for key in {"num_classes", "in_chans"} & recipe.changes.keys():
         raise ValueError(f"model.{key} follows from the data: leave it out")
-    told = recipe.normalise == "imagenet" or (recipe.normalise == "auto" and recipe.weights is not None)
-    spread = IMAGENET if told else {"mean": data.mean, "std": data.std}
+    spread = {"mean": data.mean, "std": data.std}
+    if recipe.normalise == "imagenet" or (recipe.normalise == "auto" and recipe.weights is not None):
+        spread = IMAGENET
+    if recipe.normalise == "auto" and recipe.weights is not None:
+        spread = spread | told_spread(recipe.model.partition("/")[2], weights_of(recipe.weights))
     changes: dict[str, Any] = {
         "drop_path": recipe.drop_path,
         "head_dropout": recipe.head_dropout,
@@ -157,12 +164,8 @@ def _read(changes: Any) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
 
 
@@ -233,11 +236,12 @@ def _workers(recipe: Recipe, scenes: Scenes, device: torch.device, ranks: Ranks)
 
 
 def _try(fit: Fit) -> None:
-    """Asks a copy of the model for a loss. Raises ValueError where it cannot be trained."""
+    """Asks a copy of the model for the loss of the smallest part of a batch. Raises ValueError where it cannot be trained."""
     with torch.random.fork_rng([fit.train.device] if fit.train.device.type == "cuda" else []), torch.no_grad():
         model = training_mode(deepcopy(fit.state.model), fit.recipe)
+        least = least_part(len(fit.train.split), fit.train.batch, fit.recipe.accumulate)
         try:
-            fit.task.no_loss(model, torch.zeros(1, *fit.probe, device=fit.train.device))
+            fit.task.no_loss(model, torch.zeros(least, *fit.probe, device=fit.train.device))
         except (ValueError, AssertionError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"an image of {fit.probe[1]} pixels does not do: {reason}") from error
+            raise ValueError(f"the smallest part of a batch, of {least}, does not do: {reason}") from error

@@ -29,6 +29,13 @@ def image_side(recipe: Recipe, epoch: int, epochs: float, stride: int) -> int:
     return max(start, int(start + (end - start) * epoch / rise) // stride * stride)
 
 
+def least_part(images: int, batch: int, accumulate: int) -> int:
+    """Images in the smallest part that a batch is cut into in one process: the last one, or that of what is left over."""
+    sizes = {min(batch, images), images % batch or batch}
+    chunks = {size: -(-size // accumulate) for size in sizes}
+    return min(size % chunk or chunk for size, chunk in chunks.items())
+
+
 def last_step(seconds: float, done: int, closed: int, steps: int, step: float, judging: float) -> int:
     """The step with which a run ends that has so many seconds left, `done` steps and `closed` epochs behind it.
 

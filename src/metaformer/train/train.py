@@ -14,7 +14,6 @@ from metaformer.core.mixers import Random, SpatialFC
 from metaformer.core.model import MetaFormer
 from metaformer.core.ranks import ALONE, Ranks, own_device
 from metaformer.data.augment import Augment, View
-from metaformer.data.batch import Batch
 from metaformer.data.dataset import Data, split_csv
 from metaformer.data.dense import DenseData
 from metaformer.data.loader import Loader, default_workers
@@ -25,6 +24,7 @@ from metaformer.train.dense import prepare_dense
 from metaformer.train.display import Display, say
 from metaformer.train.hold import held
 from metaformer.train.joined import check_same, joined
+from metaformer.train.length import least_part
 from metaformer.train.loop import Fit, Watcher
 from metaformer.train.memory import Trial
 from metaformer.train.numerics import exactness, notice_after
@@ -201,10 +201,8 @@ def _loaders(
 
 def _try(fit: Fit) -> None:
     """Feeds a copy of the model the smallest part of a batch. Raises ValueError where the model cannot take it."""
-    total, batch, device = len(fit.train.split), fit.train.batch, fit.train.device
-    sizes = {min(batch, total), total % batch or batch}
-    parts = [part for size in sizes for part in Batch(torch.empty(size), torch.empty(size)).parts(fit.recipe.accumulate)]
-    least, side = min(len(part) for part in parts), fit.probe[1]
+    device, side = fit.train.device, fit.probe[1]
+    least = least_part(len(fit.train.split), fit.train.batch, fit.recipe.accumulate)
     images = torch.zeros(least, *fit.probe, device=device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         try:

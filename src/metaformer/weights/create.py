@@ -2,14 +2,15 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from metaformer.config import read_json
 from metaformer.core.model import MetaFormer
-from metaformer.dense.backbone import fill_published
-from metaformer.dense.config import TimmConfig, get_dense_config
+from metaformer.dense.backbone import fill_published, published_spread
+from metaformer.dense.config import TIMM, TimmConfig, get_dense_config
 from metaformer.dense.make import make_dense
 from metaformer.dense.model import Dense
 from metaformer.weights.catalogue import ROWS, TAGS, find
@@ -68,7 +69,7 @@ def create_dense(
     """The detector or segmenter that `head/backbone` names; as `create_model` makes it."""
     backbone = name.partition("/")[2]
     usual = get_dense_config(name, num_classes=1, in_chans=in_chans, **changes)
-    classes = num_classes or (150 if usual.task == "segmentation" else 80)
+    classes = (150 if usual.task == "segmentation" else 80) if num_classes is None else num_classes
     if weights is None or weights is False:
         return make_dense(replace(usual, num_classes=classes))
     if isinstance(usual.backbone, TimmConfig) and weights is True:
@@ -77,7 +78,8 @@ def create_dense(
         return model
     given = open_weights(find_weights(backbone, weights))
     format = find_format(given.shapes, usual)
-    config = replace(usual, num_classes=classes)
+    told = {"mean": usual.mean, "std": usual.std} | told_spread(backbone, weights) | changes
+    config = replace(usual, num_classes=classes, mean=told["mean"], std=told["std"])
     if num_classes is None and format is not None:
         config = dense_as_given(config, given.shapes, format)
     model = make_dense(config)
@@ -109,6 +111,23 @@ def find_weights(name: str, weights: str | Path | bool) -> Path:
     if not path.exists() and os.sep not in tag and "." not in tag:
         return fetch(find(name, tag))  # which says what tags there are
     return path
+
+
+def told_spread(backbone: str, weights: str | Path | bool) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of pixels, by these names, that weights were learnt with; empty where nothing says so.
+
+    A classifier's tag or model.json says it, a dense model's, or, for `weights` of "timm", timm.
+    """
+    if weights == "timm":
+        return published_spread(backbone.removeprefix(TIMM))
+    if isinstance(weights, bool) or (isinstance(weights, str) and weights.partition("@")[0] in TAGS):
+        told: Mapping[str, Any] = find(backbone, weights).preprocess
+    else:
+        path = Path(weights).expanduser()
+        file = (path if path.is_dir() else path.parent) / "model.json"
+        about = read_json(file) if file.is_file() else {}
+        told = about.get("dense") or about.get("preprocess") or {}
+    return {key: tuple(told[key]) for key in ("mean", "std") if key in told}
 
 
 def told_preprocess(name: str, weights: str | Path) -> dict[str, Any] | None:
