@@ -84,7 +84,7 @@ def evaluate(
     groups: Annotated[Path | None, typer.Option(help="A CSV with the columns image and group.")] = None,
     real: Annotated[Path | None, typer.Option(help="ReaL's labels: its real.json, or auto.")] = None,
     among: Annotated[str, typer.Option(help="Classes of the answers: auto, all, imagenet-a or imagenet-r.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="A folder for eval.html and eval.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for eval.json, and eval.html or what was found.")] = None,
     device: Device = "auto",
     engine: Engine = "auto",
     precision: Precision = "auto",

@@ -54,12 +54,12 @@ def predict(
     from metaformer.infer.predictor import Predictor
     from metaformer.infer.show import show
 
+    file, images = check_out(out), find_images(paths)
+    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
     for name, value in (("--to", to), ("--threshold", threshold), ("--tile", tile), ("--tta", tta or None)):
         if value is not None:
             raise ValueError(
                 f"{name} {value} is for models that find objects or regions, and {source} is a classifier: leave it out"
             )
-    file, images = check_out(out), find_images(paths)
-    predictor = Predictor(source, engine, device=device, precision=precision, threads=threads, streams=streams)
     if show(predictor, images, file, top=top, json_lines=json_lines):
         raise typer.Exit(1)

@@ -217,7 +217,7 @@ KEYS = tuple(key for key in KINDS if key != "model")
 # fmt: off
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, inf), "patience": (1, inf), "hours": (1e-6, inf), "batch": (1, inf), "accumulate": (1, inf),
-    "image_size": (1, inf), "start_size": (1, inf), "keep": (0, 1000), "seed": (0, inf),
+    "image_size": (1, 8192), "start_size": (1, 8192), "keep": (0, 1000), "seed": (0, inf),
     "save_minutes": (1e-6, inf),
     "lr": (0, inf), "warmup_epochs": (0, inf), "warmup_lr": (0, inf), "min_lr": (0, inf), "weight_decay": (0, inf),
     "clip": (1e-9, inf), "drop_path": (0, 0.99), "head_dropout": (0, 0.99), "label_smoothing": (0, 0.99),

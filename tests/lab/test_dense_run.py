@@ -322,3 +322,17 @@ def test_the_worst_come_first(detector: Run, segmenter: Run) -> None:
         assert {one.name for one in worst} <= set(judged.data.val.names)
         said = [float(one.said.rpartition(" ")[2]) for one in worst]
         assert said == sorted(said, reverse=run is detector)
+
+
+def test_a_predictor_takes_whatever_is_an_image(detector: Run, tmp_path: Path) -> None:
+    pixels = np.full((40, 60, 3), 90, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    predictor = DensePredictor(detector.path)
+    file = tmp_path / "a.png"
+    given = [file, file.read_bytes(), Image.fromarray(pixels), pixels, torch.from_numpy(pixels).permute(2, 0, 1)]
+    answers = predictor(given, Asking(threshold=0.0))
+    assert len({tuple(answer.found.scores.tolist()) for answer in answers if answer.found is not None}) == 1
+    assert [answer.size for answer in answers] == [(40, 60)] * 5
+    assert predictor([7])[0].error == "int: an image is a path, bytes, a PIL image, or pixels as uint8, 0 to 255"
+    with pytest.raises(ValueError, match="give a list of images"):
+        predictor("a.png")

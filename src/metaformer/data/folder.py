@@ -54,6 +54,14 @@ def _listing(root: Path, parts: list[tuple[Path, str | None]], notes: list[str])
     return Listing(files, keys, labels, None, where or None, tuple(notes))
 
 
+def _other_kind(place: Path) -> str:
+    """What is meant where a folder's names are those of a data set of objects or regions."""
+    names = {path.name.lower() for path in subfolders(place)}
+    if {"annotations", "jpegimages"} <= names:
+        return f"; if it is Pascal VOC, data=voc:{place}"
+    return f"; if it is COCO's layout, data=coco:{place}" if "annotations" in names else ""
+
+
 def _labelled(place: Path, passed: Counter[str], part: str | None) -> Iterator[tuple[str, Path]]:
     """Class and file of each image below `place`; the kinds of other files are counted in `passed`."""
     classes = subfolders(place)
@@ -71,6 +79,6 @@ def _labelled(place: Path, passed: Counter[str], part: str | None) -> Iterator[t
     passed.update({"images beside the class folders": beside} if beside else {})
     for folder in classes:
         if not images[folder] and part != "val":
-            raise ValueError(f"class folder {folder} has no image: fill it or remove it")
+            raise ValueError(f"class folder {folder} has no image: fill it or remove it{_other_kind(place)}")
         passed.update(file.suffix.lower() or "without suffix" for file in found[folder] if not is_image(file))
         yield from ((printable(folder.name), file) for file in images[folder])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metaformer.core.device import choose_device, choose_precision
-from metaformer.data.decode import decode
 from metaformer.dense.model import Dense
 from metaformer.infer.engines import Options
 from metaformer.infer.exported import is_exported
+from metaformer.infer.given import pixels_of
 from metaformer.infer.results import DensePrediction
 from metaformer.infer.source import find_source
 from metaformer.infer.tiles import find_in_tiles, score_in_tiles, tiles
@@ -33,6 +33,7 @@ from metaformer.weights.pretrained import read_dense
 
 if TYPE_CHECKING:
     from metaformer.infer.dense_file import DenseFile
+    from metaformer.infer.given import Picture
 
 THRESHOLD = 0.5
 """The score from which on what was found is told, where nobody says another."""
@@ -136,16 +137,22 @@ class DensePredictor:
     def __repr__(self) -> str:
         return f"DensePredictor({str(self.source)!r}, {self.model.config.head}, {len(self.classes)} classes)"
 
-    def __call__(self, images: Sequence[str | Path | Tensor], asking: Asking = WHOLE) -> list[DensePrediction]:
-        """Answers in the order of `images`: paths, or pixels (3, H, W) as uint8. One that cannot be read gives its reason."""
+    def __call__(self, images: "Sequence[Picture]", asking: Asking = WHOLE) -> list[DensePrediction]:
+        """Answers in the order of `images`. One that cannot be read gives its reason as `error`, and nothing else.
+
+        An image is a path, the bytes of a file, a PIL image, or pixels as uint8: a tensor (3, H, W) or an array (H, W, 3).
+        Raises ValueError where this is no list of images.
+        """
         return list(self.stream(images, asking))
 
-    def stream(self, images: Sequence[str | Path | Tensor], asking: Asking = WHOLE) -> Iterator[DensePrediction]:
+    def stream(self, images: "Sequence[Picture]", asking: Asking = WHOLE) -> Iterator[DensePrediction]:
         """The same, one by one, with one image in memory."""
+        if isinstance(images, str | bytes | Path):
+            raise ValueError("give a list of images, be it of one: predictor([image])")
         for image in images:
-            path = "" if isinstance(image, Tensor) else str(image)
+            path = str(image) if isinstance(image, str | Path) else ""
             try:
-                pixels = image if isinstance(image, Tensor) else decode(Path(image), 3)[0]
+                pixels = torch.from_numpy(pixels_of(image, 3)).permute(2, 0, 1)
             except ValueError as error:
                 yield DensePrediction(path, error=str(error))
                 continue

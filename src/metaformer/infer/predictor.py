@@ -1,30 +1,24 @@
 """`Predictor`: load, decode, batch, run, decode the answer. Of an exported file it needs no torch."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from metaformer.data.decode import decode_array
 from metaformer.data.preprocess import Pixels
 from metaformer.infer.about import read_about
 from metaformer.infer.engines import Logits, Options
 from metaformer.infer.exported import is_exported, open_exported
+from metaformer.infer.given import is_tensor, pixels_of
 from metaformer.tasks.labels import decode_labels, decode_several, logits_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metaformer.infer.choose import Measured
+    from metaformer.infer.given import Picture
     from metaformer.weights.pretrained import Model
-
-    Picture = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
 
 PAYS = 60.0
 """Seconds of work from which on measuring the engines pays."""
@@ -110,7 +104,7 @@ class Predictor:
         """
         if top < 1 or batch < 1:
             raise ValueError(f"top={top}, batch={batch}: both are at least 1")
-        stacked = (_is_tensor(images) or isinstance(images, np.ndarray)) and images.ndim == 4
+        stacked = (is_tensor(images) or isinstance(images, np.ndarray)) and images.ndim == 4
         if not stacked and (not isinstance(images, Sequence) or isinstance(images, str | bytes)):
             raise ValueError("give a list of images, be it of one: predictor([image])")
         for start in range(0, len(images), batch):
@@ -154,7 +148,7 @@ class Predictor:
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
             try:
-                fed[i] = self.preprocess.fitted_array(self._pixels(image)).transpose(2, 0, 1)
+                fed[i] = self.preprocess.fitted_array(pixels_of(image, len(self.preprocess.mean))).transpose(2, 0, 1)
             except ValueError as error:
                 errors[i] = str(error)
         answers: dict[int, list[tuple[str, float]]] = {}
@@ -164,27 +158,3 @@ class Predictor:
             answers = dict(zip(fed, decoded, strict=True))
         paths = [str(image) if isinstance(image, str | Path) else "" for image in images]
         return [Prediction(path, tuple(answers.get(i, ())), errors.get(i)) for i, path in enumerate(paths)]
-
-    def _pixels(self, image: "Picture") -> Pixels:
-        """(H, W, C)."""
-        channels = len(self.preprocess.mean)
-        if isinstance(image, str | Path | bytes | Image.Image):
-            return decode_array(image, channels)
-        if _is_tensor(image):
-            if image.ndim != 3 or len(image) != channels or str(image.dtype) != "torch.uint8" or not image.numel():
-                shape = tuple(image.shape)
-                raise ValueError(f"{image.dtype} {shape}: this model takes tensors ({channels}, H, W) of uint8, 0 to 255")
-            return image.permute(1, 2, 0).cpu().numpy()
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"{kind}: an image is a path, bytes, a PIL image, or pixels as uint8, 0 to 255")
-        pixels = image[..., None] if image.ndim == 2 else image
-        if pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:
-            raise ValueError(f"{image.dtype} {image.shape}: this model takes arrays (H, W, {channels}) of uint8, 0 to 255")
-        return pixels
-
-
-def _is_tensor(value: Any) -> "TypeGuard[Tensor]":
-    """Whether this is a tensor, which it can only be where torch was imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
