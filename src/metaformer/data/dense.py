@@ -97,14 +97,15 @@ def open_dense(
     """
     parts = parts_of(source, regions=regions)
     if len(parts) == 1:
-        seen = see_all(next(iter(parts.values()))(masks), source, progress=progress)
+        seen = see_all(next(iter(parts.values()))(masks), source, judging=True, progress=progress)
         train, val, drawn = _split(seen.listed, source, seed, split)
         unreadable = seen.unreadable
     else:
         judging = "val" if "val" in parts else "test"
         if "train" not in parts:
             raise ValueError(f"{source} has no part to learn from, only {' and '.join(parts)}")
-        learnt, judged = (see_all(parts[part](masks), source, progress=progress) for part in ("train", judging))
+        learnt = see_all(parts["train"](masks), source, progress=progress)
+        judged = see_all(parts[judging](masks), source, judging=True, progress=progress)
         train, drawn, unreadable = learnt.listed, (), learnt.unreadable + judged.unreadable
         val = aligned(judged.listed, train.classes, f"the judging part of {source}", "the part to learn from")
     for listed in (train, val):
@@ -132,7 +133,7 @@ def open_dense_judged(
     """
     parts = parts_of(source, regions=regions)
     part = next((word for word in ("val", "test", "") if word in parts), "train")
-    seen = see_all(parts[part](masks), source, progress=progress)
+    seen = see_all(parts[part](masks), source, judging=True, progress=progress)
     listed = seen.listed
     if part == "" and split is not None and split.is_file():
         keys = [printable(name) for name in listed.names]

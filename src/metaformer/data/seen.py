@@ -21,9 +21,11 @@ from metaformer.data.maps import Maps
 from metaformer.data.upright import upright_size
 
 ALL = 20_000
-"""Of so many images every header is read; of more only where nothing else tells their sizes."""
+"""Of so many images each is decoded; of more those that judge, and of the others headers where nothing else tells sizes."""
 MAPS = 1_000
-"""Label files that are read beforehand, spread over those there are."""
+"""Label files that are read beforehand where images are not decoded, spread over those there are."""
+LEAST = 64
+"""Pixels a side that a JPEG is at least decoded at, to be read to its end in half the time."""
 SAMPLE = 200
 """Images that mean and standard deviation are taken from."""
 MISSING = "no such file"
@@ -42,12 +44,16 @@ class Seen:
     """Images that were left out, each with its reason."""
 
 
-def see_all(listed: Listed, source: str, *, strict: bool = True, progress: Progress | None = None) -> Seen:
+def see_all(
+    listed: Listed, source: str, *, judging: bool = False, strict: bool = True, progress: Progress | None = None
+) -> Seen:
     """Looks at every image of a listing, in threads. What is wrong is added to its flaws.
 
+    Where `judging`, for these or some of them judge, each is decoded however many there are; where not `strict`, none.
     Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, or most of the files are not there.
     """
-    sizes, reasons = _headers(listed, progress, every=not strict)
+    decoded = strict and (judging or len(listed.names) <= ALL)
+    sizes, reasons = _looked(listed, progress, decoded=decoded, every=decoded or not strict)
     names, flaws = [printable(name) for name in listed.names], listed.flaws
     missing = [i for i, reason in reasons.items() if reason == MISSING]
     damaged = [i for i in reasons if i not in set(missing)]
@@ -91,11 +97,16 @@ def _moments(item: Path) -> NDArray[np.float64] | None:
         return None
 
 
-def _headers(listed: Listed, progress: Progress | None, *, every: bool) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """(N, 2) width and height as shown, 0 where nobody looked; and why images cannot be read, by number."""
+def _looked(
+    listed: Listed, progress: Progress | None, *, decoded: bool, every: bool
+) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """(N, 2) width and height as shown, 0 where nobody looked; and why images cannot be read, by number.
+
+    Of `every` image the header is read, and the label file; perhaps both are `decoded`.
+    """
     truths, count = listed.truths, len(listed.names)
     known = isinstance(truths, Maps) or (not listed.relative and bool(truths.sizes.all()))
-    look = _Look(listed, closely=every or count <= ALL or not known, maps=count if every else MAPS)
+    look = _Look(listed, closely=every or not known, decoded=decoded, maps=count if every else MAPS)
     sizes, reasons = np.zeros((count, 2), np.int32), dict[int, str]()
     for done, (i, size, reason) in enumerate(_threaded(look, range(count))):
         sizes[i] = size
@@ -111,9 +122,10 @@ def _headers(listed: Listed, progress: Progress | None, *, every: bool) -> tuple
 class _Look:
     """Looks at the image of a number: its size as shown, and why it cannot be used."""
 
-    def __init__(self, listed: Listed, *, closely: bool, maps: int) -> None:
-        self.root, self.names, self.truths, self.closely = listed.root, listed.names, listed.truths, closely
-        self.some = set(range(0, len(self.names), max(1, len(self.names) // max(1, maps))))
+    def __init__(self, listed: Listed, *, closely: bool, decoded: bool, maps: int) -> None:
+        self.root, self.names, self.truths = listed.root, listed.names, listed.truths
+        self.closely, self.decoded = closely, decoded
+        self.some = set(range(0, len(self.names), max(1, -(-len(self.names) // max(1, maps)))))
         self.strange: dict[int, str] = {}
 
     def __call__(self, i: int) -> tuple[int, tuple[int, int], str]:
@@ -122,6 +134,8 @@ class _Look:
             return i, (0, 0), "" if item.is_file() else MISSING
         try:
             size = upright_size(*orientation(item))
+            if self.decoded:
+                see(item, least=LEAST)
         except ValueError as error:
             return i, (0, 0), str(error)
         return i, size, self._map(i, item, size) if isinstance(self.truths, Maps) else ""
