@@ -18,7 +18,8 @@ from metaformer.data.listed import Listed, Parts
 from metaformer.data.maps import Maps
 from metaformer.data.regions import ade20k_parts, camvid_parts, mask_parts
 from metaformer.data.scenes import Scenes
-from metaformer.data.seen import see_all, statistics_of
+from metaformer.data.seen import Seen, see_all, statistics_of
+from metaformer.data.truth import VOID
 from metaformer.data.voc import voc_parts
 from metaformer.data.yolo import yolo_parts
 
@@ -97,9 +98,9 @@ def open_dense(
     """
     parts = parts_of(source, regions=regions)
     if len(parts) == 1:
-        seen = see_all(next(iter(parts.values()))(masks), source, judging=True, progress=progress)
-        train, val, drawn = _split(seen.listed, source, seed, split)
-        unreadable = seen.unreadable
+        learnt = see_all(next(iter(parts.values()))(masks), source, judging=True, progress=progress)
+        train, val, drawn = _split(learnt.listed, source, seed, split)
+        unreadable = learnt.unreadable
     else:
         judging = "val" if "val" in parts else "test"
         if "train" not in parts:
@@ -112,7 +113,7 @@ def open_dense(
         _check(listed, source, masks=masks)
     flaws = train.flaws.all() if drawn else together((train.flaws.all(), val.flaws.all()))
     mean, std = statistics_of(train.root, train.names)
-    notes = (*_told(parts), *map(str, flaws), *_untaught(train))
+    notes = (*_told(parts), *map(str, flaws), *_untaught(train, learnt))
     sides = (_scenes(train), _scenes(val))
     return DenseData(*sides, train.classes, train.numbers, mean, std, unreadable, drawn, notes, flaws)
 
@@ -221,11 +222,17 @@ def _told(parts: Parts) -> list[str]:
     return ["the test part picks the best epoch, because there is no val part"] if "test" in parts else []
 
 
-def _untaught(train: Listed) -> list[str]:
-    """Classes without an object to learn from."""
+def _untaught(train: Listed, learnt: Seen) -> list[str]:
+    """Classes without an object to learn from, or without a pixel in the label files that were read."""
     if isinstance(train.truths, Maps):
-        return []
-    present = set(np.unique(train.truths.labels).tolist())
+        present = set() if learnt.present is None else set(np.flatnonzero(learnt.present).tolist())
+    else:
+        present = set(np.unique(train.truths.labels).tolist())
     absent = [name for c, name in enumerate(train.classes) if c not in present]
-    more = f" and {len(absent) - 3:,} more" if len(absent) > 3 else ""
-    return [f"no object to learn from of {', '.join(map(repr, absent[:3]))}{more}"] if absent else []
+    if not absent:
+        return []
+    called = ", ".join(map(repr, absent[:3])) + (f" and {len(absent) - 3:,} more" if len(absent) > 3 else "")
+    if not isinstance(train.truths, Maps):
+        return [f"no object to learn from of {called}"]
+    void = f"; {VOID} is void, unless the class list has it, as {f'{VOID} {absent[0]}'!r}" if VOID in present else ""
+    return [f"no pixel of {called} in the label files, of which {learnt.maps:,} were read{void}"]

@@ -18,6 +18,7 @@ from metaformer.data.find import printable
 from metaformer.data.listed import Listed
 from metaformer.data.look import moments
 from metaformer.data.maps import Maps
+from metaformer.data.truth import VOID
 from metaformer.data.upright import upright_size
 
 ALL = 20_000
@@ -42,6 +43,10 @@ class Seen:
     """Without what cannot be read, and without objects that nothing can learn from."""
     unreadable: tuple[tuple[str, str], ...]
     """Images that were left out, each with its reason."""
+    maps: int = 0
+    """Label files that were read."""
+    present: NDArray[np.bool_] | None = None
+    """(256,): which classes they have, and 255; None where none was read."""
 
 
 def see_all(
@@ -50,10 +55,11 @@ def see_all(
     """Looks at every image of a listing, in threads. What is wrong is added to its flaws.
 
     Where `judging`, for these or some of them judge, each is decoded however many there are; where not `strict`, none.
-    Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, or most of the files are not there.
+    Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, most of the files are not there, or
+    label files have nothing but void.
     """
     decoded = strict and (judging or len(listed.names) <= ALL)
-    sizes, reasons = _looked(listed, progress, decoded=decoded, every=decoded or not strict)
+    sizes, reasons, maps = _looked(listed, progress, decoded=decoded, every=decoded or not strict)
     names, flaws = [printable(name) for name in listed.names], listed.flaws
     missing = [i for i, reason in reasons.items() if reason == MISSING]
     damaged = [i for i in reasons if i not in set(missing)]
@@ -76,8 +82,14 @@ def see_all(
     truths, kept = truths.take(keep), [names[i] for i in keep]
     if isinstance(truths, Annotations):
         truths = mended(truths, kept, flaws)
+    present = np.any(maps, axis=0) if maps else None
+    if strict and present is not None and not present[:VOID].any():
+        raise ValueError(
+            f"no pixel in the label files of {source} is of a class: 255 is void, and so is what the class list does not have; "
+            f"it names a number as in {f'{VOID} {listed.classes[-1]}'!r}"
+        )
     left_out = tuple((str(listed.root / names[i]), reasons[i]) for i in sorted(reasons))
-    return Seen(replace(listed, names=[listed.names[i] for i in keep], truths=truths), left_out)
+    return Seen(replace(listed, names=[listed.names[i] for i in keep], truths=truths), left_out, len(maps), present)
 
 
 def statistics_of(root: Path, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -99,8 +111,8 @@ def _moments(item: Path) -> NDArray[np.float64] | None:
 
 def _looked(
     listed: Listed, progress: Progress | None, *, decoded: bool, every: bool
-) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """(N, 2) width and height as shown, 0 where nobody looked; and why images cannot be read, by number.
+) -> tuple[NDArray[np.int32], dict[int, str], list[NDArray[np.bool_]]]:
+    """(N, 2) width and height as shown, 0 where nobody looked; why images cannot be read, by number; what label files have.
 
     Of `every` image the header is read, and the label file; perhaps both are `decoded`.
     """
@@ -116,7 +128,7 @@ def _looked(
             progress("checking images", done + 1, count)
     for i, what in sorted(look.strange.items()):
         listed.flaws.add(what, printable(listed.names[i]))
-    return sizes, reasons
+    return sizes, reasons, list(look.present.values())
 
 
 class _Look:
@@ -127,6 +139,7 @@ class _Look:
         self.closely, self.decoded = closely, decoded
         self.some = set(range(0, len(self.names), max(1, -(-len(self.names) // max(1, maps)))))
         self.strange: dict[int, str] = {}
+        self.present: dict[int, NDArray[np.bool_]] = {}
 
     def __call__(self, i: int) -> tuple[int, tuple[int, int], str]:
         item = self.root / self.names[i]
@@ -148,8 +161,11 @@ class _Look:
             own, _ = orientation(file)
             if not same_shape(own, size) and not (own == size[::-1] == orientation(item)[0]):
                 return f"its label has {own[0]} × {own[1]} pixels, and it has {size[0]} × {size[1]}"
-            if i in self.some and self.truths.coding.read(file)[1]:
-                self.strange[i] = "label files with numbers or colours that are no class, which are not asked about"
+            if i in self.some:
+                regions, strange = self.truths.coding.read(file)
+                self.present[i] = np.bincount(regions.ravel(), minlength=VOID + 1) > 0
+                if strange:
+                    self.strange[i] = "label files with numbers or colours that are no class, which are not asked about"
         except ValueError as error:
             return f"its label {file.name}: {error}"
         return ""
