@@ -12,7 +12,7 @@ from tests.truths import IMAGES, SETS, check_painted, objects_of
 
 from metaformer.data import seen
 from metaformer.data.dataset import split_csv
-from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense, open_dense_judged
+from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense, open_dense_judged, parts_of
 from metaformer.data.truth import VOID
 
 
@@ -183,7 +183,7 @@ def test_words_and_paths_that_are_wrong_are_told(tmp_path: Path) -> None:
     assert not is_dense("photos")
     assert not is_dense("digits")
     for source, said in {
-        "cooc:x": "allowed: coco:PATH, voc:PATH, yolo:PATH, camvid:PATH, ade20k:PATH, masks:PATH; did you mean coco:x",
+        "cooc:x": "no objects and no regions; allowed: coco:PATH, voc:PATH, yolo:PATH; did you mean coco:x",
         "coco:": "data=coco: lacks a path: coco:PATH",
         "coco:none": "there is no none",
         "yolo:none": "there is no none",
@@ -199,9 +199,12 @@ def test_words_and_paths_that_are_wrong_are_told(tmp_path: Path) -> None:
         f"coco:{tmp_path}": "has objects, and this model finds regions; allowed: camvid:PATH, ade20k:PATH, masks:PATH",
         f"masks:{tmp_path}": "has no class list: masks: needs classes.txt there",
         "camvid:none": "there is no none; camvid: takes the folder of the data set",
+        "mask:x": "allowed: camvid:PATH, ade20k:PATH, masks:PATH, voc:PATH; did you mean masks:x",
     }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=said):
             open_dense(source, regions=True)
+    with pytest.raises(ValueError, match="allowed: coco:PATH, voc:PATH, yolo:PATH, camvid:PATH, ade20k:PATH, masks:PATH; did"):
+        parts_of("cooc:x")
 
 
 # --- real ones ---------------------------------------------------------------------------------------------------------

@@ -69,9 +69,10 @@ def parts_of(source: str, *, regions: bool | None = None) -> Parts:
     """
     word, colon, place = source.partition(":")
     if not colon or word not in DENSE:
-        close = get_close_matches(word.lower(), DENSE, n=1, cutoff=0.6)
+        known = DENSE if regions is None else tuple(REGIONS if regions else OBJECTS)
+        close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
         hint = f"; did you mean {close[0]}:{place}?" if close else ""
-        raise ValueError(f"data={source} has no objects and no regions; allowed: {', '.join(f'{w}:PATH' for w in DENSE)}{hint}")
+        raise ValueError(f"data={source} has no objects and no regions; allowed: {', '.join(f'{w}:PATH' for w in known)}{hint}")
     if not place:
         raise ValueError(f"data={source} lacks a path: {word}:PATH")
     forms = REGIONS if regions or (regions is None and word not in OBJECTS) else OBJECTS
