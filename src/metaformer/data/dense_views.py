@@ -124,8 +124,11 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Distort:
-    """Photometric distortion as published for ADE20K (SSD's, arXiv 1512.02325), each with probability 0.5: brightness by up
-    to 32 of 255, contrast before or after the rest, saturation, hue."""
+    """Photometric distortion in the order and amounts published for ADE20K (SSD's, arXiv 1512.02325), each with probability
+    0.5: brightness by up to 32 of 255, contrast before or after the rest, saturation, hue by up to a tenth of the circle.
+
+    Contrast and saturation are torchvision's, which blends with grey; as published pixels and HSV's saturation are multiplied.
+    """
 
     brightness: float = 32.0
     contrast: tuple[float, float] = (0.5, 1.5)
@@ -176,7 +179,7 @@ class DenseView:
     steps: tuple[Step, ...] = ()
     seed: int = 0
     colour: Colour = (124, 116, 104)
-    """Where there is no image: the mean, so that it is 0 when pixels are normalised."""
+    """Where there is no image: a model's mean, which is 0 when its pixels are normalised; ImageNet's unless told."""
     judging: bool = False
     """Whether only images are moved, and truth stays as the source says it."""
 

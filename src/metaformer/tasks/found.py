@@ -20,7 +20,7 @@ class Found:
     """What was found in one image, in its own pixels, on the processor."""
 
     boxes: Tensor
-    """(N, 4), float32: x1, y1, x2, y2, the last pixel included, so that x2 - x1 is the width."""
+    """(N, 4), float32: x1, y1, x2, y2. The last two are edges, not pixels: x2 - x1 is the width."""
     scores: Tensor
     """(N,), 0 to 1."""
     labels: Tensor
