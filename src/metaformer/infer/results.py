@@ -17,7 +17,7 @@ from metaformer.data.decode import see
 from metaformer.data.find import printable
 from metaformer.infer.draw import draw_objects, draw_regions
 from metaformer.infer.outline import one_polygon, polygons
-from metaformer.infer.palette import VOID, palette
+from metaformer.infer.palette import VOID_COLOUR, palette
 from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
 
 
@@ -219,7 +219,7 @@ def _png(answer: DensePrediction, file: Path, names: Names) -> None:
     if len(names.classes) > 255:
         raise ValueError(f"a label PNG holds 255 classes and no more, these are {len(names.classes)}: write jsonl or csv")
     picture = Image.fromarray(answer.regions.numpy().astype(np.uint8))
-    colours = np.full((256, 3), VOID, np.uint8)
+    colours = np.full((256, 3), VOID_COLOUR, np.uint8)
     colours[: len(names.classes)] = palette(len(names.classes))
     picture.putpalette(colours.tobytes())  # which makes numbers of a palette of what were greys
     picture.save(file, format="png", optimize=True)
