@@ -82,7 +82,7 @@ def test_further_keys_are_texts_and_are_named_in_hints() -> None:
         ({"epochs": 2.0}, "epochs=2.0 is not a whole number"),
         ({"patience": 0}, "patience=0 is not at least 1"),
         ({"hours": 0}, "hours=0 is not at least 1e-06"),
-        ({"start_size": 0}, "start_size=0 is not at least 1"),
+        ({"start_size": 0}, "start_size=0 is not between 1 and 8192"),
         ({"epochs": True}, "epochs=True is not a whole number"),
         ({"batch": 0}, "batch=0 is not at least 1"),
         ({"batch": "all"}, "batch='all' is not a whole number or auto"),

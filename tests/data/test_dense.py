@@ -10,8 +10,9 @@ from PIL import Image
 from tests.painted import coco, paint, region_map, save, several, write_coco, write_masks, write_voc, write_yolo
 from tests.truths import IMAGES, SETS, check_painted, objects_of
 
+from metaformer.data import seen
 from metaformer.data.dataset import split_csv
-from metaformer.data.dense import few_scenes, is_dense, open_dense, open_dense_judged
+from metaformer.data.dense import DenseData, few_scenes, is_dense, open_dense, open_dense_judged, parts_of
 from metaformer.data.truth import VOID
 
 
@@ -117,6 +118,47 @@ def test_boxes_are_stretched_to_images_that_were_resized_and_maps_too(tmp_path: 
     assert torch.equal(scene.truth, torch.from_numpy(region_map(small[0]).repeat(2, 0).repeat(2, 1)))  # type: ignore[arg-type]
 
 
+# --- damage ------------------------------------------------------------------------------------------------------------
+
+
+def cut(file: Path) -> tuple[str, str]:
+    """Cuts an image off behind its header; its path, and the words for it."""
+    Image.effect_noise((48, 36), 90).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:-900])
+    return str(file), "cut off"
+
+
+def told(data: DenseData) -> list[tuple[str, str]]:
+    return sorted((name, reason.partition(":")[0]) for name, reason in data.unreadable)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_images_that_are_cut_off_are_left_out_before_training(
+    tmp_path: Path, drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that judge however many there are, those that teach up to 20,000."""
+    monkeypatch.setattr(seen, "MOST_UNREADABLE", 1.0)
+    images = several(12, (48, 36))
+    source = write_coco(tmp_path, images) if drawn else write_yolo(tmp_path, images)
+    damaged = sorted(cut(next(tmp_path.rglob(name))) for name in ("a7.png", "a8.png"))
+    assert told(open_dense(source, regions=False)) == damaged
+    monkeypatch.setattr(seen, "ALL", 2)
+    judging = [one for one in damaged if drawn or "/val/" in one[0]]
+    assert len(judging) == (2 if drawn else 1)
+    assert told(open_dense(source, regions=False)) == judging
+    assert told(open_dense_judged(source, ("red", "green", "blue"), regions=False)) == judging
+
+
+def test_labels_that_are_cut_off_are_left_out_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_masks(tmp_path, several(12, (48, 36)))
+    monkeypatch.setattr(seen, "MAPS", 1)
+    monkeypatch.setattr(seen, "MOST_UNREADABLE", 1.0)
+    (file,) = (tmp_path / "masks").rglob("a7.png")
+    cut(file)
+    (left_out,) = open_dense(source, regions=True).unreadable
+    assert "its label a7.png: cut off" in left_out[1]
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +183,7 @@ def test_words_and_paths_that_are_wrong_are_told(tmp_path: Path) -> None:
     assert not is_dense("photos")
     assert not is_dense("digits")
     for source, said in {
-        "cooc:x": "allowed: coco:PATH, voc:PATH, yolo:PATH, camvid:PATH, ade20k:PATH, masks:PATH; did you mean coco:x",
+        "cooc:x": "no objects and no regions; allowed: coco:PATH, voc:PATH, yolo:PATH; did you mean coco:x",
         "coco:": "data=coco: lacks a path: coco:PATH",
         "coco:none": "there is no none",
         "yolo:none": "there is no none",
@@ -157,9 +199,12 @@ def test_words_and_paths_that_are_wrong_are_told(tmp_path: Path) -> None:
         f"coco:{tmp_path}": "has objects, and this model finds regions; allowed: camvid:PATH, ade20k:PATH, masks:PATH",
         f"masks:{tmp_path}": "has no class list: masks: needs classes.txt there",
         "camvid:none": "there is no none; camvid: takes the folder of the data set",
+        "mask:x": "allowed: camvid:PATH, ade20k:PATH, masks:PATH, voc:PATH; did you mean masks:x",
     }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=said):
             open_dense(source, regions=True)
+    with pytest.raises(ValueError, match="allowed: coco:PATH, voc:PATH, yolo:PATH, camvid:PATH, ade20k:PATH, masks:PATH; did"):
+        parts_of("cooc:x")
 
 
 # --- real ones ---------------------------------------------------------------------------------------------------------

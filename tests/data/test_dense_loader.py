@@ -144,3 +144,13 @@ def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path) -> None:
         list(loader.epoch(1))
     with pytest.raises(ValueError, match=r"2 of 104 images cannot be read; the last: .*a\d+\.png: not an image"):
         list(DenseLoader(data.train, 8, DenseView(), CPU).epoch())
+
+
+def test_what_a_mosaic_cannot_read_is_told_by_its_own_name(tmp_path: Path) -> None:
+    data = open_dense(write_coco(tmp_path, several(130, (40, 32))), regions=False)
+    loader = DenseLoader(data.train, 8, DenseView((Mosaic(32),)), CPU, shuffled=True)
+    Path(data.train.name(5)).write_bytes(b"no image")
+    for epoch in range(2):
+        seen = [int(sample) for batch in loader.epoch(epoch) if batch.samples is not None for sample in batch.samples]
+        assert sorted(seen) == [i for i in range(len(data.train)) if i != 5]
+    assert list(loader.damaged) == [5]

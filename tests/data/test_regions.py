@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tests.painted import NAMES, region_map, save, several, write_masks, write_voc
 from tests.truths import IMAGES, check_maps
+from torch import Tensor
 
 from metaformer.data.dense import open_dense, open_dense_judged
 from metaformer.data.truth import VOID
@@ -152,3 +153,24 @@ def test_a_label_of_another_shape_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "masks/train/a2.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"2 of the 105 images of .* cannot be read, more than 1 %: repair or remove them"):
         open_dense(source, regions=True)
+
+
+@pytest.mark.parametrize("there", [0, 255])
+def test_classes_that_no_label_file_has_are_told_and_void_alone_is_refused(tmp_path: Path, there: int) -> None:
+    """0 and 255 are how many tools write a background and one object."""
+    source = write_masks(tmp_path, several(8, (48, 36)), classes="background\nobject\n")
+    label = np.where(region_map(IMAGES[0])[:36, :48] < 3, 255, there).astype(np.uint8)
+    for file in (tmp_path / "masks").rglob("*.png"):
+        Image.fromarray(label).save(file)
+    if there == 255:
+        with pytest.raises(ValueError, match=r"no pixel in the label files of .* is of a class.*'255 object'"):
+            open_dense(source, regions=True)
+    else:
+        (note,) = open_dense(source, regions=True).notes
+        assert note.startswith("no pixel of 'object' in the label files, of which 6 were read; 255 is void")
+    (tmp_path / "classes.txt").write_text("0 background\n255 object\n")
+    data = open_dense(source, regions=True)
+    truth = data.val.scene(0).truth
+    assert isinstance(truth, Tensor)
+    assert (truth.numpy() == (label == 255)).all()
+    assert (data.notes == ()) == (there == 0)

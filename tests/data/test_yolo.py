@@ -6,6 +6,7 @@ import pytest
 from tests.painted import write_yolo
 from tests.truths import IMAGES, check_painted
 
+from metaformer.data.annotations import Annotations
 from metaformer.data.dense import open_dense, open_dense_judged
 
 
@@ -63,3 +64,22 @@ def test_a_yolo_sheet_says_where_images_are(tmp_path: Path, sheet: str, said: st
     check_painted(data, IMAGES, masks=False)
     if "txt" in sheet:
         assert len(open_dense_judged(f"yolo:{tmp_path / 'val.txt'}", ("red", "green", "blue"), regions=False).val) == 3
+
+
+def test_an_image_in_two_lists_is_one_and_names_say_no_place_on_this_machine(tmp_path: Path) -> None:
+    write_yolo(tmp_path, IMAGES)
+    for folder in ("more/images", "more/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "more/images/a1.png").write_bytes((tmp_path / "images/train/a2.png").read_bytes())
+    (tmp_path / "more/labels/a1.txt").write_bytes((tmp_path / "labels/train/a2.txt").read_bytes())
+    (tmp_path / "twice.txt").write_text("images/train/a1.png\n./images/train/a1.png\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: [images/train, images/train, twice.txt, more/images]\nval: images/val\nnames: [red, green, blue]\n"
+    )
+    data = open_dense(f"yolo:{tmp_path}", regions=False)
+    assert [(flaw.what, flaw.count) for flaw in data.flaws] == [("images that are listed twice, left out", 9 + 2)]
+    truths = data.train.truths
+    assert isinstance(truths, Annotations)
+    assert len(data.train) == len(set(data.train.names)) == 9 + 1
+    assert len(truths.labels) == 3 * len(data.train)
+    assert sorted(map(str, truths.ids)) == sorted([*(f"a{i}" for i in range(12) if i % 4), "more/images/a1.png"])

@@ -51,6 +51,17 @@ def test_coco(tmp_path: Path) -> None:
     assert json.loads(written(tmp_path / "none.json", "coco").read_text()) == []
 
 
+def test_coco_calls_images_by_whole_numbers_and_no_two_the_same(tmp_path: Path) -> None:
+    """000000000139.jpg is image 139 of COCO."""
+    paths = ("a/000000000139.jpg", "a/x7.jpg", "a/-7.jpg", "a/²3.jpg")
+    rows = json.loads(written(tmp_path / "a.json", "coco", *(DensePrediction(p, SIZE, FOUND) for p in paths)).read_text())
+    assert [row["image_id"] for row in rows[::2]] == [139, "x7", "-7", "²3"]
+    for other in ("b/000000000139.jpg", "b/139.png"):
+        with pytest.raises(ValueError, match=rf"^a/000000000139.jpg and {other} would both be image 139: write them into two"):
+            written(tmp_path / "b.json", "coco", *(DensePrediction(p, SIZE, FOUND) for p in (paths[0], other)))
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_coco_rounds_nothing(tmp_path: Path) -> None:
     odd = Found(torch.rand(5, 4) * 50 + torch.tensor([0, 0, 50, 50]), torch.rand(5), torch.zeros(5, dtype=torch.int64))
     rows = json.loads(written(tmp_path / "a.json", "coco", answer(of=odd)).read_text())

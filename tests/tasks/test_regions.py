@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 import torch
 from tests.tasks.test_coco import pretended
+from torch import nn
 
+from metaformer.data.dense_loader import DenseBatch
+from metaformer.dense.regions import RegionLogits
 from metaformer.tasks.regions import Answer, Mapped, RegionEvaluation, boundary_f, judge
+from metaformer.tasks.segmentation import Segmentation
 
 CLASSES = ("road", "sky", "tree")
 
@@ -150,3 +154,24 @@ def test_boundaries_are_averaged_over_images_as_csurka_does() -> None:
     assert done.boundary == (0.75 + 0.0) / 2
     assert [figures.boundary for figures in done.per_class] == [0.5, 0.5, None]
     assert done.worst() == [1, 0]
+
+
+class Certain(nn.Module):
+    """Calls every pixel by its first channel."""
+
+    def forward(self, images: torch.Tensor) -> RegionLogits:
+        small = images[:, 0, ::4, ::4].long()
+        return RegionLogits(nn.functional.one_hot(small, 3).movedim(3, 1) * 9.0, [(16, 24)] * len(images))
+
+
+def test_an_epoch_measures_no_boundaries() -> None:
+    """Nothing of them is in what it is judged by."""
+    maps = halves(8, 16, 24)[None]
+    batch = DenseBatch(maps[:, None].repeat(1, 3, 1, 1), maps, torch.tensor([0]))
+    done = Segmentation(CLASSES).evaluate(Certain(), [batch])
+    whole = judge([(0, maps[0], maps[0])], CLASSES)
+    assert done.scores == whole.scores == {"miou": 100.0}
+    assert torch.equal(done.counts, whole.counts)
+    assert (done.boundary, whole.boundary) == (None, 1.0)
+    assert [figures.boundary for figures in done.per_class] == [None] * 3
+    assert done.summary() | {"boundary_f": 1.0, "per_class": whole.summary()["per_class"]} == whole.summary()

@@ -215,9 +215,12 @@ def test_weights_of_another_head_are_refused(tmp_path: Path) -> None:
 
 def test_pixels_are_normalised_by_the_data_and_a_run_keeps_that(tmp_path: Path) -> None:
     recipe, data = resolve(MODELS["retinanet"], {"data": objects(tmp_path), **QUICK}, quiet=True)
-    assert prepare(recipe, data, None).state.model.config.mean == pytest.approx(data.mean)
-    imagenet = prepare(replace(recipe, normalise="imagenet"), data, None).state.model.config
-    assert imagenet.mean == (0.485, 0.456, 0.406)
+    own, imagenet = (prepare(replace(recipe, normalise=way), data, None) for way in (recipe.normalise, "imagenet"))
+    assert own.state.model.config.mean == pytest.approx(data.mean)
+    assert imagenet.state.model.config.mean == (0.485, 0.456, 0.406)
+    colours = [fit.train.view.colour for fit in (own, imagenet)]  # where a mosaic has no image: 0 once it is normalised
+    assert colours == [tuple(round(255 * channel) for channel in data.mean), (124, 116, 104)]
+    assert colours[0] != colours[1]
 
 
 def test_a_split_that_was_drawn_is_written_and_kept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from metaformer.data.find import subfolders
 from metaformer.data.flaws import Flaws
 from metaformer.data.json_arrays import elements
 from metaformer.data.listed import Listed, Parts, part_word, without_part
-from metaformer.data.outlines import compressed, masks_library
+from metaformer.data.outlines import coco_masks, compressed
 
 OTHERS = ("panoptic", "captions", "person_keypoints", "image_info", "stuff")
 """What COCO's own files of other tasks start with."""
@@ -185,7 +185,7 @@ def _outline(read: _Read, image_id: int | str, shape: Any) -> tuple[list[list[fl
 def _around(rings: list[list[float]], code: tuple[bytes, tuple[int, int]] | None) -> list[float]:
     """Left, top, width and height of an outline."""
     if code is not None:
-        return masks_library().toBbox({"counts": code[0], "size": list(code[1])}).tolist()
+        return coco_masks().toBbox({"counts": code[0], "size": list(code[1])}).tolist()
     points = np.concatenate([np.array(ring).reshape(-1, 2) for ring in rings])
     return [*points.min(0).tolist(), *np.ptp(points, axis=0).tolist()]
 

@@ -18,7 +18,8 @@ from metaformer.data.listed import Listed, Parts
 from metaformer.data.maps import Maps
 from metaformer.data.regions import ade20k_parts, camvid_parts, mask_parts
 from metaformer.data.scenes import Scenes
-from metaformer.data.seen import see_all, statistics_of
+from metaformer.data.seen import Seen, see_all, statistics_of
+from metaformer.data.truth import VOID
 from metaformer.data.voc import voc_parts
 from metaformer.data.yolo import yolo_parts
 
@@ -68,9 +69,10 @@ def parts_of(source: str, *, regions: bool | None = None) -> Parts:
     """
     word, colon, place = source.partition(":")
     if not colon or word not in DENSE:
-        close = get_close_matches(word.lower(), DENSE, n=1, cutoff=0.6)
+        known = DENSE if regions is None else tuple(REGIONS if regions else OBJECTS)
+        close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
         hint = f"; did you mean {close[0]}:{place}?" if close else ""
-        raise ValueError(f"data={source} has no objects and no regions; allowed: {', '.join(f'{w}:PATH' for w in DENSE)}{hint}")
+        raise ValueError(f"data={source} has no objects and no regions; allowed: {', '.join(f'{w}:PATH' for w in known)}{hint}")
     if not place:
         raise ValueError(f"data={source} lacks a path: {word}:PATH")
     forms = REGIONS if regions or (regions is None and word not in OBJECTS) else OBJECTS
@@ -97,21 +99,22 @@ def open_dense(
     """
     parts = parts_of(source, regions=regions)
     if len(parts) == 1:
-        seen = see_all(next(iter(parts.values()))(masks), source, progress=progress)
-        train, val, drawn = _split(seen.listed, source, seed, split)
-        unreadable = seen.unreadable
+        learnt = see_all(next(iter(parts.values()))(masks), source, judging=True, progress=progress)
+        train, val, drawn = _split(learnt.listed, source, seed, split)
+        unreadable = learnt.unreadable
     else:
         judging = "val" if "val" in parts else "test"
         if "train" not in parts:
             raise ValueError(f"{source} has no part to learn from, only {' and '.join(parts)}")
-        learnt, judged = (see_all(parts[part](masks), source, progress=progress) for part in ("train", judging))
+        learnt = see_all(parts["train"](masks), source, progress=progress)
+        judged = see_all(parts[judging](masks), source, judging=True, progress=progress)
         train, drawn, unreadable = learnt.listed, (), learnt.unreadable + judged.unreadable
         val = aligned(judged.listed, train.classes, f"the judging part of {source}", "the part to learn from")
     for listed in (train, val):
         _check(listed, source, masks=masks)
     flaws = train.flaws.all() if drawn else together((train.flaws.all(), val.flaws.all()))
     mean, std = statistics_of(train.root, train.names)
-    notes = (*_told(parts), *map(str, flaws), *_untaught(train))
+    notes = (*_told(parts), *map(str, flaws), *_untaught(train, learnt))
     sides = (_scenes(train), _scenes(val))
     return DenseData(*sides, train.classes, train.numbers, mean, std, unreadable, drawn, notes, flaws)
 
@@ -132,7 +135,7 @@ def open_dense_judged(
     """
     parts = parts_of(source, regions=regions)
     part = next((word for word in ("val", "test", "") if word in parts), "train")
-    seen = see_all(parts[part](masks), source, progress=progress)
+    seen = see_all(parts[part](masks), source, judging=True, progress=progress)
     listed = seen.listed
     if part == "" and split is not None and split.is_file():
         keys = [printable(name) for name in listed.names]
@@ -220,11 +223,17 @@ def _told(parts: Parts) -> list[str]:
     return ["the test part picks the best epoch, because there is no val part"] if "test" in parts else []
 
 
-def _untaught(train: Listed) -> list[str]:
-    """Classes without an object to learn from."""
+def _untaught(train: Listed, learnt: Seen) -> list[str]:
+    """Classes without an object to learn from, or without a pixel in the label files that were read."""
     if isinstance(train.truths, Maps):
-        return []
-    present = set(np.unique(train.truths.labels).tolist())
+        present = set() if learnt.present is None else set(np.flatnonzero(learnt.present).tolist())
+    else:
+        present = set(np.unique(train.truths.labels).tolist())
     absent = [name for c, name in enumerate(train.classes) if c not in present]
-    more = f" and {len(absent) - 3:,} more" if len(absent) > 3 else ""
-    return [f"no object to learn from of {', '.join(map(repr, absent[:3]))}{more}"] if absent else []
+    if not absent:
+        return []
+    called = ", ".join(map(repr, absent[:3])) + (f" and {len(absent) - 3:,} more" if len(absent) > 3 else "")
+    if not isinstance(train.truths, Maps):
+        return [f"no object to learn from of {called}"]
+    void = f"; {VOID} is void, unless the class list has it, as {f'{VOID} {absent[0]}'!r}" if VOID in present else ""
+    return [f"no pixel of {called} in the label files, of which {learnt.maps:,} were read{void}"]

@@ -1,7 +1,9 @@
 """Augmentation of scenes. What happens to a sample follows from (seed, epoch, sample) and the step, whoever computes it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -14,7 +16,7 @@ from metaformer.data.scenes import Scenes
 from metaformer.data.truth import VOID, Scene
 
 Other = Callable[[int], Scene]
-"""Another scene of the same part, by any number."""
+"""Another scene of the same part that can be read, by any number."""
 TRIES = 10
 
 
@@ -122,8 +124,11 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Distort:
-    """Photometric distortion as published for ADE20K (SSD's, arXiv 1512.02325), each with probability 0.5: brightness by up
-    to 32 of 255, contrast before or after the rest, saturation, hue."""
+    """Photometric distortion in the order and amounts published for ADE20K (SSD's, arXiv 1512.02325), each with probability
+    0.5: brightness by up to 32 of 255, contrast before or after the rest, saturation, hue by up to a tenth of the circle.
+
+    Contrast and saturation are torchvision's, which blends with grey; as published pixels and HSV's saturation are multiplied.
+    """
 
     brightness: float = 32.0
     contrast: tuple[float, float] = (0.5, 1.5)
@@ -174,7 +179,7 @@ class DenseView:
     steps: tuple[Step, ...] = ()
     seed: int = 0
     colour: Colour = (124, 116, 104)
-    """Where there is no image: the mean, so that it is 0 when pixels are normalised."""
+    """Where there is no image: a model's mean, which is 0 when its pixels are normalised; ImageNet's unless told."""
     judging: bool = False
     """Whether only images are moved, and truth stays as the source says it."""
 
@@ -186,8 +191,16 @@ class DenseView:
         before = scene = scenes.scene(sample)
         for place, step in enumerate(self.steps):
             random = Random(number(self.seed, epoch, draw, type(step).__name__, place))
-            scene = step(scene, random, lambda n: scenes.scene(n % len(scenes)), self.colour)
+            scene = step(scene, random, partial(_readable, scenes), self.colour)
         return replace(scene, truth=before.truth) if self.judging else scene
+
+
+def _readable(scenes: Scenes, n: int) -> Scene:
+    """The scene of any number, or the next one that can be read: what is damaged is told when its own turn comes."""
+    for place in range(len(scenes) - 1):
+        with suppress(ValueError):
+            return scenes.scene((n + place) % len(scenes))
+    return scenes.scene((n - 1) % len(scenes))
 
 
 def _within(scene: Scene, short: int, long: int) -> Scene:

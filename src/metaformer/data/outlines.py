@@ -63,7 +63,7 @@ class Outlines:
         return masks
 
     def _draw(self, mask: NDArray[np.uint8], m: int, stretch: tuple[float, float]) -> None:
-        coco = masks_library()
+        coco = coco_masks()
         own = range(self.polygons[m], self.polygons[m + 1])
         if own:
             rings = [self._ring(p, stretch) for p in own]
@@ -121,8 +121,8 @@ class Drawing:
         )  # fmt: skip
 
 
-def masks_library() -> Any:
-    """pycocotools' masks, whose types are narrower than what it takes."""
+def coco_masks() -> Any:
+    """pycocotools' functions of masks, whose declared types are narrower than what they take."""
     from pycocotools import mask
 
     return mask
@@ -133,7 +133,7 @@ def compressed(code: dict[str, Any]) -> tuple[bytes, tuple[int, int]]:
 
     Raises ValueError where they are not of as many pixels.
     """
-    coco = masks_library()
+    coco = coco_masks()
     size, counts = code.get("size"), code.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**15 for side in size)):
         raise ValueError("run lengths without a size")

@@ -18,12 +18,15 @@ from metaformer.data.find import printable
 from metaformer.data.listed import Listed
 from metaformer.data.look import moments
 from metaformer.data.maps import Maps
+from metaformer.data.truth import VOID
 from metaformer.data.upright import upright_size
 
 ALL = 20_000
-"""Of so many images every header is read; of more only where nothing else tells their sizes."""
+"""Of so many images each is decoded; of more those that judge, and of the others headers where nothing else tells sizes."""
 MAPS = 1_000
-"""Label files that are read beforehand, spread over those there are."""
+"""Label files that are read beforehand where images are not decoded, spread over those there are."""
+LEAST = 64
+"""Pixels a side that a JPEG is at least decoded at, to be read to its end in half the time."""
 SAMPLE = 200
 """Images that mean and standard deviation are taken from."""
 MISSING = "no such file"
@@ -40,14 +43,23 @@ class Seen:
     """Without what cannot be read, and without objects that nothing can learn from."""
     unreadable: tuple[tuple[str, str], ...]
     """Images that were left out, each with its reason."""
+    maps: int = 0
+    """Label files that were read."""
+    present: NDArray[np.bool_] | None = None
+    """(256,): which classes they have, and 255; None where none was read."""
 
 
-def see_all(listed: Listed, source: str, *, strict: bool = True, progress: Progress | None = None) -> Seen:
+def see_all(
+    listed: Listed, source: str, *, judging: bool = False, strict: bool = True, progress: Progress | None = None
+) -> Seen:
     """Looks at every image of a listing, in threads. What is wrong is added to its flaws.
 
-    Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, or most of the files are not there.
+    Where `judging`, for these or some of them judge, each is decoded however many there are; where not `strict`, none.
+    Raises ValueError with a sentence, where `strict`, if more than 1 % cannot be read, most of the files are not there, or
+    label files have nothing but void.
     """
-    sizes, reasons = _headers(listed, progress, every=not strict)
+    decoded = strict and (judging or len(listed.names) <= ALL)
+    sizes, reasons, maps = _looked(listed, progress, decoded=decoded, every=decoded or not strict)
     names, flaws = [printable(name) for name in listed.names], listed.flaws
     missing = [i for i, reason in reasons.items() if reason == MISSING]
     damaged = [i for i in reasons if i not in set(missing)]
@@ -70,8 +82,14 @@ def see_all(listed: Listed, source: str, *, strict: bool = True, progress: Progr
     truths, kept = truths.take(keep), [names[i] for i in keep]
     if isinstance(truths, Annotations):
         truths = mended(truths, kept, flaws)
+    present = np.any(maps, axis=0) if maps else None
+    if strict and present is not None and not present[:VOID].any():
+        raise ValueError(
+            f"no pixel in the label files of {source} is of a class: 255 is void, and so is what the class list does not have; "
+            f"it names a number as in {f'{VOID} {listed.classes[-1]}'!r}"
+        )
     left_out = tuple((str(listed.root / names[i]), reasons[i]) for i in sorted(reasons))
-    return Seen(replace(listed, names=[listed.names[i] for i in keep], truths=truths), left_out)
+    return Seen(replace(listed, names=[listed.names[i] for i in keep], truths=truths), left_out, len(maps), present)
 
 
 def statistics_of(root: Path, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -91,11 +109,16 @@ def _moments(item: Path) -> NDArray[np.float64] | None:
         return None
 
 
-def _headers(listed: Listed, progress: Progress | None, *, every: bool) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """(N, 2) width and height as shown, 0 where nobody looked; and why images cannot be read, by number."""
+def _looked(
+    listed: Listed, progress: Progress | None, *, decoded: bool, every: bool
+) -> tuple[NDArray[np.int32], dict[int, str], list[NDArray[np.bool_]]]:
+    """(N, 2) width and height as shown, 0 where nobody looked; why images cannot be read, by number; what label files have.
+
+    Of `every` image the header is read, and the label file; perhaps both are `decoded`.
+    """
     truths, count = listed.truths, len(listed.names)
     known = isinstance(truths, Maps) or (not listed.relative and bool(truths.sizes.all()))
-    look = _Look(listed, closely=every or count <= ALL or not known, maps=count if every else MAPS)
+    look = _Look(listed, closely=every or not known, decoded=decoded, maps=count if every else MAPS)
     sizes, reasons = np.zeros((count, 2), np.int32), dict[int, str]()
     for done, (i, size, reason) in enumerate(_threaded(look, range(count))):
         sizes[i] = size
@@ -105,16 +128,18 @@ def _headers(listed: Listed, progress: Progress | None, *, every: bool) -> tuple
             progress("checking images", done + 1, count)
     for i, what in sorted(look.strange.items()):
         listed.flaws.add(what, printable(listed.names[i]))
-    return sizes, reasons
+    return sizes, reasons, list(look.present.values())
 
 
 class _Look:
     """Looks at the image of a number: its size as shown, and why it cannot be used."""
 
-    def __init__(self, listed: Listed, *, closely: bool, maps: int) -> None:
-        self.root, self.names, self.truths, self.closely = listed.root, listed.names, listed.truths, closely
-        self.some = set(range(0, len(self.names), max(1, len(self.names) // max(1, maps))))
+    def __init__(self, listed: Listed, *, closely: bool, decoded: bool, maps: int) -> None:
+        self.root, self.names, self.truths = listed.root, listed.names, listed.truths
+        self.closely, self.decoded = closely, decoded
+        self.some = set(range(0, len(self.names), max(1, -(-len(self.names) // max(1, maps)))))
         self.strange: dict[int, str] = {}
+        self.present: dict[int, NDArray[np.bool_]] = {}
 
     def __call__(self, i: int) -> tuple[int, tuple[int, int], str]:
         item = self.root / self.names[i]
@@ -122,6 +147,8 @@ class _Look:
             return i, (0, 0), "" if item.is_file() else MISSING
         try:
             size = upright_size(*orientation(item))
+            if self.decoded:
+                see(item, least=LEAST)
         except ValueError as error:
             return i, (0, 0), str(error)
         return i, size, self._map(i, item, size) if isinstance(self.truths, Maps) else ""
@@ -134,8 +161,11 @@ class _Look:
             own, _ = orientation(file)
             if not same_shape(own, size) and not (own == size[::-1] == orientation(item)[0]):
                 return f"its label has {own[0]} × {own[1]} pixels, and it has {size[0]} × {size[1]}"
-            if i in self.some and self.truths.coding.read(file)[1]:
-                self.strange[i] = "label files with numbers or colours that are no class, which are not asked about"
+            if i in self.some:
+                regions, strange = self.truths.coding.read(file)
+                self.present[i] = np.bincount(regions.ravel(), minlength=VOID + 1) > 0
+                if strange:
+                    self.strange[i] = "label files with numbers or colours that are no class, which are not asked about"
         except ValueError as error:
             return f"its label {file.name}: {error}"
         return ""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-VOID = 255
-"""A pixel of a region map, (H, W) of class numbers, that nobody is asked about."""
+from metaformer.dense.config import VOID as VOID
 
 
 @dataclass(frozen=True, eq=False)

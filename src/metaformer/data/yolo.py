@@ -1,5 +1,6 @@
 """YOLO's text files → images and their objects, boxes or polygons, in parts of width and height."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -102,7 +103,7 @@ def _of_folder(folder: Path) -> list[str]:
 def _of_list(file: Path) -> list[str]:
     """The images that a .txt file names, a line each, from its own folder on."""
     lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    return [(file.parent / line.removeprefix("./")).as_posix() for line in dict.fromkeys(lines) if line]
+    return [(file.parent / line.removeprefix("./")).as_posix() for line in lines if line]
 
 
 # --- without it -------------------------------------------------------------------------------------------------------
@@ -140,12 +141,17 @@ def _read(root: Path, images: Callable[[], list[str]], classes: tuple[str, ...] 
     """The images with what is in their text files. Raises ValueError where there is none."""
     noted, flaws = Noted(masks=masks), Flaws()
     most = 0
+    met: set[str] = set()
     for name in images():
         file = Path(name)
+        if name in met:
+            flaws.add("images that are listed twice, left out", name)
+            continue
+        met.add(name)
         if not is_image(file):
             flaws.add("listed files that are no images by their names, left out", name)
             continue
-        image = name if file.stem in noted.numbers else file.stem
+        image = Path(os.path.relpath(name, root)).as_posix() if file.stem in noted.numbers else file.stem
         noted.image(image, name)
         label = _label_file(file)
         if label is None:

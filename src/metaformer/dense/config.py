@@ -12,6 +12,8 @@ from metaformer.core.architecture import NORMS, SPECS, MetaFormerConfig
 from metaformer.core.layers import MLN, BatchNorm, GroupNorm, NoNorm, Norm
 from metaformer.zoo import HEADS, get_config
 
+VOID = 255
+"""A pixel of a region map, (H, W) of class numbers, that nobody is asked about."""
 TIMM = "timm:"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 PLAIN: dict[str, Any] = {"head_channels": 256, "head_norm": NoNorm(), "head_dropout": 0.0}

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.core.pyramid import FPN, conv_norm_act
-from metaformer.dense.config import DenseConfig
+from metaformer.dense.config import VOID, DenseConfig
 from metaformer.dense.model import Dense, Images, Size
 
 STRIDES = (4, 8, 16, 32)
-VOID = 255
-"""What a region map has where no class is right."""
 POOLS = (1, 2, 3, 6)
 """Sides of the grids to which UPerNet pools the last map."""
 AT_ONCE = 16

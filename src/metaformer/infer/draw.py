@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from metaformer.infer.palette import VOID, Colour, ink, palette
+from metaformer.data.truth import VOID
+from metaformer.infer.palette import VOID_COLOUR, Colour, ink, palette
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
 
 LEAST = 960
 """Pixels of the longer side to which a smaller image is enlarged, so that there is room for names."""
-NO_CLASS = 255
-"""What a region map has where nobody said what it is."""
 FILL, TINT = 0.4, 0.7
 """How much of a mask, and of a region, is its colour."""
 
@@ -91,16 +90,16 @@ def draw_regions(
     drawn, _ = at_side(image, side)
     measures, colours = Measures.of(drawn.size), palette(len(classes))
     there = np.array(Image.fromarray(regions.astype(np.uint8)).resize(drawn.size, Image.Resampling.NEAREST))
-    table = np.full((256, 3), VOID, np.float32)
+    table = np.full((256, 3), VOID_COLOUR, np.float32)
     table[: len(colours)] = colours
     grey = np.asarray(drawn.convert("L"), np.float32)[..., None]
-    void = (there == NO_CLASS)[..., None]  # the others keep little of the light, which would make one colour of two
+    void = (there == VOID)[..., None]  # the others keep little of the light, which would make one colour of two
     tinted = np.where(void, 0.5 * grey + 64, (1 - TINT) * (0.5 * grey + 64) + TINT * table[there])
     tinted[_seams(there, max(1, measures.line // 2))] = 255
     drawn = Image.fromarray(tinted.round().astype(np.uint8))
     if not legend:
         return drawn
-    entries = [(classes[c], colours[c]) for c in np.unique(there).tolist() if c != NO_CLASS]
+    entries = [(classes[c], colours[c]) for c in np.unique(there).tolist() if c != VOID]
     return with_legend(drawn, entries, measures)
 
 

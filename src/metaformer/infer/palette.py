@@ -12,7 +12,7 @@ FIRST: tuple[Colour, ...] = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66),
 )  # fmt: skip
 """Okabe and Ito's colours (2008), without black."""
-VOID: Colour = (224, 224, 224)
+VOID_COLOUR: Colour = (224, 224, 224)
 """What is nothing in a label PNG, or is not judged."""
 
 _LEVELS = np.linspace(0, 255, 13).round()

@@ -17,7 +17,7 @@ from metaformer.data.decode import see
 from metaformer.data.find import printable
 from metaformer.infer.draw import draw_objects, draw_regions
 from metaformer.infer.outline import one_polygon, polygons
-from metaformer.infer.palette import VOID, palette
+from metaformer.infer.palette import VOID_COLOUR, palette
 from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
 
 
@@ -32,7 +32,7 @@ class DensePrediction:
     regions: Tensor | None = None
     error: str | None = None
     image_id: int | str | None = None
-    """What COCO's files call it; None for the name of its file."""
+    """What COCO's files call it; None for the name of its file, a whole number where that is one."""
 
 
 Save = Callable[[DensePrediction], object]
@@ -100,10 +100,18 @@ def _coco(out: Path, names: Names) -> Iterator[Save]:
     with _whole(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         between = "\n"
+        whose: dict[int | str, str] = {}
 
         def save(answer: DensePrediction) -> None:
             nonlocal between
-            for row in coco_rows(answer, names) if answer.error is None else ():
+            if answer.error is not None:
+                return
+            other = whose.setdefault(coco_image(answer), answer.path)
+            if other != answer.path:
+                raise ValueError(
+                    f"{other} and {answer.path} would both be image {coco_image(answer)}: write them into two files"
+                )
+            for row in coco_rows(answer, names):
                 file.write(between + json.dumps(row))
                 between = ",\n"
 
@@ -111,10 +119,18 @@ def _coco(out: Path, names: Names) -> Iterator[Save]:
         file.write("\n]\n")
 
 
+def coco_image(answer: DensePrediction) -> int | str:
+    """What COCO's files call an image: as the answer says, else a whole number where its file is called one, else that name."""
+    if answer.image_id is not None:
+        return answer.image_id
+    stem = Path(answer.path).stem
+    return int(stem) if stem.isascii() and stem.isdigit() else stem
+
+
 def coco_rows(answer: DensePrediction, names: Names) -> list[dict[str, Any]]:
     """An image's objects as COCO's results: corner and sides not rounded, so that they are judged as they were found."""
     found = _objects(answer, "COCO")
-    image = answer.image_id if answer.image_id is not None else Path(answer.path).stem
+    image = coco_image(answer)
     rows: list[dict[str, Any]] = [
         {"image_id": image, "category_id": names.category(label), "bbox": box, "score": score}
         for label, box, score in zip(
@@ -203,7 +219,7 @@ def _png(answer: DensePrediction, file: Path, names: Names) -> None:
     if len(names.classes) > 255:
         raise ValueError(f"a label PNG holds 255 classes and no more, these are {len(names.classes)}: write jsonl or csv")
     picture = Image.fromarray(answer.regions.numpy().astype(np.uint8))
-    colours = np.full((256, 3), VOID, np.uint8)
+    colours = np.full((256, 3), VOID_COLOUR, np.uint8)
     colours[: len(names.classes)] = palette(len(names.classes))
     picture.putpalette(colours.tobytes())  # which makes numbers of a palette of what were greys
     picture.save(file, format="png", optimize=True)

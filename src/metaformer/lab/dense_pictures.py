@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from metaformer.data.outlines import coco_masks
 from metaformer.data.truth import Scene
 from metaformer.infer.draw import Measures, at_side, beside, draw_objects, draw_regions, with_legend
 from metaformer.infer.palette import palette
 from metaformer.lab import plots
 from metaformer.lab.pictures import as_image
 from metaformer.tasks.coco import DetectionEvaluation, Kind, Pair, Things
-from metaformer.tasks.found import coco_masks
 from metaformer.tasks.mistakes import confusion
 
 SIDE = 640

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaformer.core.ranks import ALONE, Ranks
+from metaformer.data.outlines import coco_masks
 from metaformer.data.truth import Objects
-from metaformer.tasks.found import Found, Rle, Size, coco_masks, corner_and_sides, run_lengths
+from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
 
 Kind = Literal["box", "mask"]
 Array = NDArray[Any]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaformer.data.outlines import coco_masks
+
 Size = tuple[int, int]
 """Height and width, in pixels."""
 Rle = dict[str, Any]
@@ -20,7 +22,7 @@ class Found:
     """What was found in one image, in its own pixels, on the processor."""
 
     boxes: Tensor
-    """(N, 4), float32: x1, y1, x2, y2, the last pixel included, so that x2 - x1 is the width."""
+    """(N, 4), float32: x1, y1, x2, y2. The last two are edges, not pixels: x2 - x1 is the width."""
     scores: Tensor
     """(N,), 0 to 1."""
     labels: Tensor
@@ -106,13 +108,6 @@ def run_lengths(masks: Tensor) -> tuple[Rle, ...]:
         return ()
     columns = masks.to(torch.uint8).cpu().numpy().transpose(1, 2, 0)
     return tuple(coco_masks().encode(np.asfortranarray(columns)))
-
-
-def coco_masks() -> Any:
-    """pycocotools' functions of masks, whose declared types know of one mask alone."""
-    from pycocotools import mask
-
-    return mask
 
 
 def corner_and_sides(boxes: Tensor) -> Tensor:

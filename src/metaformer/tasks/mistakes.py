@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaformer.data.outlines import coco_masks
 from metaformer.tasks.coco import Array, DetectionEvaluation, Kind, Pair, Things
-from metaformer.tasks.found import coco_masks
 
 NEAR = 0.5
 """The intersection over union from which on two are the same object."""

@@ -73,7 +73,7 @@ def prepare_dense(
     worst, side = crowded(recipe, data.train, device, masks=finds_masks(recipe.model)), recipe.image_size or SIDE
     batch, why = Trial(model, recipe, task, precision, worst, side, few=1, ranks=ranks).batch(len(data.train))
     recipe = replace(recipe, batch=batch)
-    train, val = _loaders(recipe, data, device, ranks)
+    train, val = _loaders(recipe, data, model.config.mean, device, ranks)
     scaler = torch.amp.GradScaler(device.type) if precision == torch.float16 else None
     average = None if recipe.ema is None else Average(model, recipe.ema, warmup=recipe.ema_warmup)
     fit = Fit(
@@ -210,16 +210,22 @@ def _about(recipe: Recipe, model: Dense, data: DenseData) -> dict[str, Any]:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def _loaders(recipe: Recipe, data: DenseData, device: torch.device, ranks: Ranks) -> tuple[DenseLoader, DenseLoader]:
-    """What is learnt from, augmented, and what judges, an image at a time: no padding changes what is found in it."""
+def _loaders(
+    recipe: Recipe, data: DenseData, mean: Sequence[float], device: torch.device, ranks: Ranks
+) -> tuple[DenseLoader, DenseLoader]:
+    """What is learnt from, augmented, and what judges, an image at a time: no padding changes what is found in it.
+
+    Where an augmentation has no image there is the `mean`, in units of 0 to 1.
+    """
     assert recipe.image_size is not None
     assert isinstance(recipe.batch, int)
     steps = steps_of(recipe.augment, recipe.image_size)
     workers = _workers(recipe, data.train, device, ranks)
+    red, green, blue = (round(255 * channel) for channel in mean)
+    shown = DenseView(_flipped(steps, recipe.flip), recipe.seed, (red, green, blue))
     train = DenseLoader(
-        data.train, recipe.batch, DenseView(_flipped(steps, recipe.flip), recipe.seed), device,
-        workers=workers, shuffled=True, ranks=ranks, accumulate=recipe.accumulate,
-    )  # fmt: skip
+        data.train, recipe.batch, shown, device, workers=workers, shuffled=True, ranks=ranks, accumulate=recipe.accumulate
+    )
     view = DenseView(judging_steps(recipe.augment, recipe.image_size), judging=True)
     return train, DenseLoader(data.val, 1, view, device, workers=workers, ranks=ranks)
 
