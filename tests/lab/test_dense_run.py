@@ -28,7 +28,7 @@ from metaformer.lab.dense_page import worst_of
 from metaformer.lab.judge import judge
 from metaformer.lab.judge_text import judged_text
 from metaformer.runs import Run
-from metaformer.tasks import coco
+from metaformer.tasks import coco, detection
 from metaformer.tasks.found import Found
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -218,7 +218,7 @@ def test_answers_have_the_images_own_size_whatever_it_is(segmenter: Run) -> None
             assert tuple(answer.regions.shape) == answer.size == (height, width)
 
 
-def test_a_threshold_and_views_are_heard(detector: Run) -> None:
+def test_a_threshold_and_views_are_heard(detector: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = DensePredictor(detector.path)
     with torch.no_grad():
         predictor.model.head.label.bias.fill_(0.0)  # which finds something everywhere
@@ -231,7 +231,14 @@ def test_a_threshold_and_views_are_heard(detector: Run) -> None:
 
     every = found(Asking(0.0))
     middle = every.scores.median().item()
+    asked: list[float] = []
+    located = detection.locate
+    monkeypatch.setattr(detection, "locate", lambda *answer: asked.append(answer[2]) or located(*answer))
     kept = found(Asking(middle))
+    found(Asking(middle, tta="flip"))
+    found(Asking(middle, tile=64, overlap=32))
+    assert set(asked[:3]) == {middle}  # before masks become as large as the image
+    assert set(asked[3:]) == {0.0}  # a piece of an object may be less sure than the object
     assert len(kept) == int((every.scores >= middle).sum()) < len(every)
     mirrored = found(Asking(0.0, tta="flip"))
     assert not torch.equal(mirrored.boxes[:5], every.boxes[:5])

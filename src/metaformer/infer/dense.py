@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,12 +164,13 @@ class DensePredictor:
 
     def _finder(self, asking: Asking) -> Find:
         """What finds in images as they come."""
-        plain = not asking.tta
+        least, plain = asking.threshold, not asking.tta
         if plain and asking.tile is None:
-            return self._find_fitted
-        find = self._find if plain else find_in_views(self._find, scales=asking.scales, mirror=asking.mirror)
+            return partial(self._find_fitted, least=least)
+        find: Find = self._find if asking.tile is not None else partial(self._find, least=least)  # a piece may be unsure
+        find = find if plain else find_in_views(find, scales=asking.scales, mirror=asking.mirror)
         if asking.tile is not None:
-            return find_in_tiles(find, asking.tile, asking.overlap)
+            return find_in_tiles(find, asking.tile, asking.overlap, least=least)
         return find_at(find, self.fitted)
 
     def _check(self, asking: Asking) -> None:
@@ -185,19 +187,21 @@ class DensePredictor:
         """The size at which an image is fed."""
         return fitted(size, self.short, self.long) if self.within is None else fitted_within(size, self.within)
 
-    def _find_fitted(self, images: Sequence[Tensor]) -> list[Found]:
+    def _find_fitted(self, images: Sequence[Tensor], least: float) -> list[Found]:
         """As it is judged: what is found is brought to the image's own size at once, masks too."""
         sizes = [size_of(image) for image in images]
-        return self._found([shown_at(image, self.fitted(size)) for image, size in zip(images, sizes, strict=True)], sizes)
+        fed = [shown_at(image, self.fitted(size)) for image, size in zip(images, sizes, strict=True)]
+        return self._found(fed, sizes, least)
 
-    def _find(self, images: Sequence[Tensor]) -> list[Found]:
+    def _find(self, images: Sequence[Tensor], least: float = 0.0) -> list[Found]:
         """At the size that they have."""
-        return self._found(images, [size_of(image) for image in images])
+        return self._found(images, [size_of(image) for image in images], least)
 
-    def _found(self, images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
+    def _found(self, images: Sequence[Tensor], sizes: Sequence[Size], least: float) -> list[Found]:
+        """What scores at least `least`: what is left out needs no mask."""
         from metaformer.tasks.detection import decode as located
 
-        return [located(answer, size) for answer, size in zip(self._asked(list(images)), sizes, strict=True)]
+        return [located(answer, size, least) for answer, size in zip(self._asked(list(images)), sizes, strict=True)]
 
     # --- regions ------------------------------------------------------------------------------------------------------
 
