@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.core.ranks import ALONE, Ranks
@@ -66,8 +65,7 @@ def mapped_in(model: nn.Module, batches: Iterable[Mapped], sums: Tensor) -> Iter
         with torch.no_grad():
             answer = model(batch.images)
         for place, (sample, truth) in enumerate(zip(batch.samples.tolist(), batch.truths, strict=True)):
-            logits = answer.whole(place, (truth.shape[0], truth.shape[1]))
-            loss = F.cross_entropy(logits[None], truth[None].long(), ignore_index=VOID, reduction="sum")
+            loss, called = answer.judged(place, truth)
             sums += torch.tensor([loss.item(), int((truth != VOID).sum())])
-            yield sample, truth.cpu(), logits.argmax(0).cpu()
+            yield sample, truth.cpu(), called.cpu()
     model.train(training)
