@@ -21,6 +21,7 @@ from tests.tiny import command, one_core
 
 import metaformer
 from metaformer.data.dense import open_dense
+from metaformer.infer import dense
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.lab import cost
 from metaformer.lab.dense_judge import DenseJudged, judge_dense, result_rows
@@ -100,6 +101,19 @@ def test_judging_a_run_says_what_its_epoch_said(which: str, request: pytest.Fixt
     figure = told["miou"] if which == "segmenter" else told["box"]["ap"]
     assert 100 * (figure or 0) == pytest.approx(best["miou" if which == "segmenter" else "box_ap"], abs=1e-9)
     assert told["images"] > 0
+
+
+@pytest.mark.parametrize(("told", "taken"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_models_are_judged_in_full_precision_unless_told(
+    segmenter: Run, told: str, taken: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where half precision is usual too, as on a GPU."""
+    chosen = dense.choose_precision
+    monkeypatch.setattr(dense, "choose_precision", lambda name, device: chosen("bf16" if name == "auto" else name, device))
+    assert DensePredictor(segmenter.path).precision == torch.bfloat16
+    assert judge_dense(segmenter.path, precision=told).predictor.precision == taken
+    figures = [judge(segmenter.path, precision=one).told["models"][0]["miou"] for one in ("fp32", told)]
+    assert (figures[0] == figures[1]) == (told == "auto")
 
 
 def test_eval_says_figures_and_writes_what_was_found(detector: Run, segmenter: Run, tmp_path: Path) -> None:

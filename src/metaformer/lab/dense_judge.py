@@ -15,6 +15,7 @@ from metaformer.data.loader import default_workers
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.infer.evaluate import drawn, own_data
+from metaformer.infer.exported import is_exported
 from metaformer.lab.cost import Cost, measured
 from metaformer.runs import is_run, write_text
 from metaformer.tasks import coco, regions
@@ -56,10 +57,10 @@ def judge_dense(
 ) -> DenseJudged:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `tta` and the rest as in DensePredictor. Raises ValueError or OSError with a sentence.
+    `tta` and the rest as in DensePredictor, but that precision=auto is fp32, in which epochs are judged. Raises ValueError or OSError with a sentence.
     """
     asking = replace(WHOLE, tta=tta)
-    predictor = DensePredictor(source, engine, device=device, precision=precision, threads=threads)
+    predictor = DensePredictor(source, engine, device=device, precision=_judging(source, precision), threads=threads)
     named, opened = _opened(predictor, source, data)
     return DenseJudged(named, predictor, opened, *evaluate_scenes(predictor, opened.val, asking))
 
@@ -82,7 +83,9 @@ def told_dense(
     one learnt from images that judge.
     """
     ways = [WHOLE, *([replace(WHOLE, tta=tta)] if tta else [])]
-    predictors = [DensePredictor(one, engine, device=device, precision=precision, threads=threads) for one in sources]
+    predictors = [
+        DensePredictor(one, engine, device=device, precision=_judging(one, precision), threads=threads) for one in sources
+    ]
     named = own_data(sources[0], data)[0]
     _check_same(sources, predictors, named)
     opened: dict[bool, DenseData] = {}
@@ -106,6 +109,11 @@ def told_dense(
         Path(out).mkdir(parents=True, exist_ok=True)
         write_text(Path(out) / "eval.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
+
+
+def _judging(source: str | Path, precision: str) -> str:
+    """What is computed in to judge: auto is fp32, as in an epoch, of a model in torch; a file has its own."""
+    return "fp32" if precision == "auto" and not is_exported(source) else precision
 
 
 def _opened(predictor: DensePredictor, source: str | Path, data: str | None) -> tuple[str, DenseData]:
