@@ -29,12 +29,15 @@ class Mapped:
     iou: float | None
     """Mean over the classes that are there or were found; None where all is void."""
     boundary: tuple[float | None, ...]
-    """F of each class's boundary; None for a class that neither is there nor was found."""
+    """F of each class's boundary; None for a class that neither is there nor was found. Empty where it was not asked for."""
 
 
-def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE) -> "RegionEvaluation":
+def judge(
+    answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALONE, *, boundaries: bool = True
+) -> "RegionEvaluation":
     """Judges maps of images, each given once. Of several ranks each gives its own; each learns the whole.
 
+    Without `boundaries`, which take most of the time, their F is None.
     Raises ValueError where a map has a label that no class has.
     """
     C = len(classes)
@@ -45,7 +48,8 @@ def judge(answers: Iterable[Answer], classes: Sequence[str], ranks: Ranks = ALON
         there, found = there.cpu().long(), found.cpu().long()
         added = _counted(image_id, there, found, C)
         counts += added
-        own.append(Mapped(image_id, _mean(_iou(added)), boundary_f(there.numpy(), found.numpy(), C)))
+        boundary = boundary_f(there.numpy(), found.numpy(), C) if boundaries else ()
+        own.append(Mapped(image_id, _mean(_iou(added)), boundary))
     everything = [one for part in ranks.gathered(own) for one in part]
     everything.sort(key=lambda one: (isinstance(one.image_id, str), one.image_id))
     assert len({one.image_id for one in everything}) == len(everything), "an image was given twice"

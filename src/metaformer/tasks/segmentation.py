@@ -49,9 +49,9 @@ class Segmentation:
         return f"{len(self.classes):,} classes: always the same one is at most {100 / len(self.classes):.3g} % mIoU"
 
     def evaluate(self, model: nn.Module, batches: Iterable[Mapped], ranks: Ranks = ALONE) -> RegionEvaluation:
-        """What every pixel is called beside what it is. The model is left in the mode in which it came."""
+        """What every pixel is called beside what it is, without boundaries. The model is left in the mode in which it came."""
         sums = torch.zeros(2, dtype=torch.float64)
-        done = judge(mapped_in(model, batches, sums), self.classes, ranks)
+        done = judge(mapped_in(model, batches, sums), self.classes, ranks, boundaries=False)
         loss, count = torch.stack(ranks.gathered(sums)).sum(0).tolist()
         return replace(done, loss=loss / max(1.0, count))
 
