@@ -57,7 +57,8 @@ def judge_dense(
 ) -> DenseJudged:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `tta` and the rest as in DensePredictor, but that precision=auto is fp32, in which epochs are judged. Raises ValueError or OSError with a sentence.
+    `tta` and the rest as in DensePredictor, but that precision=auto is fp32, in which epochs are judged. Raises ValueError
+    or OSError with a sentence.
     """
     asking = replace(WHOLE, tta=tta)
     predictor = DensePredictor(source, engine, device=device, precision=_judging(source, precision), threads=threads)
