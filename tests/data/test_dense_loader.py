@@ -10,6 +10,7 @@ from metaformer.core.ranks import Ranks
 from metaformer.data.dense import DenseData, open_dense
 from metaformer.data.dense_loader import DenseBatch, DenseLoader
 from metaformer.data.dense_views import Crop, DenseView, Distort, Flip, Jitter, Mosaic, ShortSide
+from metaformer.data.packed import pack
 from metaformer.data.truth import Objects
 
 CPU = torch.device("cpu")
@@ -144,3 +145,18 @@ def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path) -> None:
         list(loader.epoch(1))
     with pytest.raises(ValueError, match=r"2 of 104 images cannot be read; the last: .*a\d+\.png: not an image"):
         list(DenseLoader(data.train, 8, DenseView(), CPU).epoch())
+
+
+def test_a_gpu_reads_batches_from_pinned_memory(objects: DenseData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pixels of a batch are one tensor, and what they are taken apart into lies in it."""
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor.clone())
+    sent = pack([objects.train.scene(0), objects.train.scene(1)])
+    pinned = sent.pin_memory()
+    assert [tensor is sent.pixels for tensor in asked] == [True]
+    start, length = pinned.pixels.data_ptr(), pinned.pixels.numel()
+    for one, same in zip(pinned.scenes(), sent.scenes(), strict=True):
+        assert torch.equal(one.image, same.image)
+        assert 0 <= one.image.data_ptr() - start < length
+    kinds = [DenseLoader(objects.train, 4, DenseView(), torch.device(kind)).loader.pin_memory for kind in ("cpu", "cuda")]
+    assert kinds == [False, True]

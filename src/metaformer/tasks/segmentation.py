@@ -33,7 +33,10 @@ class Segmentation:
 
     def count(self, batch: Mapped) -> int:
         """What the loss is divided by, once, over everything that a step sees: pixels that are not void."""
-        return sum(int((truth != VOID).sum()) for truth in batch.truths)
+        truths = batch.truths
+        if isinstance(truths, Tensor):
+            return int((truths != VOID).sum())
+        return int(torch.stack([(truth != VOID).sum() for truth in truths]).sum()) if truths else 0  # a GPU is asked once
 
     def loss_sum(self, model: nn.Module, batch: Mapped) -> Tensor:
         """The losses of the pixels, added up."""
@@ -66,6 +69,7 @@ def mapped_in(model: nn.Module, batches: Iterable[Mapped], sums: Tensor) -> Iter
             answer = model(batch.images)
         for place, (sample, truth) in enumerate(zip(batch.samples.tolist(), batch.truths, strict=True)):
             loss, called = answer.judged(place, truth)
-            sums += torch.tensor([loss.item(), int((truth != VOID).sum())])
-            yield sample, truth.cpu(), called.cpu()
+            there, found = truth.cpu(), called.cpu()
+            sums += torch.tensor([loss.item(), int((there != VOID).sum())])
+            yield sample, there, found
     model.train(training)
