@@ -231,6 +231,14 @@ def test_many_classes_are_called_as_few_are():
     assert (same.decode([(24, 32)])[0] == 0).all()
 
 
+@pytest.mark.parametrize("head", SEGMENTERS)
+def test_regions_have_at_most_255_classes(head):
+    assert get_dense_config(f"{head}/poolformerv2_t6", num_classes=255).num_classes == 255
+    with pytest.raises(ValueError, match=rf"^num_classes=256 is too many for {head}: at most 255 are possible$"):
+        get_dense_config(f"{head}/poolformerv2_t6", num_classes=256)
+    assert get_dense_config("retinanet/poolformerv2_t6", num_classes=256).num_classes == 256
+
+
 def test_bytes_are_normalised_and_padded_with_the_mean():
     model = tiny("retinanet")
     image = torch.full((3, 20, 40), 255, dtype=torch.uint8)

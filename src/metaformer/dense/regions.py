@@ -36,9 +36,8 @@ class RegionLogits:
         return (fed if (height, width) == size else resized(fed, size))[0]
 
     def decode(self, sizes: Sequence[Size]) -> list[Tensor]:
-        """A region map (H, W) of uint8, of int64 for more than 255 classes, for each image of height and width `sizes`."""
-        dtype = torch.uint8 if self.logits.shape[1] <= VOID else torch.int64
-        return [self._called(place, size).to(dtype).cpu() for place, size in enumerate(sizes)]
+        """A region map (H, W) of uint8 for each image of height and width `sizes`."""
+        return [self._called(place, size).to(torch.uint8).cpu() for place, size in enumerate(sizes)]
 
     def judged(self, place: int, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Of an image with a map (H, W): the cross entropy of its pixels, added up, void ones left out; the class of each."""

@@ -206,7 +206,7 @@ class DensePredictor:
     # --- regions ------------------------------------------------------------------------------------------------------
 
     def _regions(self, pixels: Tensor, asking: Asking) -> Tensor:
-        """(H, W) of uint8; of int64 for more classes than that has numbers."""
+        """(H, W) of uint8."""
         plain = not asking.tta
         score: Score = self._score if plain else score_in_views(self._score, scales=asking.scales, mirror=asking.mirror)
         if asking.tile is not None:
@@ -215,7 +215,7 @@ class DensePredictor:
             fed = shown_at(pixels, self.fitted(size_of(pixels)))
             return self._asked(fed[None]).decode([size_of(pixels)])[0]
         logits = score_at(score, self.fitted)(pixels[None])[0]
-        return logits.argmax(0).to(torch.uint8 if len(logits) <= 255 else torch.int64).cpu()
+        return logits.argmax(0).to(torch.uint8).cpu()
 
     def _score(self, images: Tensor) -> Tensor:
         """At the size that they have: logits (B, classes, H, W)."""
