@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.data.decode import decode
+from metaformer.data.moves import fitted
 from metaformer.dense.model import Dense
 from metaformer.infer.engines import Options
 from metaformer.infer.exported import is_exported
@@ -22,7 +23,6 @@ from metaformer.infer.views import (
     Score,
     find_at,
     find_in_views,
-    fitted,
     fitted_within,
     score_at,
     score_in_views,
