@@ -18,7 +18,7 @@ from metaformer.data.find import printable
 from metaformer.infer.draw import draw_objects, draw_regions
 from metaformer.infer.outline import one_polygon, polygons
 from metaformer.infer.palette import VOID, palette
-from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
+from metaformer.tasks.found import Found, Size, corner_and_sides, image_rows, rle_text, run_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,19 +135,9 @@ def coco_rows(answer: DensePrediction, names: Names) -> list[dict[str, Any]]:
     """An image's objects as COCO's results: corner and sides not rounded, so that they are judged as they were found."""
     found = _objects(answer, "COCO")
     image = answer.image_id if answer.image_id is not None else Path(answer.path).stem
-    rows: list[dict[str, Any]] = [
-        {"image_id": image, "category_id": names.category(label), "bbox": box, "score": score}
-        for label, box, score in zip(
-            found.labels.tolist(), corner_and_sides(found.boxes).tolist(), found.scores.tolist(), strict=True
-        )
-    ]
-    if found.masks is not None:
-        rows = [row | {"segmentation": _text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
-    return rows
-
-
-def _text(rle: Rle) -> Rle:
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+    numbers = [names.category(label) for label in found.labels.tolist()]
+    masks = None if found.masks is None else run_lengths(found.masks)
+    return image_rows(image, numbers, corner_and_sides(found.boxes).tolist(), found.scores.tolist(), masks)
 
 
 # --- a file for each image --------------------------------------------------------------------------------------------
@@ -287,7 +277,7 @@ def record(answer: DensePrediction, names: Names) -> dict[str, Any]:
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     ]
     if found.masks is not None:
-        rows = [row | {"mask": _text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
+        rows = [row | {"mask": rle_text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
     return known | {"objects": rows}
 
 

@@ -20,6 +20,7 @@ from metaformer.lab.cost import Cost, measured
 from metaformer.runs import is_run, write_text
 from metaformer.tasks import coco, regions
 from metaformer.tasks.coco import DetectionEvaluation
+from metaformer.tasks.found import image_rows
 from metaformer.tasks.regions import RegionEvaluation
 
 DenseEvaluation = DetectionEvaluation | RegionEvaluation
@@ -171,20 +172,9 @@ def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None
     rows: list[dict[str, Any]] = []
     for one in evaluation.pairs:
         found = one.found
-        for place, label in enumerate(found.labels.tolist()):
-            number = numbers[label] if numbers else label + 1
-            if number < 0:
-                continue
-            row: dict[str, Any] = {
-                "image_id": one.image_id,
-                "category_id": number,
-                "bbox": found.boxes[place].tolist(),
-                "score": float(found.scores[place]),
-            }
-            if found.masks is not None:
-                rle = found.masks[place]
-                row["segmentation"] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-            rows.append(row)
+        own = [numbers[label] if numbers else label + 1 for label in found.labels.tolist()]
+        told = image_rows(one.image_id, own, found.boxes.tolist(), found.scores.tolist(), found.masks)
+        rows += [row for row in told if row["category_id"] >= 0]
     return rows
 
 
