@@ -141,7 +141,8 @@ def _check_same(sources: Sequence[str | Path], predictors: Sequence[DensePredict
 
 
 def evaluate_scenes(predictor: DensePredictor, scenes: Scenes, asking: Asking = WHOLE) -> tuple[DenseEvaluation, Cost]:
-    """The answers to every image beside what is there, as an epoch is judged unless `asking` says otherwise; what they took."""
+    """The answers to every image beside what is there, as an epoch is judged where the predictor is one of fp32 and `asking`
+    says nothing else; what they took."""
     predictor.ask(scenes.image(0), asking=asking)  # what a first image takes is not counted
     return measured(lambda: _judged(predictor, scenes, asking), len(scenes), predictor.model, predictor.device)
 
