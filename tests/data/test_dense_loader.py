@@ -10,6 +10,7 @@ from metaformer.core.ranks import Ranks
 from metaformer.data.dense import DenseData, open_dense
 from metaformer.data.dense_loader import DenseBatch, DenseLoader
 from metaformer.data.dense_views import Crop, DenseView, Distort, Flip, Jitter, Mosaic, ShortSide
+from metaformer.data.packed import pack
 from metaformer.data.truth import Objects
 
 CPU = torch.device("cpu")
@@ -154,3 +155,18 @@ def test_what_a_mosaic_cannot_read_is_told_by_its_own_name(tmp_path: Path) -> No
         seen = [int(sample) for batch in loader.epoch(epoch) if batch.samples is not None for sample in batch.samples]
         assert sorted(seen) == [i for i in range(len(data.train)) if i != 5]
     assert list(loader.damaged) == [5]
+
+
+def test_a_gpu_reads_batches_from_pinned_memory(objects: DenseData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pixels of a batch are one tensor, and what they are taken apart into lies in it."""
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor) or tensor.clone())
+    sent = pack([objects.train.scene(0), objects.train.scene(1)])
+    pinned = sent.pin_memory()
+    assert [tensor is sent.pixels for tensor in asked] == [True]
+    start, length = pinned.pixels.data_ptr(), pinned.pixels.numel()
+    for one, same in zip(pinned.scenes(), sent.scenes(), strict=True):
+        assert torch.equal(one.image, same.image)
+        assert 0 <= one.image.data_ptr() - start < length
+    kinds = [DenseLoader(objects.train, 4, DenseView(), torch.device(kind)).loader.pin_memory for kind in ("cpu", "cuda")]
+    assert kinds == [False, True]

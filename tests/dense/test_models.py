@@ -128,6 +128,26 @@ def test_void_pixels_are_not_learnt_from():
     assert model(images, [torch.full_like(one, 255) for one in maps])["region"] == 0
 
 
+def test_many_classes_are_judged_a_few_at_a_time(monkeypatch):
+    """As cross entropy and the largest logit of all say it, and never with the logits of all in the image's own size."""
+    logits = torch.randn(1, 40, 8, 10, generator=torch.Generator().manual_seed(0)) * 5
+    truth = (torch.arange(60 * 70) % 40).view(60, 70).to(torch.uint8)
+    truth[:5] = 255
+    answer = RegionLogits(logits, [(30, 37)])
+    whole = answer.whole(0, (60, 70))
+    entropy = nn.functional.cross_entropy(whole[None], truth[None].long(), ignore_index=255, reduction="sum")
+    asked, plain = [], RegionLogits.whole
+    monkeypatch.setattr(RegionLogits, "whole", lambda *args: asked.append(plain(*args)) or asked[-1])
+    loss, called = answer.judged(0, truth)
+    torch.testing.assert_close(loss, entropy)
+    assert torch.equal(called, whole.argmax(0))
+    assert max(len(some) for some in asked) == 16
+    few = RegionLogits(logits[:, :5], [(30, 37)])
+    loss, called = few.judged(0, truth % 5)
+    assert loss == nn.functional.cross_entropy(whole[None, :5], (truth % 5)[None].long(), reduction="sum")  # to the bit
+    assert torch.equal(called, whole[:5].argmax(0))
+
+
 def test_masks_are_asked_for():
     images, truths = batch()
     with pytest.raises(ValueError, match="have none: choose faster_rcnn or retinanet"):
@@ -209,6 +229,14 @@ def test_many_classes_are_called_as_few_are():
     assert torch.equal(whole.gather(0, called.long()[None])[0], whole.amax(0))
     same = RegionLogits(torch.zeros(1, 40, 6, 8), [(24, 32)])
     assert (same.decode([(24, 32)])[0] == 0).all()
+
+
+@pytest.mark.parametrize("head", SEGMENTERS)
+def test_regions_have_at_most_255_classes(head):
+    assert get_dense_config(f"{head}/poolformerv2_t6", num_classes=255).num_classes == 255
+    with pytest.raises(ValueError, match=rf"^num_classes=256 is too many for {head}: at most 255 are possible$"):
+        get_dense_config(f"{head}/poolformerv2_t6", num_classes=256)
+    assert get_dense_config("retinanet/poolformerv2_t6", num_classes=256).num_classes == 256
 
 
 def test_bytes_are_normalised_and_padded_with_the_mean():

@@ -124,6 +124,12 @@ def test_what_is_found_goes_back_to_the_image_s_own_pixels():
     assert (scores.item(), labels.item()) == (pytest.approx(0.9), 2)
     assert masks.shape == (1, 100, 300)
     assert masks.sum() == 60 * 40
+    two = Detections(*(torch.cat([part, part]) for part in (found.boxes, found.scores, found.labels, found.masks)), (50, 100))
+    two.scores[0] = 0.3
+    assert [len(part) for part in locate(two, (100, 300), 0.5)] == [1, 1, 1, 1]
+    assert all(
+        torch.equal(one, other) for one, other in zip(locate(two, (100, 300), 0.5), locate(found, (100, 300)), strict=True)
+    )
     nothing = thinned(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long), (50, 100))
     assert locate(nothing, (100, 300))[0].shape == (0, 4)
 

@@ -72,7 +72,7 @@ def test_coco_rounds_nothing(tmp_path: Path) -> None:
 
 def test_voc(tmp_path: Path) -> None:
     out = written(tmp_path / "voc", "voc", answer("pics/a.b.jpg"), BAD)
-    assert sorted(path.name for path in out.iterdir()) == ["a.b.xml", "classes.txt"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.b.xml"]
     root = ElementTree.parse(out / "a.b.xml").getroot()
     assert [root.findtext(name) for name in ("filename", "size/width", "size/height")] == ["a.b.jpg", "90", "80"]
     things = root.findall("object")
@@ -200,6 +200,39 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         written(tmp_path / "b", "png", answer())
     with pytest.raises(ValueError, match=r"^pics/a\.png and more/a\.jpg would both be .*a\.txt: write them into two folders$"):
         written(tmp_path / "c", "yolo", answer(), answer("more/a.jpg"))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_image_is_written_over(tmp_path: Path, kind: str) -> None:
+    """Neither the one that is answered nor one that is still to be asked about, by whatever name."""
+    end = {"voc": ".xml", "yolo": ".txt", "png": ".png", "pictures": ".png"}.get(kind)
+    (tmp_path / "link").symlink_to(tmp_path)
+    out = tmp_path / "link" if end else tmp_path / "link" / "b.png"
+    image = tmp_path / f"b{end or '.png'}"
+    Image.new("RGB", (8, 8)).save(image, format="png")
+    before = image.read_bytes()
+    saved = saved_results(out, kind, Names(CLASSES), [tmp_path / "a.jpg", tmp_path / "b.jpg", image])
+    with pytest.raises(ValueError, match=r"b\.\w+ is one of the images, which would be lost: give another --out$"), saved:
+        pass
+    one = DensePrediction(str(image), (2, 3), regions=REGIONS) if kind == "png" else answer(str(image))
+    if end:
+        with pytest.raises(ValueError, match="which would be lost"):
+            written(out, kind, one)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "png", "pictures"])
+def test_a_list_of_classes_is_no_other_ones(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "classes.txt").write_text("255 0 0 ant\n")
+    if kind in ("voc", "pictures"):
+        written(tmp_path, kind)
+    else:
+        with pytest.raises(ValueError, match=r"classes\.txt is there already and says something else"):
+            written(tmp_path, kind)
+        written(tmp_path / "new", kind)
+        written(tmp_path / "new", kind)
+        assert (tmp_path / "new" / "classes.txt").read_text().splitlines() == list(CLASSES)
+    assert (tmp_path / "classes.txt").read_text() == "255 0 0 ant\n"
 
 
 def test_pixels_of_painted_boxes_are_theirs() -> None:

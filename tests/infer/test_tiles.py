@@ -10,6 +10,7 @@ from scipy import ndimage
 from tests.found import found, painted
 from torch import Tensor
 
+from metaformer.infer import tiles as in_tiles
 from metaformer.infer.tiles import STRIDE, find_in_tiles, score_in_tiles, tiles
 from metaformer.tasks.found import Found
 
@@ -166,6 +167,36 @@ def test_pieces_come_together_whichever_is_surest() -> None:
     size, boxes = (300, 420), [[20, 10, 300, 60], [30, 100, 90, 290]]
     (tiled,) = find_in_tiles(unsure, 128, 48)([scene(size, boxes, [0, 1])])
     assert same_things(tiled, found(boxes, [0, 1], [1, 1]))
+
+
+def test_an_object_is_as_sure_as_its_surest_piece() -> None:
+    """What is not sure enough when it is put together is left out, and no piece before that: the box would be too small."""
+    image = scene((300, 420), [[10, 10, 400, 60], [200, 100, 210, 110]], [0, 1])
+    (tiled,) = find_in_tiles(spots, 128, 48, least=0.5)([image])
+    assert same_things(tiled, found([[10, 10, 400, 60]], [0], [1.0]))
+    assert tiled.masks is not None
+    assert torch.equal(tiled.masks, painted([[10, 10, 400, 60]], (300, 420)))
+    (small,) = find_in_tiles(spots, 512, 48, least=0.5)([image])
+    assert same_things(small, tiled)
+    assert len(find_in_tiles(spots, 128, 48)([image])[0]) == 2
+
+
+def test_masks_are_no_larger_than_their_objects_until_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 finds of each tile none takes as much as the image has pixels."""
+    seen: list[tuple[int, int]] = []
+    part = in_tiles._part
+
+    def noted(mask: Tensor, place: in_tiles.Tile) -> object:
+        made = part(mask, place)
+        seen.append((made.inside.untyped_storage().nbytes(), int(mask.sum())))
+        return made
+
+    monkeypatch.setattr(in_tiles, "_part", noted)
+    image = scene((300, 420), [[10, 10, 40, 60], [200, 100, 210, 110]], [0, 1])
+    (tiled,) = find_in_tiles(spots, 128, 48, least=0.3)([image])
+    assert len(tiled) == 1
+    assert seen
+    assert all(kept == inside for kept, inside in seen)
 
 
 def test_what_lies_at_the_images_edge_is_whole() -> None:

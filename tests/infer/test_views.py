@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from tests.found import found, painted
 from torch import Tensor
 
+from metaformer.data.moves import fitted
 from metaformer.infer.views import (
     find_at,
     find_in_views,
     find_mirrored,
-    fitted,
     merged,
     scaled,
     score_at,

@@ -21,6 +21,7 @@ from tests.tiny import command, one_core
 
 import metaformer
 from metaformer.data.dense import open_dense
+from metaformer.infer import dense
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.lab import cost
 from metaformer.lab.dense_judge import DenseJudged, judge_dense, result_rows
@@ -28,7 +29,7 @@ from metaformer.lab.dense_page import worst_of
 from metaformer.lab.judge import judge
 from metaformer.lab.judge_text import judged_text
 from metaformer.runs import Run
-from metaformer.tasks import coco
+from metaformer.tasks import coco, detection
 from metaformer.tasks.found import Found
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -100,6 +101,24 @@ def test_judging_a_run_says_what_its_epoch_said(which: str, request: pytest.Fixt
     figure = told["miou"] if which == "segmenter" else told["box"]["ap"]
     assert 100 * (figure or 0) == pytest.approx(best["miou" if which == "segmenter" else "box_ap"], abs=1e-9)
     assert told["images"] > 0
+
+
+@pytest.mark.parametrize(("told", "taken"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+def test_models_are_judged_in_full_precision_unless_told(
+    segmenter: Run, told: str, taken: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where half precision is usual too, as on a GPU."""
+    chosen, made = dense.choose_precision, []
+
+    def on_a_gpu(name: str, device: torch.device) -> torch.dtype:
+        made.append(chosen("bf16" if name == "auto" else name, device))
+        return made[-1]
+
+    monkeypatch.setattr(dense, "choose_precision", on_a_gpu)
+    assert DensePredictor(segmenter.path).precision == torch.bfloat16
+    assert judge_dense(segmenter.path, precision=told).predictor.precision == taken
+    judge(segmenter.path, precision=told)
+    assert made == [torch.bfloat16, taken, taken]
 
 
 def test_eval_says_figures_and_writes_what_was_found(detector: Run, segmenter: Run, tmp_path: Path) -> None:
@@ -218,7 +237,7 @@ def test_answers_have_the_images_own_size_whatever_it_is(segmenter: Run) -> None
             assert tuple(answer.regions.shape) == answer.size == (height, width)
 
 
-def test_a_threshold_and_views_are_heard(detector: Run) -> None:
+def test_a_threshold_and_views_are_heard(detector: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = DensePredictor(detector.path)
     with torch.no_grad():
         predictor.model.head.label.bias.fill_(0.0)  # which finds something everywhere
@@ -231,7 +250,14 @@ def test_a_threshold_and_views_are_heard(detector: Run) -> None:
 
     every = found(Asking(0.0))
     middle = every.scores.median().item()
+    asked: list[float] = []
+    located = detection.locate
+    monkeypatch.setattr(detection, "locate", lambda *answer: asked.append(answer[2]) or located(*answer))
     kept = found(Asking(middle))
+    found(Asking(middle, tta="flip"))
+    found(Asking(middle, tile=64, overlap=32))
+    assert set(asked[:3]) == {middle}  # before masks become as large as the image
+    assert set(asked[3:]) == {0.0}  # a piece of an object may be less sure than the object
     assert len(kept) == int((every.scores >= middle).sum()) < len(every)
     mirrored = found(Asking(0.0, tta="flip"))
     assert not torch.equal(mirrored.boxes[:5], every.boxes[:5])

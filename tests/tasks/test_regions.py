@@ -53,6 +53,17 @@ def test_shifted_answers_by_hand() -> None:
     assert done.counts.tolist() == [[160, 0, 0], [32, 128, 0], [0, 0, 0]]
 
 
+def test_boundaries_are_left_out_where_nobody_asks_for_them() -> None:
+    answers = scene(3)
+    told, fewer = judge(answers, CLASSES).summary(), judge(answers, CLASSES, boundaries=False).summary()
+    assert told["boundary_f"] is not None
+    assert fewer["boundary_f"] is None
+    assert fewer == told | {
+        "boundary_f": None,
+        "per_class": {name: figures | {"boundary": None} for name, figures in told["per_class"].items()},
+    }
+
+
 def test_nothing_right() -> None:
     done = judge([("a", torch.zeros(8, 8, dtype=torch.uint8), torch.full((8, 8), 2))], CLASSES)
     assert (done.miou, done.pixel_accuracy) == (0.0, 0.0)

@@ -115,6 +115,7 @@ class DenseLoader:
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=undisturbed,
+            pin_memory=device.type == "cuda",  # without it nothing is copied while the GPU computes
             generator=torch.Generator(),  # each epoch draws from it, a resumed one again: not from the model's
         )
 
@@ -173,6 +174,5 @@ class DenseLoader:
 
 def _stacked(tensors: list[Tensor], device: torch.device) -> list[Tensor] | Tensor:
     """One tensor where all have one size."""
-    if tensors and len({tensor.shape for tensor in tensors}) == 1:
-        return torch.stack(tensors).to(device, non_blocking=True)
-    return [tensor.to(device, non_blocking=True) for tensor in tensors]
+    sent = [tensor.to(device, non_blocking=True) for tensor in tensors]
+    return torch.stack(sent) if len({tensor.shape for tensor in sent}) == 1 else sent

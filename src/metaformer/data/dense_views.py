@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metaformer.data.batch import number
-from metaformer.data.moves import Colour, cropped, flipped, on_canvas, padded, resized
+from metaformer.data.moves import Colour, cropped, fitted, flipped, on_canvas, padded, resized
 from metaformer.data.scenes import Scenes
 from metaformer.data.truth import VOID, Scene
 
@@ -205,8 +205,7 @@ def _readable(scenes: Scenes, n: int) -> Scene:
 
 def _within(scene: Scene, short: int, long: int) -> Scene:
     """As large as the short side allows, and the long one."""
-    scale = min(short / min(scene.height, scene.width), long / max(scene.height, scene.width))
-    return resized(scene, max(1, int(scene.height * scale + 0.5)), max(1, int(scene.width * scale + 0.5)))
+    return resized(scene, *fitted((scene.height, scene.width), short, long))
 
 
 def _crop(scene: Scene, side: int, draw: Random) -> Scene:

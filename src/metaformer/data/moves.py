@@ -14,6 +14,13 @@ LEAST = 1.0
 Colour = tuple[int, int, int]
 
 
+def fitted(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """The height and width at which the short side is `short`, or the long one `long` where it would be longer than that."""
+    height, width = size
+    scale = min(short / min(size), long / max(size))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
 def resized(scene: Scene, height: int, width: int) -> Scene:
     """Stretched to a size."""
     if (height, width) == (scene.height, scene.width):

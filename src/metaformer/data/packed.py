@@ -1,7 +1,7 @@
 """Scenes as workers send them: all their pixels in one tensor, because each tensor that is sent takes a file descriptor."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ class Packed:
     """Of both; None for no masks."""
     objects: list["Small | None"]
     """What else is known of its objects; None for a map."""
+
+    def pin_memory(self) -> "Packed":
+        """The same in memory that a GPU reads by itself, as a DataLoader asks for it."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
     def scenes(self) -> list[Scene]:
         """The scenes again."""

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 # fmt: on
 """What a head has unless it is told otherwise. Published but for UPerNet: there batch norm would fail on a batch of one."""
 SEGMENTERS = ("semantic_fpn", "upernet")
+MOST_REGIONS = 255
+"""Classes of a segmenter, whose answers are maps of bytes."""
 CLASSIFIER = ("num_classes", "head", "head_norm", "head_dropout", "pool_first")
 """Fields of a MetaFormerConfig that are of its classifier, which a backbone does not have."""
 
@@ -49,7 +51,7 @@ class DenseConfig:
     """retinanet, faster_rcnn, mask_rcnn, semantic_fpn or upernet."""
     backbone: MetaFormerConfig | TimmConfig
     num_classes: int
-    """Without a background."""
+    """Without a background. Of regions at most 255: a map's bytes are numbers of classes, and 255 is none."""
     channels: int = 256
     """Of the feature pyramid; UPerNet has one of its own, of head_channels."""
     map_norm: Norm = MLN(eps=1e-5, bias=True)
@@ -77,6 +79,8 @@ class DenseConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name}={value!r} is not a whole number from 1 on")
+        if self.task == "segmentation" and self.num_classes > MOST_REGIONS:
+            raise ValueError(f"num_classes={self.num_classes} is too many for {self.head}: at most {MOST_REGIONS} are possible")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"head_dropout={self.head_dropout} is not at least 0 and below 1")
         if not self.anchor_scale > 0:

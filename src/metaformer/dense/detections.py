@@ -48,13 +48,18 @@ def thinned(boxes: Tensor, scores: Tensor, labels: Tensor, size: Size) -> Detect
     return Detections(boxes[keep], scores[keep], labels[keep], None, size)
 
 
-def locate(found: Detections, size: Size) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Boxes (N, 4), scores, labels and masks (N, H, W) in an image of height and width `size`, on the processor."""
+def locate(found: Detections, size: Size, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Boxes (N, 4), scores, labels and masks (N, H, W) in an image of height and width `size`, on the processor.
+
+    Of those that score at least `least`: a mask takes as much memory as the image has pixels.
+    """
     height, width = size
     scale = found.boxes.new_tensor([width / found.size[1], height / found.size[0]]).repeat(2)
-    boxes = clipped(found.boxes * scale, size).cpu()
-    masks = None if found.masks is None else paste(found.masks.cpu(), boxes, size)
-    return boxes, found.scores.cpu(), found.labels.cpu(), masks
+    scores = found.scores.cpu()
+    keep = scores >= least
+    boxes = clipped(found.boxes * scale, size).cpu()[keep]
+    masks = None if found.masks is None else paste(found.masks.cpu()[keep], boxes, size)
+    return boxes, scores[keep], found.labels.cpu()[keep], masks
 
 
 def paste(masks: Tensor, boxes: Tensor, size: Size) -> Tensor:

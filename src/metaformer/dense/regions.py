@@ -1,6 +1,6 @@
 """Semantic FPN and UPerNet, arXiv 1901.02446 and 1807.10221: a class for every pixel, by convolutions on a pyramid."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,18 +34,44 @@ class RegionLogits:
         return (fed if (height, width) == size else resized(fed, size))[0]
 
     def decode(self, sizes: Sequence[Size]) -> list[Tensor]:
-        """A region map (H, W) of uint8, of int64 for more than 255 classes, for each image of height and width `sizes`."""
-        dtype = torch.uint8 if self.logits.shape[1] <= VOID else torch.int64
-        return [self._called(place, size).to(dtype).cpu() for place, size in enumerate(sizes)]
+        """A region map (H, W) of uint8 for each image of height and width `sizes`."""
+        return [self._called(place, size).to(torch.uint8).cpu() for place, size in enumerate(sizes)]
+
+    def judged(self, place: int, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Of an image with a map (H, W): the cross entropy of its pixels, added up, void ones left out; the class of each."""
+        size, labels = (truth.shape[0], truth.shape[1]), truth.long()
+        if self.logits.shape[1] <= AT_ONCE:
+            logits = self.whole(place, size)
+            loss = F.cross_entropy(logits[None], labels[None], ignore_index=VOID, reduction="sum")
+            return loss, logits.argmax(0)
+        best = total = own = torch.full(size, -torch.inf, device=self.logits.device)
+        called = torch.zeros_like(labels)
+        for first, logits in self._in_turn(place, size):
+            best, called = _better(best, called, first, logits)
+            total = torch.logaddexp(total, logits.logsumexp(0))
+            inside = (labels >= first) & (labels < first + len(logits))
+            read = logits.gather(0, (labels - first).clamp(0, len(logits) - 1)[None])[0]
+            own = torch.where(inside, read, own)
+        return torch.where(labels != VOID, total - own, 0).sum(), called
 
     def _called(self, place: int, size: Size) -> Tensor:
-        """The class of each pixel of an image: the best of the best of a few, for all at once take gigabytes."""
-        best, called = self.whole(place, size, slice(AT_ONCE)).max(0)
-        for first in range(AT_ONCE, self.logits.shape[1], AT_ONCE):
-            more, which = self.whole(place, size, slice(first, first + AT_ONCE)).max(0)
-            called = torch.where(more > best, which + first, called)
-            best = torch.maximum(best, more)
+        """The class of each pixel of an image."""
+        parts = self._in_turn(place, size)
+        best, called = next(parts)[1].max(0)
+        for first, logits in parts:
+            best, called = _better(best, called, first, logits)
         return called
+
+    def _in_turn(self, place: int, size: Size) -> Iterator[tuple[int, Tensor]]:
+        """The logits of an image's pixels, a few classes at a time, and which is the first: all at once take gigabytes."""
+        for first in range(0, self.logits.shape[1], AT_ONCE):
+            yield first, self.whole(place, size, slice(first, first + AT_ONCE))
+
+
+def _better(best: Tensor, called: Tensor, first: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logits so far and their classes, when some classes more are known, from number `first` on."""
+    more, which = logits.max(0)
+    return torch.maximum(best, more), torch.where(more > best, which + first, called)
 
 
 class Segmenter(Dense):

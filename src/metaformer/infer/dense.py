@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metaformer.core.device import choose_device, choose_precision
+from metaformer.data.moves import fitted
 from metaformer.dense.model import Dense
 from metaformer.infer.engines import Options
 from metaformer.infer.exported import is_exported
@@ -21,7 +23,6 @@ from metaformer.infer.views import (
     Score,
     find_at,
     find_in_views,
-    fitted,
     fitted_within,
     score_at,
     score_in_views,
@@ -170,12 +171,13 @@ class DensePredictor:
 
     def _finder(self, asking: Asking) -> Find:
         """What finds in images as they come."""
-        plain = not asking.tta
+        least, plain = asking.threshold, not asking.tta
         if plain and asking.tile is None:
-            return self._find_fitted
-        find = self._find if plain else find_in_views(self._find, scales=asking.scales, mirror=asking.mirror)
+            return partial(self._find_fitted, least=least)
+        find: Find = self._find if asking.tile is not None else partial(self._find, least=least)  # a piece may be unsure
+        find = find if plain else find_in_views(find, scales=asking.scales, mirror=asking.mirror)
         if asking.tile is not None:
-            return find_in_tiles(find, asking.tile, asking.overlap)
+            return find_in_tiles(find, asking.tile, asking.overlap, least=least)
         return find_at(find, self.fitted)
 
     def _check(self, asking: Asking) -> None:
@@ -192,24 +194,26 @@ class DensePredictor:
         """The size at which an image is fed."""
         return fitted(size, self.short, self.long) if self.within is None else fitted_within(size, self.within)
 
-    def _find_fitted(self, images: Sequence[Tensor]) -> list[Found]:
+    def _find_fitted(self, images: Sequence[Tensor], least: float) -> list[Found]:
         """As it is judged: what is found is brought to the image's own size at once, masks too."""
         sizes = [size_of(image) for image in images]
-        return self._found([shown_at(image, self.fitted(size)) for image, size in zip(images, sizes, strict=True)], sizes)
+        fed = [shown_at(image, self.fitted(size)) for image, size in zip(images, sizes, strict=True)]
+        return self._found(fed, sizes, least)
 
-    def _find(self, images: Sequence[Tensor]) -> list[Found]:
+    def _find(self, images: Sequence[Tensor], least: float = 0.0) -> list[Found]:
         """At the size that they have."""
-        return self._found(images, [size_of(image) for image in images])
+        return self._found(images, [size_of(image) for image in images], least)
 
-    def _found(self, images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Found]:
+    def _found(self, images: Sequence[Tensor], sizes: Sequence[Size], least: float) -> list[Found]:
+        """What scores at least `least`: what is left out needs no mask."""
         from metaformer.tasks.detection import decode as located
 
-        return [located(answer, size) for answer, size in zip(self._asked(list(images)), sizes, strict=True)]
+        return [located(answer, size, least) for answer, size in zip(self._asked(list(images)), sizes, strict=True)]
 
     # --- regions ------------------------------------------------------------------------------------------------------
 
     def _regions(self, pixels: Tensor, asking: Asking) -> Tensor:
-        """(H, W) of uint8; of int64 for more classes than that has numbers."""
+        """(H, W) of uint8."""
         plain = not asking.tta
         score: Score = self._score if plain else score_in_views(self._score, scales=asking.scales, mirror=asking.mirror)
         if asking.tile is not None:
@@ -218,7 +222,7 @@ class DensePredictor:
             fed = shown_at(pixels, self.fitted(size_of(pixels)))
             return self._asked(fed[None]).decode([size_of(pixels)])[0]
         logits = score_at(score, self.fitted)(pixels[None])[0]
-        return logits.argmax(0).to(torch.uint8 if len(logits) <= 255 else torch.int64).cpu()
+        return logits.argmax(0).to(torch.uint8).cpu()
 
     def _score(self, images: Tensor) -> Tensor:
         """At the size that they have: logits (B, classes, H, W)."""

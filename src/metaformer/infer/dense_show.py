@@ -75,7 +75,7 @@ def show_found(predictor: DensePredictor, images: Sequence[Path], wanted: Wanted
     screen, aside = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
     answers, failed = predictor.stream(images, asking), 0
     hidden = out is None or wanted.json_lines or not aside.is_terminal
-    with _saved(out, kind, names) as save:
+    with _saved(out, kind, names, images) as save:
         for answer in track(answers, "predicting", len(images), console=aside, transient=True, disable=hidden):
             save(answer)
             if answer.error is not None:
@@ -89,9 +89,9 @@ def show_found(predictor: DensePredictor, images: Sequence[Path], wanted: Wanted
     return failed
 
 
-def _saved(out: Path | None, kind: str | None, names: Names) -> AbstractContextManager[Save]:
+def _saved(out: Path | None, kind: str | None, names: Names, images: Sequence[Path]) -> AbstractContextManager[Save]:
     """What writes an answer, if anything."""
-    return nullcontext(_unsaved) if out is None or kind is None else saved_results(out, kind, names)
+    return nullcontext(_unsaved) if out is None or kind is None else saved_results(out, kind, names, images)
 
 
 def _unsaved(answer: DensePrediction) -> None:

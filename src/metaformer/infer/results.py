@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from metaformer.data.find import printable
 from metaformer.infer.draw import draw_objects, draw_regions
 from metaformer.infer.outline import one_polygon, polygons
 from metaformer.infer.palette import VOID_COLOUR, palette
-from metaformer.tasks.found import Found, Rle, Size, corner_and_sides, run_lengths
+from metaformer.tasks.found import Found, Size, corner_and_sides, image_rows, rle_text, run_lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Names:
     root: Path | None = None
     """The folder below which files keep their folders; None for names alone."""
 
-    def file(self, answer: DensePrediction, suffix: str) -> Path:
+    def file(self, image: str | Path, suffix: str) -> Path:
         """The file for an image, from the folder of all on."""
-        path = Path(answer.path)
+        path = Path(image)
         if self.root is not None and path.is_relative_to(self.root):
             return path.relative_to(self.root).with_suffix(suffix)
         return Path(path.name).with_suffix(suffix)
@@ -61,16 +61,36 @@ class Names:
 
 
 @contextmanager
-def saved_results(out: Path, kind: str, names: Names) -> Iterator[Save]:
+def saved_results(out: Path, kind: str, names: Names, images: Sequence[str | Path] = ()) -> Iterator[Save]:
     """Gives what writes an answer. A file has its name only when all is in it; in a folder that holds for each file.
 
-    `kind` is one of FORMATS. Raises ValueError for another kind, for answers that it cannot hold (regions are label PNGs or
-    records), and for two images whose files would have one name. What has an error is in records alone.
+    `kind` is one of FORMATS; `images` are all that will be asked about. Raises ValueError for another kind, for answers that
+    it cannot hold (regions are label PNGs or records), for two images whose files would have one name, and for a file that
+    would replace one of the images. What has an error is in records alone.
     """
     if kind not in FORMATS:
         raise ValueError(f"{kind!r} is no format: {', '.join(FORMATS)}")
+    files = (out / names.file(image, SUFFIXES[kind]) for image in images) if kind in SUFFIXES else (out,)
+    _spare(images, files)
     with FORMATS[kind](out, names) as save:
         yield save
+
+
+def _spare(images: Iterable[str | Path], files: Iterable[Path]) -> None:
+    """Raises ValueError where one of the files is an image, by whatever name."""
+    own = {_which(image) for image in images} - {None}
+    for file in files:
+        if own and _which(file) in own:
+            raise ValueError(f"{file} is one of the images, which would be lost: give another --out")
+
+
+def _which(file: str | Path) -> tuple[int, int] | None:
+    """What two names of one file have in common; None where there is none."""
+    try:
+        known = Path(file).stat()
+    except (OSError, ValueError):
+        return None
+    return known.st_dev, known.st_ino
 
 
 @contextmanager
@@ -130,37 +150,37 @@ def coco_image(answer: DensePrediction) -> int | str:
 def coco_rows(answer: DensePrediction, names: Names) -> list[dict[str, Any]]:
     """An image's objects as COCO's results: corner and sides not rounded, so that they are judged as they were found."""
     found = _objects(answer, "COCO")
-    image = coco_image(answer)
-    rows: list[dict[str, Any]] = [
-        {"image_id": image, "category_id": names.category(label), "bbox": box, "score": score}
-        for label, box, score in zip(
-            found.labels.tolist(), corner_and_sides(found.boxes).tolist(), found.scores.tolist(), strict=True
-        )
-    ]
-    if found.masks is not None:
-        rows = [row | {"segmentation": _text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
-    return rows
-
-
-def _text(rle: Rle) -> Rle:
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+    numbers = [names.category(label) for label in found.labels.tolist()]
+    masks = None if found.masks is None else run_lengths(found.masks)
+    return image_rows(coco_image(answer), numbers, corner_and_sides(found.boxes).tolist(), found.scores.tolist(), masks)
 
 
 # --- a file for each image --------------------------------------------------------------------------------------------
 
 
-def _folder(suffix: str, write: Callable[[DensePrediction, Path, Names], None]) -> "Writer":
-    """What writes a file for each image into a folder, and the classes' names beside them."""
+SUFFIXES = {"voc": ".xml", "yolo": ".txt", "png": ".png", "pictures": ".png"}
+"""Of the kinds that are a folder, how the files in it end."""
+LISTED = "classes.txt"
+"""The file with the classes' names."""
+
+
+def _folder(kind: str, write: Callable[[DensePrediction, Path, Names], None], *, listed: bool = False) -> "Writer":
+    """What writes a file for each image into a folder, and beside them, where the files have numbers, the classes' names."""
+    suffix = SUFFIXES[kind]
 
     @contextmanager
     def writer(out: Path, names: Names) -> Iterator[Save]:
+        told = "".join(f"{name}\n" for name in names.classes)
+        if listed:
+            _check_listed(out / LISTED, told)
         out.mkdir(parents=True, exist_ok=True)
         whose: dict[Path, str] = {}
 
         def save(answer: DensePrediction) -> None:
             if answer.error is not None:
                 return
-            file = out / names.file(answer, suffix)
+            file = out / names.file(answer.path, suffix)
+            _spare([answer.path], [file])
             other = whose.setdefault(file, answer.path)
             if other != answer.path:
                 raise ValueError(f"{other} and {answer.path} would both be {file}: write them into two folders")
@@ -169,10 +189,17 @@ def _folder(suffix: str, write: Callable[[DensePrediction, Path, Names], None]) 
                 write(answer, temporary, names)
 
         yield save
-        with _whole(out / "classes.txt") as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in names.classes), encoding="utf-8")
+        if listed:
+            with _whole(out / LISTED) as temporary:
+                temporary.write_text(told, encoding="utf-8")
 
     return writer
+
+
+def _check_listed(file: Path, told: str) -> None:
+    """Raises ValueError where a file says other classes, or says more of them."""
+    if file.exists() and file.read_bytes().split() != told.encode().split():
+        raise ValueError(f"{file} is there already and says something else than this model's classes: give another --out")
 
 
 def _voc(answer: DensePrediction, file: Path, names: Names) -> None:
@@ -265,7 +292,7 @@ def record(answer: DensePrediction, names: Names) -> dict[str, Any]:
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     ]
     if found.masks is not None:
-        rows = [row | {"mask": _text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
+        rows = [row | {"mask": rle_text(rle)} for row, rle in zip(rows, run_lengths(found.masks), strict=True)]
     return known | {"objects": rows}
 
 
@@ -307,7 +334,7 @@ def rows(answer: DensePrediction, names: Names) -> list[dict[str, Any]]:
 Writer = Callable[[Path, Names], AbstractContextManager[Save]]
 
 FORMATS: dict[str, Writer] = {
-    "coco": _coco, "voc": _folder(".xml", _voc), "yolo": _folder(".txt", _yolo), "png": _folder(".png", _png),
-    "pictures": _folder(".png", _picture),
+    "coco": _coco, "voc": _folder("voc", _voc), "yolo": _folder("yolo", _yolo, listed=True),
+    "png": _folder("png", _png, listed=True), "pictures": _folder("pictures", _picture),
     "jsonl": _jsonl, "csv": _csv,
 }  # fmt: skip

@@ -1,13 +1,14 @@
 """A large image in tiles that overlap, so that it fits into memory: what is found in them put together again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from metaformer.infer.views import SAME, Find, Score, size_of
-from metaformer.tasks.found import Found, Size, joined
+from metaformer.tasks.found import Found, Size, joined, nothing
 
 STRIDE = 32
 """Tiles begin at its multiples, where the whole image's coarsest features lie."""
@@ -78,35 +79,63 @@ def _window(start: int, end: int, length: int, overlap: int) -> Tensor:
     return weight
 
 
-def find_in_tiles(find: Find, side: int, overlap: int, *, batch: int = 4, same: float = SAME) -> Find:
-    """Finds in tiles of each image, `batch` of them at a time.
+def find_in_tiles(find: Find, side: int, overlap: int, *, batch: int = 4, same: float = SAME, least: float = 0.0) -> Find:
+    """Finds in tiles of each image, `batch` of them at a time, what scores at least `least` when it is put together.
 
     What two tiles found is compared where both see: one object there is one object, of which that is kept which no tile's
     edge cuts off, and of those the surest. An object that is cut off in all tiles is what its pieces are together.
+    Masks are as large as their objects, and only those of what is kept become as large as the image.
     """
 
     def tiled(images: Sequence[Tensor]) -> list[Found]:
-        return [_found_in(find, image, tiles(size_of(image), side, overlap), batch, same) for image in images]
+        return [_found_in(find, image, tiles(size_of(image), side, overlap), batch, same, least) for image in images]
 
     return tiled
 
 
-def _found_in(find: Find, image: Tensor, places: Sequence[Tile], batch: int, same: float) -> Found:
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a mask has inside, and where in the image that begins."""
+
+    top: int
+    left: int
+    inside: Tensor
+
+
+def _found_in(find: Find, image: Tensor, places: Sequence[Tile], batch: int, same: float, least: float) -> Found:
     size = size_of(image)
     if len(places) == 1:
-        return find([image])[0]
+        return find([image])[0].best(least)
     pieces: list[Found] = []
+    parts: list[_Part] = []
+    masked = True
     for start in range(0, len(places), batch):
         some = places[start : start + batch]
-        pieces += find([image[:, top:bottom, left:right] for top, left, bottom, right in some])
-    whole = [piece.placed(place[0], place[1], size) for piece, place in zip(pieces, places, strict=True)]
-    found = joined(whole)
+        answers = find([image[:, top:bottom, left:right] for top, left, bottom, right in some])
+        for piece, place in zip(answers, some, strict=True):
+            masked = masked and piece.masks is not None
+            parts += [_part(mask, place) for mask in piece.masks] if piece.masks is not None else []
+            pieces.append(replace(piece, masks=None).placed(place[0], place[1], size))
+    found = joined(pieces)
     tile = torch.tensor([number for number, piece in enumerate(pieces) for _ in range(len(piece))], dtype=torch.int64)
-    return _stitched(found, torch.tensor(places)[:, [1, 0, 3, 2]][tile].float(), tile, size, same)
+    objects = _stitched(found, torch.tensor(places)[:, [1, 0, 3, 2]][tile].float(), tile, size, same)
+    return _united(found, objects, parts if masked else None, size, least)
 
 
-def _stitched(found: Found, views: Tensor, tile: Tensor, size: Size, same: float) -> Found:
-    """Each object once. `views` (N, 4) are the tiles of what was found, as boxes, `tile` (N,) their numbers."""
+def _part(mask: Tensor, place: Tile) -> _Part:
+    """A tile's mask, as large as what is inside."""
+    rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
+    if not rows:
+        return _Part(place[0], place[1], mask[:0, :0].clone())
+    inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].clone()  # so that the tile's mask can go
+    return _Part(place[0] + rows[0], place[1] + columns[0], inside)
+
+
+def _stitched(found: Found, views: Tensor, tile: Tensor, size: Size, same: float) -> list[list[int]]:
+    """The numbers of each object's pieces: one alone of what a tile sees whole.
+
+    `views` (N, 4) are the tiles of what was found, as boxes, `tile` (N,) their numbers.
+    """
     cut, scores = _cut_off(found.boxes, views, size).tolist(), found.scores.tolist()
     order = sorted(range(len(found)), key=lambda i: (cut[i], -scores[i]))
     leader: dict[int, int] = {}  # of each piece the first of its object
@@ -119,7 +148,8 @@ def _stitched(found: Found, views: Tensor, tile: Tensor, size: Size, same: float
             if cut[i] and cut[its] and its in others:
                 leader[piece] = first
     groups = {first: [piece for piece, its in leader.items() if its == first] for first in dict.fromkeys(leader.values())}
-    return _united(found, [group for first, group in groups.items() if cut[first]], [i for i in groups if not cut[i]]).best()
+    whole = [[first] for first in groups if not cut[first]]
+    return whole + [group for first, group in groups.items() if cut[first]]
 
 
 def _alike(i: int, found: Found, views: Tensor, tile: Tensor, same: float) -> list[int]:
@@ -148,12 +178,21 @@ def _area(boxes: Tensor) -> Tensor:
     return sides[:, 0] * sides[:, 1]
 
 
-def _united(found: Found, pieces: Sequence[Sequence[int]], whole: Sequence[int]) -> Found:
-    """What is whole, and all pieces of each object that is not as one, as sure as the surest."""
-    parts = [found.take(torch.tensor(whole, dtype=torch.int64))]
-    for group in pieces:
-        own = found.take(torch.tensor(group))
-        box = torch.cat([own.boxes[:, :2].amin(0), own.boxes[:, 2:].amax(0)])
-        mask = None if own.masks is None else own.masks.any(0)[None]
-        parts.append(Found(box[None], own.scores.max()[None], own.labels[:1], mask))
-    return joined(parts)
+def _united(found: Found, objects: Sequence[Sequence[int]], parts: Sequence[_Part] | None, size: Size, least: float) -> Found:
+    """All pieces of each object as one, as sure as the surest; the surest objects first, of those that are sure enough."""
+    if not objects:
+        return nothing(size if parts is not None else None)
+    own = [found.take(torch.tensor(pieces)) for pieces in objects]
+    boxes = torch.stack([torch.cat([one.boxes[:, :2].amin(0), one.boxes[:, 2:].amax(0)]) for one in own])
+    scores, labels = torch.stack([one.scores.max() for one in own]), torch.cat([one.labels[:1] for one in own])
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scores[order] >= least]
+    masks = None
+    if parts is not None:
+        masks = torch.zeros(len(order), *size, dtype=torch.bool)
+        for mask, number in zip(masks, order.tolist(), strict=True):
+            for piece in objects[number]:
+                part = parts[piece]
+                high, wide = part.inside.shape
+                mask[part.top : part.top + high, part.left : part.left + wide] |= part.inside
+    return Found(boxes[order], scores[order], labels[order], masks)

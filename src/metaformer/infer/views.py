@@ -20,13 +20,6 @@ SAME = 0.5
 """Intersection over union from which on two of one class, found in different ways, are the same object."""
 
 
-def fitted(size: Size, shorter: int, longer: int) -> Size:
-    """The size at which the shorter side is `shorter`, or the longer one `longer` where it would be longer than that."""
-    height, width = size
-    scale = min(shorter / min(size), longer / max(size))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
 def fitted_within(size: Size, room: Size) -> Size:
     """The size at which an image is as large as fits into a height and a width."""
     scale = min(room[0] / size[0], room[1] / size[1])

@@ -15,10 +15,12 @@ from metaformer.data.loader import default_workers
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.infer.evaluate import drawn, own_data
+from metaformer.infer.exported import is_exported
 from metaformer.lab.cost import Cost, measured
 from metaformer.runs import is_run, write_text
 from metaformer.tasks import coco, regions
 from metaformer.tasks.coco import DetectionEvaluation
+from metaformer.tasks.found import image_rows
 from metaformer.tasks.regions import RegionEvaluation
 
 DenseEvaluation = DetectionEvaluation | RegionEvaluation
@@ -56,10 +58,11 @@ def judge_dense(
 ) -> DenseJudged:
     """Judges a run's best weights on the held-out part of its own data, or any model or exported file on that of `data`.
 
-    `tta` and the rest as in DensePredictor. Raises ValueError or OSError with a sentence.
+    `tta` and the rest as in DensePredictor, but that precision=auto is fp32, in which epochs are judged. Raises ValueError
+    or OSError with a sentence.
     """
     asking = replace(WHOLE, tta=tta)
-    predictor = DensePredictor(source, engine, device=device, precision=precision, threads=threads)
+    predictor = DensePredictor(source, engine, device=device, precision=_judging(source, precision), threads=threads)
     named, opened = _opened(predictor, source, data)
     return DenseJudged(named, predictor, opened, *evaluate_scenes(predictor, opened.val, asking))
 
@@ -82,7 +85,9 @@ def told_dense(
     one learnt from images that judge.
     """
     ways = [WHOLE, *([replace(WHOLE, tta=tta)] if tta else [])]
-    predictors = [DensePredictor(one, engine, device=device, precision=precision, threads=threads) for one in sources]
+    predictors = [
+        DensePredictor(one, engine, device=device, precision=_judging(one, precision), threads=threads) for one in sources
+    ]
     named = own_data(sources[0], data)[0]
     _check_same(sources, predictors, named)
     opened: dict[bool, DenseData] = {}
@@ -108,6 +113,11 @@ def told_dense(
     return found
 
 
+def _judging(source: str | Path, precision: str) -> str:
+    """What is computed in to judge: auto is fp32, as in an epoch, of a model in torch; a file has its own."""
+    return "fp32" if precision == "auto" and not is_exported(source) else precision
+
+
 def _opened(predictor: DensePredictor, source: str | Path, data: str | None) -> tuple[str, DenseData]:
     """What judges it, and what that is called: `data`, or what its run learnt from."""
     named, split, _ = own_data(source, data)
@@ -131,7 +141,8 @@ def _check_same(sources: Sequence[str | Path], predictors: Sequence[DensePredict
 
 
 def evaluate_scenes(predictor: DensePredictor, scenes: Scenes, asking: Asking = WHOLE) -> tuple[DenseEvaluation, Cost]:
-    """The answers to every image beside what is there, as an epoch is judged unless `asking` says otherwise; what they took."""
+    """The answers to every image beside what is there, as an epoch is judged where the predictor is one of fp32 and `asking`
+    says nothing else; what they took."""
     predictor.ask(scenes.image(0), asking=asking)  # what a first image takes is not counted
     return measured(lambda: _judged(predictor, scenes, asking), len(scenes), predictor.model, predictor.device)
 
@@ -162,20 +173,9 @@ def result_rows(evaluation: DetectionEvaluation, numbers: tuple[int, ...] | None
     rows: list[dict[str, Any]] = []
     for one in evaluation.pairs:
         found = one.found
-        for place, label in enumerate(found.labels.tolist()):
-            number = numbers[label] if numbers else label + 1
-            if number < 0:
-                continue
-            row: dict[str, Any] = {
-                "image_id": one.image_id,
-                "category_id": number,
-                "bbox": found.boxes[place].tolist(),
-                "score": float(found.scores[place]),
-            }
-            if found.masks is not None:
-                rle = found.masks[place]
-                row["segmentation"] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-            rows.append(row)
+        own = [numbers[label] if numbers else label + 1 for label in found.labels.tolist()]
+        told = image_rows(one.image_id, own, found.boxes.tolist(), found.scores.tolist(), found.masks)
+        rows += [row for row in told if row["category_id"] >= 0]
     return rows
 
 

@@ -64,9 +64,9 @@ def found_in(model: nn.Module, batches: Iterable[Scened]) -> Iterator[Answer]:
     model.train(training)
 
 
-def decode(answer: Detections, size: Size) -> Found:
-    """What was found in an image, in the pixels of the one of that size that it was made from."""
-    return Found(*locate(answer, size))
+def decode(answer: Detections, size: Size, least: float = 0.0) -> Found:
+    """What was found in an image that scores at least `least`, in the pixels of the one of that size that it was made from."""
+    return Found(*locate(answer, size, least))
 
 
 def _added(losses: dict[str, Tensor]) -> Tensor:

@@ -110,6 +110,26 @@ def run_lengths(masks: Tensor) -> tuple[Rle, ...]:
     return tuple(coco_masks().encode(np.asfortranarray(columns)))
 
 
+def rle_text(rle: Rle) -> Rle:
+    """A mask as COCO stores it, JSON-ready."""
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def image_rows(
+    image: int | str,
+    numbers: Sequence[int],
+    boxes: Sequence[Sequence[float]],
+    scores: Sequence[float],
+    masks: Sequence[Rle] | None,
+) -> list[dict[str, Any]]:
+    """What was found in an image as COCO's results, by the `numbers` of classes; boxes are corners and sides."""
+    columns = zip(numbers, boxes, scores, strict=True)
+    rows = [{"image_id": image, "category_id": number, "bbox": box, "score": score} for number, box, score in columns]
+    if masks is None:
+        return rows
+    return [row | {"segmentation": rle_text(rle)} for row, rle in zip(rows, masks, strict=True)]
+
+
 def corner_and_sides(boxes: Tensor) -> Tensor:
     """x1, y1, x2, y2 → x1, y1, width, height, as COCO stores a box; (N, 4), float64, so that nothing is rounded."""
     boxes = boxes.double()

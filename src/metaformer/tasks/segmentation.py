@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metaformer.core.ranks import ALONE, Ranks
@@ -34,7 +33,10 @@ class Segmentation:
 
     def count(self, batch: Mapped) -> int:
         """What the loss is divided by, once, over everything that a step sees: pixels that are not void."""
-        return sum(int((truth != VOID).sum()) for truth in batch.truths)
+        truths = batch.truths
+        if isinstance(truths, Tensor):
+            return int((truths != VOID).sum())
+        return int(torch.stack([(truth != VOID).sum() for truth in truths]).sum()) if truths else 0  # a GPU is asked once
 
     def loss_sum(self, model: nn.Module, batch: Mapped) -> Tensor:
         """The losses of the pixels, added up."""
@@ -66,8 +68,8 @@ def mapped_in(model: nn.Module, batches: Iterable[Mapped], sums: Tensor) -> Iter
         with torch.no_grad():
             answer = model(batch.images)
         for place, (sample, truth) in enumerate(zip(batch.samples.tolist(), batch.truths, strict=True)):
-            logits = answer.whole(place, (truth.shape[0], truth.shape[1]))
-            loss = F.cross_entropy(logits[None], truth[None].long(), ignore_index=VOID, reduction="sum")
-            sums += torch.tensor([loss.item(), int((truth != VOID).sum())])
-            yield sample, truth.cpu(), logits.argmax(0).cpu()
+            loss, called = answer.judged(place, truth)
+            there, found = truth.cpu(), called.cpu()
+            sums += torch.tensor([loss.item(), int((there != VOID).sum())])
+            yield sample, there, found
     model.train(training)
