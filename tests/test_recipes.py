@@ -331,7 +331,8 @@ def test_every_row_smokes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     kept = {field.name for field in fields(Recipe)} - SHRUNK - {"flip"}
     assert {key: getattr(run.recipe, key) for key in kept} == {key: getattr(recipe, key) for key in kept}
     assert run.recipe.smoke
-    rates = [learning_rate(run.recipe, 2 * epoch + 1, 2) for epoch in range(3)]
+    steps = -(-(9 if slash else 16) // int(run.recipe.batch))
+    rates = [learning_rate(run.recipe, steps * (epoch + 1) - 1, steps) for epoch in range(3)]
     assert [line["lr"] for line in run.metrics] == pytest.approx(rates)
     for line in run.metrics:
         assert math.isfinite(line["train_loss"] + line.get("val_loss", 0.0) + line["gradient_norm"])
