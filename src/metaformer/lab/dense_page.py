@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from metaformer.data.annotations import Annotations
 from metaformer.data.scenes import Scenes
 from metaformer.infer.dense import DensePredictor
 from metaformer.lab.cost import Cost
@@ -176,7 +177,8 @@ def worst_of(judged: DenseJudged) -> list[Shown]:
         return [_worst_regions(judged.predictor, done, scenes, place) for place in done.worst()[:WORST]]
     least = threshold(done, done.kind).score
     rows = [row for row in mistakes(done, least, done.kind)[:WORST] if row.error > 0]
-    numbers = {image_id: sample for sample, image_id in enumerate(scenes.truths.ids)}  # pyrefly: ignore[missing-attribute]
+    assert isinstance(scenes.truths, Annotations)
+    numbers = {image_id: sample for sample, image_id in enumerate(scenes.truths.ids)}
     return [_worst_objects(done, scenes, numbers[done.pairs[row.place].image_id], row, least) for row in rows]
 
 
