@@ -179,7 +179,7 @@ def test_flat_is_every_setting_by_the_name_it_is_typed_by() -> None:
 def test_recipe_is_frozen() -> None:
     recipe = Recipe(model="caformer_t6")
     with pytest.raises(FrozenInstanceError):
-        recipe.epochs = 3  # type: ignore[misc]
+        recipe.epochs = 3
     assert revise(recipe, {"epochs": 3}).epochs == 3
     assert recipe.epochs == 20
 

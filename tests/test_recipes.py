@@ -155,9 +155,9 @@ def test_recipe_is_whole(name: str) -> None:
     assert recipe.warmup_epochs < recipe.epochs
     assert recipe.schedule in ("steps", "poly") or recipe.warmup_lr < recipe.min_lr < recipe.lr
     with pytest.raises(FrozenInstanceError):
-        ROWS[name].source = "elsewhere"  # type: ignore[misc]  frozen: that is the test
+        ROWS[name].source = "elsewhere"  # frozen: that is the test
     with pytest.raises(FrozenInstanceError):
-        recipe.lr = 1.0  # type: ignore[misc]  frozen too
+        recipe.lr = 1.0  # frozen too
 
 
 # --- against timm, where the papers' runs have them from --------------------------------------------------------------

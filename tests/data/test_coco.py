@@ -76,9 +76,9 @@ def test_what_is_wrong_with_coco_is_left_out_and_told(tmp_path: Path) -> None:
         {f"a{i}": 3 for i in range(12)} | {"a2": 4, "a6": 4, "a8": 4, "empty": 0}
     )
     empty = found["empty"]
-    assert (empty.boxes.shape, empty.masks.shape, empty.image_id) == ((0, 4), (0, 40, 50), 71)  # type: ignore[union-attr]
+    assert (empty.boxes.shape, empty.masks.shape, empty.image_id) == ((0, 4), (0, 40, 50), 71)
     assert found["a2"].boxes[3].tolist() == [90, 60, 96, 72]
-    assert found["a2"].areas[3] == 6 * 12  # type: ignore[comparison-overlap]
+    assert found["a2"].areas[3] == 6 * 12
     crowd = found["a6"].take(found["a6"].crowd)
     assert crowd.boxes.tolist() == [[10, 5, 12, 25]]
     assert float(crowd.areas) == 40.5

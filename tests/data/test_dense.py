@@ -115,7 +115,7 @@ def test_boxes_are_stretched_to_images_that_were_resized_and_maps_too(tmp_path: 
     for file in (tmp_path / "regions/images").rglob("*.png"):
         Image.fromarray(small[int(file.stem[1:])].pixels.repeat(2, 0).repeat(2, 1)).save(file)
     scene = open_dense(source, regions=True).val.scene(0)
-    assert torch.equal(scene.truth, torch.from_numpy(region_map(small[0]).repeat(2, 0).repeat(2, 1)))  # type: ignore[arg-type]
+    assert torch.equal(scene.truth, torch.from_numpy(region_map(small[0]).repeat(2, 0).repeat(2, 1)))
 
 
 # --- damage ------------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_classes_that_only_judge_or_that_a_model_does_not_know_are_refused(tmp_p
         open_dense_judged(source, ("red", "green", "blue"), regions=True)
     other = open_dense_judged(source, ("ground", "blue", "green", "red", "sky"), regions=True)
     wanted = torch.tensor([3, 2, 1, 0])[torch.from_numpy(region_map(IMAGES[0]).astype(np.int64))].byte()
-    assert torch.equal(other.val.scene(0).truth, wanted)  # type: ignore[arg-type]
+    assert torch.equal(other.val.scene(0).truth, wanted)
 
 
 def test_words_and_paths_that_are_wrong_are_told(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_blood_cells() -> None:
     assert (len(data.train), len(data.val), data.classes) == (205, 87, ("Platelets", "RBC", "WBC"))
     assert [(flaw.what, flaw.count) for flaw in data.flaws] == [("boxes without area, left out", 2)]
     test = open_dense_judged(f"voc:{SETS / 'bccd-voc/ImageSets/Main/test.txt'}", data.classes, regions=False)
-    counts = sum(np.bincount(scenes.truths.labels, minlength=3) for scenes in (data.train, data.val, test.val))  # type: ignore[union-attr]
+    counts = sum(np.bincount(scenes.truths.labels, minlength=3) for scenes in (data.train, data.val, test.val))
     assert counts.tolist() == [361, 4155 - 2, 372]
     assert len(test.val) == 72
 
@@ -227,10 +227,10 @@ def test_blood_cells() -> None:
 def test_coco_nuts_and_streets() -> None:
     data = open_dense(f"coco:{SETS / 'coco128'}", regions=False, masks=True)
     assert (len(data.train), len(data.val), len(data.classes), data.flaws) == (96, 32, 80, ())
-    assert [len(scenes.truths.labels) for scenes in (data.train, data.val)] == [725, 214]  # type: ignore[union-attr]
+    assert [len(scenes.truths.labels) for scenes in (data.train, data.val)] == [725, 214]
     nuts = open_dense(f"coco:{SETS / 'nuts-coco-instances'}", regions=False, masks=True)
     assert (len(nuts.train), len(nuts.val), nuts.classes, len(nuts.drawn)) == (14, 4, ("date", "fig", "hazelnut"), 18)
     streets = open_dense(f"camvid:{SETS / 'camvid'}", regions=True)
     assert (len(streets.train), len(streets.val), len(streets.classes), streets.flaws) == (120, 40, 11, ())
-    seen = torch.stack([streets.val.scene(i).truth for i in range(4)]).unique()  # type: ignore[arg-type]
+    seen = torch.stack([streets.val.scene(i).truth for i in range(4)]).unique()
     assert set(seen.tolist()) <= {*range(11), VOID}

@@ -57,7 +57,7 @@ def test_judging_sees_all_in_order_as_they_are(objects: DenseData) -> None:
     seen = list(loader.epoch())
     count = len(objects.train)
     assert len(loader) == len(seen) == -(-count // 4)
-    assert torch.cat([batch.samples for batch in seen]).tolist() == list(range(count))  # type: ignore[misc]
+    assert torch.cat([batch.samples for batch in seen]).tolist() == list(range(count))
     images = [image for batch in seen for image in batch.images]
     truths = [truth for batch in seen for truth in batch.truths]
     for i in range(count):
@@ -89,7 +89,7 @@ def test_an_epoch_follows_from_its_number_and_goes_on_where_it_stopped(kind: str
     loader = DenseLoader(scenes, 4, view, CPU, shuffled=True)
     epochs = [list(loader.epoch(epoch)) for epoch in (0, 1)]
     for epoch in epochs:
-        assert sorted(torch.cat([batch.samples for batch in epoch]).tolist()) == list(range(len(scenes)))  # type: ignore[misc]
+        assert sorted(torch.cat([batch.samples for batch in epoch]).tolist()) == list(range(len(scenes)))
     assert not equal(*epochs)
     assert equal(list(loader.epoch(1, 2)), epochs[1][2:])
     helped = DenseLoader(scenes, 4, view, CPU, shuffled=True, workers=1)
@@ -108,8 +108,8 @@ def test_ranks_share_every_batch(objects: DenseData, count: int, batch: int) -> 
         for rank in range(count)
     ]
     for whole, *parts in zip(alone, *shared, strict=True):
-        one = {int(sample): image for sample, image in zip(whole.samples, whole.images, strict=True)}  # type: ignore[arg-type]
-        own = [{int(s): image for s, image in zip(part.samples, part.images, strict=True)} for part in parts]  # type: ignore[arg-type]
+        one = {int(sample): image for sample, image in zip(whole.samples, whole.images, strict=True)}
+        own = [{int(s): image for s, image in zip(part.samples, part.images, strict=True)} for part in parts]
         assert sorted(sample for some in own for sample in some) == sorted(one)
         assert all(torch.equal(image, one[sample]) for some in own for sample, image in some.items())
         micro = [part.parts(2) for part in parts]
@@ -128,8 +128,8 @@ def test_micro_batches_are_the_batch(objects: DenseData) -> None:
     for count in (1, 2, 3, 5, 100):
         parts = batch.parts(count)
         assert len(parts) <= count
-        assert [int(s) for part in parts for s in part.samples] == batch.samples.tolist()  # type: ignore[union-attr]
-        assert [truth.image_id for part in parts for truth in part.truths] == [truth.image_id for truth in batch.truths]  # type: ignore[union-attr]
+        assert [int(s) for part in parts for s in part.samples] == batch.samples.tolist()
+        assert [truth.image_id for part in parts for truth in part.truths] == [truth.image_id for truth in batch.truths]
     assert DenseBatch([], []).parts(2) == []
 
 
@@ -137,7 +137,7 @@ def test_learning_goes_on_past_what_turns_out_damaged(tmp_path: Path) -> None:
     data = open_dense(write_coco(tmp_path, several(130, (40, 32))), regions=False)
     loader = DenseLoader(data.train, 8, DenseView(), CPU, shuffled=True)
     Path(data.train.name(5)).write_bytes(b"no image")
-    seen = torch.cat([batch.samples for batch in loader.epoch()]).tolist()  # type: ignore[misc]
+    seen = torch.cat([batch.samples for batch in loader.epoch()]).tolist()
     assert sorted(seen) == [i for i in range(len(data.train)) if i != 5]
     assert list(loader.damaged) == [5]
     Path(data.train.name(6)).unlink()

@@ -116,7 +116,7 @@ class Evil:
         self.sign = sign
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.mkdir, (self.sign,)  # pyrefly: ignore[bad-return]
+        return Path.mkdir, (self.sign,)
 
 
 def test_a_pickle_calls_nothing_even_if_its_hash_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_every_move_keeps_objects_in_step(seed: int, masks: bool) -> None:
         assert check_objects(moved) == 3
     for top, left in ((0, 0), (10, 21), (31, 46)):
         assert check_objects(cropped(scene, top, left, 40, 50)) <= 3
-    assert scene.truth.boxes.tolist() == [list(map(float, box)) for _, *box in paint(seed).rectangles]  # type: ignore[union-attr]
+    assert scene.truth.boxes.tolist() == [list(map(float, box)) for _, *box in paint(seed).rectangles]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,8 +97,8 @@ def test_every_move_keeps_maps_in_step(seed: int) -> None:
         check_map(moved)
     wide = padded(scene, 80, 100, (1, 2, 3))
     check_map(wide)
-    assert (wide.truth[72:] == VOID).all()  # type: ignore[index]
-    assert (wide.truth[:, 96:] == VOID).all()  # type: ignore[index]
+    assert (wide.truth[72:] == VOID).all()
+    assert (wide.truth[:, 96:] == VOID).all()
     assert wide.image[:, -1, -1].tolist() == [1, 2, 3]
 
 
@@ -114,7 +114,7 @@ def test_what_a_crop_leaves_nothing_of_is_gone_with_its_mask_and_label() -> None
     assert part.truth.masks.all()
     nothing = cropped(scene, 0, 0, 1, 1)
     assert isinstance(nothing.truth, Objects)
-    assert (len(nothing.truth), nothing.truth.masks.shape) == (0, (0, 1, 1))  # type: ignore[union-attr]
+    assert (len(nothing.truth), nothing.truth.masks.shape) == (0, (0, 1, 1))
     assert check_objects(flipped(resized(padded(nothing, 9, 9, BACK), 5, 5))) == 0
 
 
@@ -147,7 +147,7 @@ def _nobody(_: int) -> Scene:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_mosaic_shows_four_scenes_with_what_is_true_of_them(seed: int) -> None:
     def others(make: "type[Scene] | object") -> Iterator[Scene]:
-        return iter([make(paint(10 * seed + c, (96, 72) if c % 2 else (50, 90), (c,))) for c in range(1, 4)])  # type: ignore[operator]
+        return iter([make(paint(10 * seed + c, (96, 72) if c % 2 else (50, 90), (c,))) for c in range(1, 4)])
 
     for make, check in ((scene_of, check_objects), (map_of, check_map)):
         waiting = others(make)
@@ -182,7 +182,7 @@ def test_sizes_are_those_that_are_published() -> None:
     assert 960 < max(sides) <= 1024
     jittered = [Jitter(64, 0.1, 2.0)(map_of(paint(i)), Random(i), _nobody, BACK) for i in range(80)]
     assert {scene.image.shape for scene in jittered} == {(3, 64, 64)}
-    void = [float((scene.truth == VOID).float().mean()) for scene in jittered]  # type: ignore[union-attr]
+    void = [float((scene.truth == VOID).float().mean()) for scene in jittered]
     assert max(void) > 0.95
     assert min(void) == 0
 
@@ -206,7 +206,7 @@ def test_a_crop_is_not_of_one_class_alone() -> None:
 
     def shares(most: float) -> list[float]:
         shown = (Crop(40, most)(scene, Random(i), _nobody, BACK).truth for i in range(60))
-        return [float((one == 0).float().mean()) for one in shown]  # type: ignore[union-attr]
+        return [float((one == 0).float().mean()) for one in shown]
 
     assert sum(share < 0.75 for share in shares(0.75)) > 3 * sum(share < 0.75 for share in shares(1.1))
 
@@ -237,8 +237,8 @@ def test_a_view_for_judging_moves_images_alone() -> None:
             return 2
 
     steps = (ShortSide((144, 144), 400),)
-    shown = DenseView(steps, judging=True)(Two(), 0, 1, 1)  # type: ignore[arg-type]
-    moved = DenseView(steps)(Two(), 0, 1, 1)  # type: ignore[arg-type]
+    shown = DenseView(steps, judging=True)(Two(), 0, 1, 1)
+    moved = DenseView(steps)(Two(), 0, 1, 1)
     assert shown.image.shape == moved.image.shape == (3, 144, 192)
     assert isinstance(shown.truth, Objects)
     assert isinstance(moved.truth, Objects)

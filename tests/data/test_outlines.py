@@ -91,12 +91,12 @@ def test_masks_and_boxes_of_coco_are_those_of_its_own_library(capsys: pytest.Cap
     own = COCO(str(file))
     listed = coco_parts(str(file))[""](True)
     count = 0
-    for i, image_id in enumerate(listed.truths.ids):  # type: ignore[union-attr]
+    for i, image_id in enumerate(listed.truths.ids):
         told = own.loadAnns(own.getAnnIds(imgIds=image_id))
         image = own.imgs[image_id]
         objects = listed.truths.read(i, Path("none"), image["width"], image["height"])
-        assert [listed.numbers[label] for label in objects.labels] == [one["category_id"] for one in told]  # type: ignore[union-attr]
-        for one, mask, box, area in zip(told, objects.masks, objects.boxes, objects.areas, strict=True):  # type: ignore[union-attr]
+        assert [listed.numbers[label] for label in objects.labels] == [one["category_id"] for one in told]
+        for one, mask, box, area in zip(told, objects.masks, objects.boxes, objects.areas, strict=True):
             assert (mask.numpy() == own.annToMask(one)).all()
             x, y, width, height = one["bbox"]
             assert box.tolist() == pytest.approx([x, y, x + width, y + height], abs=1e-4)

@@ -77,7 +77,7 @@ def test_names_never_overlap_and_stay_in_the_picture(size: tuple[int, int], monk
     def noted(self: ImageDraw.ImageDraw, xy: tuple[float, ...], **how: object) -> None:
         if "fill" in how and "outline" not in how:
             drawn.append(xy)
-        rectangle(self, xy, **how)  # type: ignore[arg-type]
+        rectangle(self, xy, **how)
 
     monkeypatch.setattr(draw.ImageDraw.ImageDraw, "rectangle", noted)
     picture = draw_objects(grey(*size), boxes, random.randint(0, 3, 40), CLASSES, scores=random.rand(40), legend=False)

@@ -125,7 +125,7 @@ def test_pictures(tmp_path: Path) -> None:
     out = written(tmp_path / "pictures", "pictures", boxed)
     with Image.open(out / "a.png") as picture:
         assert picture.getpixel((100, 300)) == palette(3)[0]
-        assert picture.getpixel((200, 300))[0] == pytest.approx(90, abs=3)  # type: ignore[index]
+        assert picture.getpixel((200, 300))[0] == pytest.approx(90, abs=3)
     regions = DensePrediction(str(tmp_path / "a.jpg"), (2, 3), regions=REGIONS)
     written(tmp_path / "pictures", "pictures", regions)
     with Image.open(out / "a.png") as picture:

@@ -15,7 +15,7 @@ from metaformer.tasks.regions import judge as judge_regions
 def lines_of(svg: str) -> dict[str, list[tuple[float, float]]]:
     root = ElementTree.fromstring(svg)
     return {
-        line[0].text or "": [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]  # type: ignore[misc]
+        line[0].text or "": [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
         for line in root.iter("polyline")
     }
 

@@ -272,7 +272,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ({"tile": 64, "overlap": 60}, "tiles of 64 pixels that overlap by 60"),
     ):
         with pytest.raises(ValueError, match=re.escape(sentence)):
-            Asking(**settings)  # pyrefly: ignore[bad-argument-type]
+            Asking(**settings)
 
 
 def test_predict_writes_what_is_asked_for(detector: Run, segmenter: Run, tmp_path: Path) -> None:

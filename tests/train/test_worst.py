@@ -33,7 +33,7 @@ def test_no_batch_is_larger(head: str, augment: str, tmp_path: Path, monkeypatch
     settings = {"data": data_for(head, tmp_path), **QUICK, "augment": augment}
     recipe, data = resolve(MODELS[head], settings, quiet=True)
     fit = prepare(recipe, data, None)
-    largest = crowded(recipe, data.train, CPU, masks=head == "mask_rcnn")(4)  # pyrefly: ignore[bad-argument-type]
+    largest = crowded(recipe, data.train, CPU, masks=head == "mask_rcnn")(4)
     assert len(largest) == 4
     assert {image.shape[1:] for image in largest.images} == {sides(largest)}
     for epoch in range(3):
@@ -66,7 +66,7 @@ def test_larger_images_leave_room_for_fewer(tmp_path: Path) -> None:
     def held(**settings: Any) -> int:
         recipe, data = resolve(MODELS["retinanet"], {"data": source, **QUICK, **settings}, quiet=True)
         fit = prepare(recipe, data, None)
-        largest = crowded(recipe, data.train, CPU, masks=False)  # pyrefly: ignore[bad-argument-type]
+        largest = crowded(recipe, data.train, CPU, masks=False)
         trial = Trial(fit.state.model, recipe, fit.task, torch.float32, largest, 64)
         return _held(lambda: trial._step(1))
 

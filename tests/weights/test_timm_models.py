@@ -281,7 +281,7 @@ def test_the_first_paper_s_names() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("decoder", ["Unet", "FPN"])
 def test_a_segmenter_of_segmentation_models_pytorch(decoder: str) -> None:
-    import segmentation_models_pytorch as smp  # pyrefly: ignore[missing-import]
+    import segmentation_models_pytorch as smp
 
     torch.manual_seed(0)
     model = getattr(smp, decoder)(encoder_name="tu-mf_poolformer_s12", encoder_weights=None, classes=3)
