@@ -64,12 +64,13 @@ def learnt(head: str, backbone: str, data: str, epochs: int, out: Path) -> Run:
     folder = out / f"{head}-{backbone}"
     if is_run(folder):
         return open_run(folder) if open_run(folder).finished else train(folder)
+    slow = head == "upernet"  # deeper than the others, without a shortcut
     changes = {"channels": "64", "head_channels": "64", "head_norm": "GroupNorm(groups=16)"}
     if head not in SEGMENTERS:
         changes |= {"anchor_scale": "2" if head == "retinanet" else "4"}
     return train(
         f"{head}/{backbone}", data=data, name=folder.name, root=out, image_size=240, augment="coco", flip=0.0, epochs=epochs,
-        batch=4, lr=1e-3, layer_decay=1.0, ema=None, drop_path=0.0, weight_decay=0.0, workers=0, precision="bf16",
+        batch=2 if slow else 4, lr=3e-3 if slow else 1e-3, layer_decay=1.0, ema=None, drop_path=0.0, weight_decay=0.0, workers=0, precision="bf16",
         changes=changes,
     )  # fmt: skip
 
