@@ -308,6 +308,16 @@ def test_predict_refuses(detector: Run, words: list[str], sentence: str, here: P
     assert (code, sentence in err) == (2, True), err
 
 
+def test_predict_writes_over_no_photo(detector: Run, tmp_path: Path) -> None:
+    """Of a.jpg the picture would be a.png, which is another photo, not yet asked about."""
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    before = (tmp_path / "a.png").read_bytes()
+    code, _, err = command("predict", detector.path, tmp_path, "--out", tmp_path)
+    assert (code, "a.png is one of the images, which would be lost: give another --out" in err) == (2, True), err
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
 def test_a_classifier_has_no_tiles(run: Run, here: Path) -> None:
     Image.new("L", (8, 8)).save("a.png")
     code, _, err = command("predict", run.path, "a.png", "--tile", 64)
