@@ -70,8 +70,8 @@ def learnt(head: str, backbone: str, data: str, epochs: int, out: Path) -> Run:
         changes |= {"anchor_scale": "2" if head == "retinanet" else "4"}
     return train(
         f"{head}/{backbone}", data=data, name=folder.name, root=out, image_size=240, augment="coco", flip=0.0, epochs=epochs,
-        batch=2 if slow else 4, lr=3e-3 if slow else 1e-3, layer_decay=1.0, ema=None, drop_path=0.0, weight_decay=0.0, workers=0, precision="bf16",
-        changes=changes,
+        batch=2 if slow else 4, lr=3e-3 if slow else 1e-3, layer_decay=1.0, ema=None, drop_path=0.0, weight_decay=0.0,
+        workers=0, precision="bf16", changes=changes,
     )  # fmt: skip
 
 
