@@ -16,6 +16,7 @@ import metaformer
 from metaformer import Prediction, Predictor, Run, create_model
 from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
+from metaformer.infer import given
 from metaformer.infer import predictor as module
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import read_pretrained, save_pretrained
@@ -80,13 +81,13 @@ def test_nothing_readable_and_nothing_at_all(run: Run) -> None:
 
 def test_stream_holds_no_more_than_a_batch(run: Run, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
-    decode = module.decode_array
+    decode = given.decode_array
 
     def noted(path: Path, *arguments: Any) -> np.ndarray:
         decoded.append(path)
         return decode(path, *arguments)
 
-    monkeypatch.setattr(module, "decode_array", noted)
+    monkeypatch.setattr(given, "decode_array", noted)
     answers = Predictor(run.path).stream(files, batch=4)
     next(answers)
     assert decoded == files[:4]
