@@ -125,7 +125,9 @@ def test_blocks_are_computed_again(fashion: str) -> None:
     model = prepare(quick(fashion, checkpointing=True), data, None).state.model
     assert isinstance(model, MetaFormer)
     assert model.checkpointing
-    with pytest.raises(ValueError, match="augment=coco is for objects or regions, and caformer_t6 finds neither: leave it out"):
+    with pytest.raises(
+        ValueError, match="augment=coco is for objects and regions, and caformer_t6 calls whole images: leave it out"
+    ):
         prepare(quick(fashion, augment="coco"), data, None)
 
 
