@@ -126,7 +126,7 @@ def test_blocks_are_computed_again(fashion: str) -> None:
     assert isinstance(model, MetaFormer)
     assert model.checkpointing
     with pytest.raises(
-        ValueError, match="augment=coco is for objects and regions, and caformer_t6 calls whole images: leave it out"
+        ValueError, match="augment=coco is for objects and regions, and caformer_t6 calls whole"
     ):
         prepare(quick(fashion, augment="coco"), data, None)
 
