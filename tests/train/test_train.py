@@ -125,9 +125,7 @@ def test_blocks_are_computed_again(fashion: str) -> None:
     model = prepare(quick(fashion, checkpointing=True), data, None).state.model
     assert isinstance(model, MetaFormer)
     assert model.checkpointing
-    with pytest.raises(
-        ValueError, match="augment=coco is for objects and regions, and caformer_t6 calls whole"
-    ):
+    with pytest.raises(ValueError, match="augment=coco is for objects and regions, and caformer_t6 calls whole"):
         prepare(quick(fashion, augment="coco"), data, None)
 
 
