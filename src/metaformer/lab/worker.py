@@ -127,18 +127,18 @@ class Worker:
             return self.link.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            raise FailedError(self._reason()) from None
+            raise FailedError(why_ended(self.process.exitcode or 0, self.log)) from None
 
-    def _reason(self) -> str:
-        """The error that ended the process, in one line."""
-        code = self.process.exitcode or 0
-        if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Failure)\b", line)]
-        last = (errors or lines or [f"its process ended with {code}"])[-1]
-        return re.sub(r"^ValueError: ", "", last)[:300]
+
+def why_ended(code: int, log: Path) -> str:
+    """The error that ended a process with an exit code, in one line; what it wrote is in `log`."""
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Failure)\b", line)]
+    last = (errors or lines or [f"its process ended with {code}"])[-1]
+    return re.sub(r"^ValueError: ", "", last)[:300]
 
 
 # --- the child --------------------------------------------------------------------------------------------------------
@@ -179,16 +179,16 @@ def peak(ready: Ready) -> int | None:
     """
     if ready.device == "cuda":
         return _peak_cuda(ready)
-    before = _resident()
+    before = resident()
     ready.go()
-    return None if before is None else max(0, _status("VmHWM") - before) + ready.kept
+    return None if before is None else max(0, most_resident() - before) + ready.kept
 
 
 def holding(ready: Ready, packed: int) -> Ready:
     """The same after a call, with what that left held, but for the `packed` bytes of weights that are packed for each size."""
-    before = _resident()
+    before = resident()
     ready.go()
-    after = _resident()
+    after = resident()
     return ready if before is None or after is None else replace(ready, kept=max(0, after - before - packed))
 
 
@@ -204,7 +204,7 @@ def _peak_cuda(ready: Ready) -> int:
     return torch.cuda.max_memory_reserved() - ready.loaded
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
     """Resident bytes now, without what was freed; from here on the system looks for their maximum anew."""
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
@@ -214,6 +214,11 @@ def _resident() -> int | None:
         return _status("VmRSS")
     except OSError:
         return None
+
+
+def most_resident() -> int:
+    """Resident bytes at most since `resident` was asked; where that says None this cannot be known."""
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

@@ -11,9 +11,8 @@ import pytest
 from filelock import FileLock
 from optuna.trial import Trial, TrialState
 
-from metaformer.lab import study as ours
-from metaformer.lab.space import Choice, Range, Space
-from metaformer.lab.study import (
+from metaformer.lab import proposals as ours
+from metaformer.lab.proposals import (
     Judge,
     Pruned,
     TimeIsUp,
@@ -25,6 +24,7 @@ from metaformer.lab.study import (
     opened_study,
     suggest,
 )
+from metaformer.lab.space import Choice, Range, Space
 from metaformer.recipes import SMALL
 from metaformer.runs import Run, create_run
 
