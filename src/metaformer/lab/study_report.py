@@ -22,8 +22,8 @@ from metaformer.train.display import say
 HOW = (
     "Top-1 is of the last epoch, so that nothing was chosen on the held-out images; in brackets 95 % of resamples of images "
     "and seeds. p images: that the images are so uneven by chance, the trained models being what they are; p seeds: that the "
-    "seeds are (Student's paired t-test). Minutes are of one training, on a machine that trained others beside it where several were "
-    "trained at a time. Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
+    "seeds are (Student's paired t-test). Minutes are of one training, which may have had others beside it. Published is "
+    "ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
 )
 
 

@@ -31,6 +31,8 @@ from metaformer.train.stop import Stop, stops
 
 SCHEMA = 1
 """Version of `study.json`."""
+WAIT = 5.0
+"""Seconds for which the lock is asked for: processes of a study that was killed may hold it until they notice."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def mark_of(data: Data) -> str:
 def held(path: Path) -> Iterator[None]:
     """Nobody else trains for this study meanwhile. Raises ValueError where another process does."""
     try:
-        with FileLock(path / "study.lock", timeout=0):
+        with FileLock(path / "study.lock", timeout=WAIT):
             yield
     except Timeout as error:
         raise ValueError(f"{path} is being trained for by another process: wait for it, or give another name=") from error
