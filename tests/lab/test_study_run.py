@@ -35,11 +35,18 @@ STUDY = Study(
 SETTINGS = {key: value for key, value in QUICK.items() if key != "changes"}
 
 
+def told_in_its_log(link: Any, place: study_worker.Place, serve: Any = study_worker.serve) -> None:
+    """What a new process says goes to its log, and what a forked one says to pytest."""
+    sys.stderr = place.log.open("a")
+    serve(link, place)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     """Processes are forked, which need no import; speeds are measured in no time, and pictures have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_worker, "CONTEXT", get_context("fork"))
+        patch.setattr(study_worker, "serve", told_in_its_log)
         patch.setattr(study_speed, "SECONDS", 1e-4)
         patch.setattr(study_speed, "ROUNDS", 2)
         patch.setattr(study_report.study_plots, "accuracy", lambda *_: None)
@@ -97,7 +104,7 @@ def test_every_row_is_trained_with_every_seed(whole: Studied, fashion: str) -> N
         assert {key: one["recipe"][key] for key in SETTINGS} == SETTINGS
         assert one["parameters"] > 10_000 < one["macs"]
         assert one["seconds"] == pytest.approx(sum(line["seconds"] for line in one["curve"]))
-        assert one["versions"]["torch"] == str(torch.__version__)
+        assert one["versions"]["torch"].startswith(str(torch.__version__).partition("+")[0])
         assert one["machine"].keys() == {"system", "processor", "cuda"}
         assert (one["device"], one["precision"], one["threads"]) == ("cpu", "fp32", 1)
     for key, one in read_results(whole.path).items():
@@ -208,29 +215,31 @@ def test_only_tables_are_made_of_what_is_done(fashion: str, whole: Studied, tmp_
 # --- what is cut short ------------------------------------------------------------------------------------------------
 
 
-def until(done: Any, seconds: float = 60.0) -> None:
-    """Waits for it."""
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.005)
+def killed(fashion: str, root: Path, finished: int) -> None:
+    """A study in a process that is killed when so many rows are finished and the next one has told of an epoch."""
+
+    def doomed() -> None:
+        hear = study_run.Running._hear
+
+        def heard(self: Any, number: int, slots: Any, under_way: dict[int, int]) -> None:
+            hear(self, number, slots, under_way)
+            if under_way.get(number) and len(read_results(root / "tiny")) == finished:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        study_run.Running._hear = heard  # type: ignore[method-assign]
+        study(fashion, root)
+
+    child = get_context("fork").Process(target=doomed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("finished", [0, 1, 3])
 def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: Path, finished: int) -> None:
-    def far_enough() -> bool:
-        file = tmp_path / "tiny" / FILE
-        under_way = list((tmp_path / "tiny" / "runs").glob("*/last/model.json"))
-        return (len(file.read_text().splitlines()) if file.exists() else 0) >= finished and bool(under_way)
-
-    child = get_context("fork").Process(target=study, args=(fashion, tmp_path))
-    child.start()
-    assert child.pid is not None
-    until(far_enough)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    before = lines(tmp_path / "tiny") if (tmp_path / "tiny" / FILE).exists() else []
-    assert len(before) < 4
+    killed(fashion, tmp_path, finished)
+    before = lines(tmp_path / "tiny") if finished else []
+    assert len(before) == finished
     with (tmp_path / "tiny" / FILE).open("a") as file:
         file.write('{"key": "cut sh')  # as if it had been killed while it wrote
     found = study(fashion, tmp_path)
@@ -240,17 +249,10 @@ def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: 
     assert len({one["key"] for one in after}) == len(after) == 4
 
 
-def test_a_row_goes_on_at_the_step_where_it_was_saved(fashion: str, whole: Studied, tmp_path: Path) -> None:
+def test_a_row_goes_on_at_the_step_where_it_was_saved(fashion: str, tmp_path: Path) -> None:
     """The epoch that was done before the kill is not trained again: its line in the curve has the seconds of then."""
-    child = get_context("fork").Process(target=study, args=(fashion, tmp_path))
-    child.start()
-    assert child.pid is not None
-    runs = tmp_path / "tiny" / "runs"
-    until(lambda: list(runs.glob("*/last/model.json")))
-    os.kill(child.pid, signal.SIGSTOP)  # so that nothing is tidied away meanwhile
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    (kept,) = runs.glob("*/metrics.jsonl")
+    killed(fashion, tmp_path, 0)
+    (kept,) = (tmp_path / "tiny" / "runs").glob("*/metrics.jsonl")
     seconds = json.loads(kept.read_text().splitlines()[0])["seconds"]
     study(fashion, tmp_path)
     assert read_results(tmp_path / "tiny")[kept.parent.name].curve[0]["seconds"] == seconds
@@ -327,7 +329,7 @@ def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: P
     wild, deadly, faulty = found.failures
     assert wild.startswith("wild, seed 0, diverged: the loss or its gradient became ")
     assert deadly == "deadly, seed 0, failed: its process was ended by SIGKILL"
-    assert faulty == "faulty, seed 0, failed: LookupError: 'no such thing'" or "no such thing" in faulty
+    assert faulty == "faulty, seed 0, failed: LookupError: no such thing"
     assert "- Did not finish: deadly, seed 0" in (found.path / "table.md").read_text()
     study(fashion, tmp_path, FAULTS, seeds=1)
     again = [one["row"] for one in lines(found.path)[5:]]
@@ -357,7 +359,9 @@ def test_a_folder_is_of_one_study(fashion: str, whole: Studied, tmp_path: Path) 
     shutil.copytree(whole.path, tmp_path / "tiny")
     with pytest.raises(FileExistsError, match=r"tiny is of tiny at scale=t4 with .*lr=0\.005.*: give this one another name="):
         study(fashion, tmp_path, lr=1e-3)
-    assert study(fashion, tmp_path, lr=1e-3, name="slow", train=False).left == 4
+    with pytest.raises(ValueError, match=r"^nothing is trained yet for .*slow$"):
+        study(fashion, tmp_path, lr=1e-3, name="slow", train=False)
+    assert not (tmp_path / "slow").exists()
 
 
 @pytest.mark.parametrize(
@@ -369,7 +373,7 @@ def test_a_folder_is_of_one_study(fashion: str, whole: Studied, tmp_path: Path) 
         ({"devices": 2}, "--devices 2: this computes on cpu, one device; --jobs 2 trains two rows at a time"),
         ({"seeds": 0}, "seeds=0, 1 devices, 1 jobs: each is at least 1"),
         ({"name": "a/b"}, "name=a/b is not the name of one folder"),
-        ({"scale": "t7"}, "no scale 't7', did you mean t6"),
+        ({"scale": "t7"}, "no scale 't7'; allowed: "),
     ],
 )
 def test_what_a_study_does_not_take(fashion: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -395,6 +399,7 @@ def test_the_command_lists_studies_and_rows(fashion: str) -> None:
         ["pooling", "–", "2", "77.2"], ["layernorm", "pooling", "2", "76.5"], ["batchnorm", "pooling", "2", "76.4"],
         ["no-norm", "pooling", "2", "46.1"],
     ]  # fmt: skip
+    assert not Path("studies").exists()
 
 
 @pytest.mark.parametrize(
@@ -446,6 +451,14 @@ def test_every_row_of_every_study_runs_to_its_end(fashion: str, tmp_path: Path) 
         assert (found.path / "claims.md").exists() is bool(found.verdicts)
     rows = {row.name for known in STUDIES.values() for row in known.rows}
     assert trained == len(rows)
+
+
+def until(done: Any, seconds: float = 60.0) -> None:
+    """Waits for it."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.005)
 
 
 @pytest.mark.slow

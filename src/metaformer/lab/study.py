@@ -236,34 +236,31 @@ def entries(
 
     Raises ValueError that names the row where something of it is wrong.
     """
+    fixed = {"num_classes": classes, "in_chans": channels}
     made = []
     for row in study.rows:
         for key in row.changes:
             if key in base.changes:
                 raise ValueError(f"row {row.name!r} of the study sets model.{key} itself: leave it out")
         try:
-            made.append(_resolved(row, study, base, scale, size))
+            made.append((row.name, *_resolved(row, study, base, scale, size, fixed)))
         except ValueError as error:
             raise ValueError(f"row {row.name!r}: {error}") from None
     found = []
-    for number in range(seeds):
-        for row, (recipe, changes, own) in zip(study.rows, made, strict=True):
-            seeded = replace(recipe, seed=base.seed + number)
-            shape = None
-            if not recipe.model.startswith(PREFIX):
-                fixed = {"num_classes": classes, "in_chans": channels}
-                rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
-                shape = get_config(recipe.model, **(rates | changes | fixed))
+    for seed in range(base.seed, base.seed + seeds):
+        for row, recipe, shape, own in made:
+            seeded = replace(recipe, seed=seed)
             told = seeded if seeded.image_size is not None else replace(seeded, image_size=size)
             key = key_of(told, shape, mark, precision, own)
-            if own:
-                seeded = replace(seeded, model="custom", changes={})
-            found.append(Entry(row.name, seeded.seed, seeded, shape if own else None, key, shape))
+            seeded = replace(seeded, model="custom", changes={}) if own else seeded
+            found.append(Entry(row, seed, seeded, shape if own else None, key, shape))
     return found
 
 
-def _resolved(row: Row, study: Study, base: Recipe, scale: str, size: int | None) -> tuple[Recipe, dict[str, Any], list[Any]]:
-    """The recipe of a row, the changed fields of its model, and what of them is the user's own code."""
+def _resolved(
+    row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
+) -> tuple[Recipe, MetaFormerConfig | None, list[Any]]:
+    """The recipe of a row, its model's config if that is ours, and what in it is the user's own code."""
     name, changes = _shaped(row, study, scale, dict(base.changes), size)
     own = [_sendable(code) for value in changes.values() for code in _code(value)]
     texts = {} if own else {key: _text(value) for key, value in changes.items()}
@@ -272,7 +269,11 @@ def _resolved(row: Row, study: Study, base: Recipe, scale: str, size: int | None
         if size is None:
             raise ValueError("images have many sizes here: zoom is for those of one, image_size=224 makes it so")
         settings["image_size"] = round(size * row.zoom)
-    return revise(base, settings), changes, own
+    recipe = revise(base, settings)
+    if name.startswith(PREFIX):
+        return recipe, None, own
+    rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
+    return recipe, get_config(name, **(rates | changes | fixed)), own
 
 
 def _sendable(code: Any) -> Any:

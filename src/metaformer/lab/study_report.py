@@ -90,6 +90,8 @@ def study(
 def told(plan: Plan, *, measure: bool, quiet: bool) -> Studied:
     """Writes the tables and pictures of what is known, after measuring how fast rows are, where that is wanted."""
     results = plan.results()
+    if not results:
+        raise ValueError(f"nothing is trained yet for {plan.path}")
     rights = {one.key: read_right(plan.path, one) for one in results if one.state == FINISHED}
     speeds = known_speeds(plan.path)
     finished = {one.row for one in results if one.state == FINISHED}
@@ -106,7 +108,9 @@ def told(plan: Plan, *, measure: bool, quiet: bool) -> Studied:
 def _write(plan: Plan, standings: list[Standing], verdicts: list[Verdict], speeds: Speeds | None) -> None:
     path, rows = plan.path, table(standings)
     title = f"{plan.study.name} on {Path(plan.recipe.data.partition(':')[0]).name}"
-    setting = f"{title}: {plan.recipe.epochs} epochs, batch {plan.recipe.batch}, lr {plan.recipe.lr:g}, scale {plan.scale}."
+    setting = (
+        f"{title}: {plan.recipe.epochs} epochs, batch {plan.recipe.batch}, lr {plan.recipe.lr:g}, scale {plan.asked.scale}."
+    )
     how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
     notes = [f"- Did not finish: {sentence}" for sentence in failures(standings)]
     parts = [

@@ -23,7 +23,7 @@ from metaformer.data.splits import Images
 from metaformer.lab.jobs import resolve
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import SETTLED, Entry, Study, entries, find_study, sized
-from metaformer.lab.study_results import DIVERGED, FINISHED, Result, borrow, keep, mend, read_results
+from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, keep, mend, read_results
 from metaformer.lab.study_worker import Place, StudyWorker
 from metaformer.runs import Run, check_name, write_text
 from metaformer.train.display import Display
@@ -57,7 +57,7 @@ class Plan:
     """With the rows that were asked for."""
     path: Path
     code: Path | None
-    scale: str
+    asked: Asked
     recipe: Recipe
     """Of all rows, without what each changes."""
     data: Data
@@ -94,7 +94,7 @@ class Wanted:
 
 
 def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted, *, quiet: bool = False) -> Plan:
-    """Checks and resolves everything; of the folder study.json and split.csv are written.
+    """Checks and resolves everything; nothing is written.
 
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
@@ -126,14 +126,8 @@ def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wa
         size=recipe.image_size or data.image_size,
         precision=recipe.precision if recipe.precision == "tf32" else named,
     )
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / "study.json").is_file():
-        write_text(path / "study.json", asked.to_json())
-    if data.drawn and not (path / "split.csv").is_file():
-        write_text(path / "split.csv", split_csv(data))
-    threads = torch.get_num_threads()
-    threads = max(1, threads // wanted.jobs) if device.type == "cpu" else threads
-    return Plan(study, path, code, asked.scale, recipe, data, tuple(found), slots, threads)
+    threads = max(1, torch.get_num_threads() // len(slots))
+    return Plan(study, path, code, asked, recipe, data, tuple(found), slots, threads)
 
 
 def _found(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted) -> tuple[Study, Path | None, Path, Asked]:
@@ -214,7 +208,12 @@ def held(path: Path) -> Iterator[None]:
 
 def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
     """Trains what is still to be trained. A row that fails is told and left; Ctrl-C and SIGTERM save, then are raised."""
+    plan.path.mkdir(parents=True, exist_ok=True)
     with held(plan.path):
+        if not (plan.path / "study.json").is_file():
+            write_text(plan.path / "study.json", plan.asked.to_json())
+        if plan.data.drawn and not (plan.path / "split.csv").is_file():
+            write_text(plan.path / "split.csv", split_csv(plan.data))
         mend(plan.path)
         todo = plan.todo()
         others = sorted(file.parent for file in plan.path.parent.glob("*/results.jsonl") if file.parent != plan.path)
@@ -262,8 +261,8 @@ class Running:
             while (self.todo or under_way) and not stop.wanted():
                 for number in range(len(self.plan.slots)):
                     if number not in under_way and self.todo:
-                        worker = slots.setdefault(number, self._worker(number)) if number not in slots else slots[number]
-                        worker.train(self.todo.popleft())
+                        slots[number] = slots.get(number) or self._worker(number)
+                        slots[number].train(self.todo.popleft())
                         under_way[number] = 0
                 for link in wait([slots[number].link for number in under_way], timeout=0.5):
                     number = next(n for n in under_way if slots[n].link is link)
@@ -293,7 +292,7 @@ class Running:
             kind, *told = worker.link.recv()
         except (EOFError, ConnectionError):
             failed = Result(
-                key=entry.key, study=self.plan.study.name, row=entry.row, seed=entry.seed, state="failed", why=worker.why(),
+                key=entry.key, study=self.plan.study.name, row=entry.row, seed=entry.seed, state=FAILED, why=worker.why(),
                 recipe=entry.recipe.to_dict(), device=worker.place.device,
             )  # fmt: skip
             slots.pop(number).close(0)

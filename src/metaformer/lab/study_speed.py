@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -78,7 +78,7 @@ def _key(entry: Entry, size: int | None) -> str:
 
 def _model(entry: Entry, plan: Plan) -> nn.Module:
     own = None if entry.own is None else MetaFormer(entry.own)
-    return prepare(replace(entry.recipe, batch=1), plan.data, own).state.model
+    return prepare(entry.recipe, plan.data, own).state.model
 
 
 def in_turns(

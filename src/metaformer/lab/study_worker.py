@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metaformer.config import Recipe
 from metaformer.core.count import count
 from metaformer.core.device import choose_device, choose_precision, precision_name
 from metaformer.core.model import MetaFormer
@@ -67,7 +69,8 @@ class StudyWorker:
     def train(self, entry: Entry) -> None:
         """Has it train a row; it then tells ("epoch", its line) for each epoch and at last ("done", result, right or None)."""
         self.entry = entry
-        self.link.send(entry)
+        with suppress(OSError):  # where the process is dead, its answer is the end of the pipe
+            self.link.send(entry)
 
     def stop(self) -> None:
         """Asks it to save and end."""
@@ -95,7 +98,8 @@ def serve(link: Connection, place: Place) -> None:
     parent = parent_process()
     die_with_parent(None if parent is None else parent.pid)
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # a terminal's Ctrl-C is for the parent, which passes it on
+        os.setpgrp()  # a terminal's Ctrl-C is for the parent, which asks for the end
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # but while it trains, which then saves
     file = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -168,7 +172,7 @@ def _own(entry: Entry) -> Model | None:
     return MetaFormer(entry.own)
 
 
-def _train(entry: Entry, recipe: Any, run: Run, data: Data, link: Connection) -> None:
+def _train(entry: Entry, recipe: Recipe, run: Run, data: Data, link: Connection) -> None:
     told = [Teller(link)]
     if not is_run(run.path):
         shutil.rmtree(run.path, ignore_errors=True)  # cut short before there was anything in it
