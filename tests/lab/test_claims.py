@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.studied import result, rights_of
 
-from metaformer.lab.claims import CLAIMS, FAILS, HOLDS, SAME, UNDECIDED, Claim, Part, Verdict, judge_claims
+from metaformer.lab.claims import CLAIMS, FAILS, HOLDS, SAME, UNDECIDED, Claim, Part, Verdict, borne_by, judge_claims
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures
@@ -106,15 +106,17 @@ def test_claims_name_rows_of_the_study_that_bears_them() -> None:
 
 
 def test_every_claim_of_a_study_without_results_is_undecided() -> None:
-    found = judge_claims(Figures(STUDIES["claims"], [], {}))
+    found = judge_claims(Figures(STUDIES["claims"], [], {}), borne_by(STUDIES["claims"]))
     assert [one.claim for one in found] == list(CLAIMS)
     assert {one.verdict for one in found} == {UNDECIDED}
     assert all("not trained" in part.figure for one in found for part in one.parts)
 
 
 def test_only_claims_whose_rows_are_there_are_judged() -> None:
-    texts = [one.claim.text for one in judge_claims(Figures(STUDIES["pool-size"], [], {}))]
-    assert texts == ["Pool sizes 3, 5 and 7 are about the same, 9 is worse"]
+    assert [one.text for one in borne_by(STUDIES["pool-size"])] == ["Pool sizes 3, 5 and 7 are about the same, 9 is worse"]
+    assert len(borne_by(STUDIES["mixers"])) == 6
+    namesake = Study(name="mine", rows=(Row("pooling"), Row("identity", {"mixers": "Identity()"})))
+    assert borne_by(namesake) == []
 
 
 def test_other_images_are_not_taken_for_the_same() -> None:

@@ -94,7 +94,9 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 
 
 def test_the_same_answers_are_no_difference() -> None:
-    found = figures(base=[0.5, 0.6], better=[0.5, 0.6])
+    results, rights = rights_of({"base": [0.5, 0.6]}, IMAGES)
+    results += [result("better", seed, images=IMAGES) for seed in (0, 1)]
+    found = Figures(STUDY, results, rights | {f"better-{seed}": rights[f"base-{seed}"] for seed in (0, 1)})
     gap = found.difference("better", "base")
     assert gap is not None
     assert (gap.value, gap.low, gap.high, gap.p_images, gap.p_seeds) == (0.0, 0.0, 0.0, 1.0, None)

@@ -42,8 +42,8 @@ def told_in_its_log(link: Any, place: study_worker.Place, serve: Any = study_wor
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Processes are forked, which need no import; speeds are measured in no time, and pictures have tests of their own."""
+def quick(run: metaformer.Run) -> Iterator[None]:
+    """Processes are forked, which need no import of what training a `run` imported; speeds are measured in no time, and pictures have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_worker, "CONTEXT", get_context("fork"))
         patch.setattr(study_worker, "serve", told_in_its_log)
@@ -142,6 +142,7 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     assert json.loads(json.dumps(whole.to_dict()))["rows"][1]["row"] == "identity"
 
 
+@pytest.mark.slow
 def test_several_at_a_time_come_to_the_same(fashion: str, whole: Studied, tmp_path: Path) -> None:
     assert outcome(study(fashion, tmp_path, jobs=2)) == outcome(whole)
 
@@ -152,13 +153,6 @@ def test_globs_choose_rows_and_what_they_are_compared_with(fashion: str, tmp_pat
     assert [entry.row for entry in plan.entries] == ["pooling", "pooling-5"]
     with pytest.raises(ValueError, match=r"^no row of tiny matches 'x\*': pooling, identity, pooling-5$"):
         plan_study(three, {"data": fashion}, Wanted(1, "t4", "x*", root=tmp_path))
-
-
-def test_weights_are_kept_where_that_is_wanted(fashion: str, tmp_path: Path) -> None:
-    found = study(fashion, tmp_path, seeds=1, rows="pooling", models=True)
-    assert [path.name for path in (found.path / "models").iterdir()] == ["pooling-0"]
-    (one,) = read_results(found.path).values()
-    assert metaformer.evaluate(found.path / "models/pooling-0", data=fashion).top1 == pytest.approx(one.top1)
 
 
 # --- what is not trained ----------------------------------------------------------------------------------------------
@@ -235,30 +229,32 @@ def killed(fashion: str, root: Path, finished: int) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("finished", [0, 1, 3])
+@pytest.mark.parametrize("finished", [1, pytest.param(0, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: Path, finished: int) -> None:
+    """At the step where the row was saved, so that what is in the curve of an epoch done before has the seconds of then."""
     killed(fashion, tmp_path, finished)
     before = lines(tmp_path / "tiny") if finished else []
     assert len(before) == finished
+    (cut,) = (tmp_path / "tiny" / "runs").glob("*/metrics.jsonl")
+    seconds = json.loads(cut.read_text().splitlines()[0])["seconds"]
     with (tmp_path / "tiny" / FILE).open("a") as file:
         file.write('{"key": "cut sh')  # as if it had been killed while it wrote
-    found = study(fashion, tmp_path)
+    found = study(fashion, tmp_path, models=True)
     assert outcome(found) == outcome(whole)
     after = lines(tmp_path / "tiny")
     assert after[: len(before)] == before
     assert len({one["key"] for one in after}) == len(after) == 4
+    assert read_results(tmp_path / "tiny")[cut.parent.name].curve[0]["seconds"] == seconds
+    models = {f"{one['row']}-{one['seed']}": one["top1"] for one in after[finished:]}
+    assert {path.name for path in (found.path / "models").iterdir()} == models.keys()
+    name, top1 = models.popitem()
+    assert metaformer.evaluate(found.path / "models" / name, data=fashion).top1 == pytest.approx(top1)
 
 
-def test_a_row_goes_on_at_the_step_where_it_was_saved(fashion: str, tmp_path: Path) -> None:
-    """The epoch that was done before the kill is not trained again: its line in the curve has the seconds of then."""
-    killed(fashion, tmp_path, 0)
-    (kept,) = (tmp_path / "tiny" / "runs").glob("*/metrics.jsonl")
-    seconds = json.loads(kept.read_text().splitlines()[0])["seconds"]
-    study(fashion, tmp_path)
-    assert read_results(tmp_path / "tiny")[kept.parent.name].curve[0]["seconds"] == seconds
-
-
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), pytest.param(signal.SIGTERM, Terminated, marks=pytest.mark.slow)],
+)
 def test_asked_to_stop_it_saves_and_goes_on(
     fashion: str, whole: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
 ) -> None:
@@ -271,9 +267,10 @@ def test_asked_to_stop_it_saves_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(study_run.Running, "_hear", heard)
         with pytest.raises(error):
-            study(fashion, tmp_path)
+            study(fashion, tmp_path, rows="pooling")
     assert (tmp_path / "tiny" / "log.txt").read_text().endswith("stopped and saved; the same command goes on\n")
-    assert outcome(study(fashion, tmp_path)) == outcome(whole)
+    assert not (tmp_path / "tiny" / FILE).exists()
+    assert outcome(study(fashion, tmp_path, rows="pooling")) == outcome(whole)[: len(outcome(whole)) // 2]
 
 
 def test_two_do_not_train_for_one_study(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,11 +310,10 @@ class Faulty(nn.Module):
 FAULTS = Study(
     name="faults",
     rows=(
-        Row("pooling", {"mixers": Pooling()}),
         Row("wild", settings={"lr": 1e9, "clip": None}),
         Row("deadly", {"mixers": Deadly}),
         Row("faulty", {"mixers": Faulty}),
-        Row("identity", {"mixers": Identity()}),
+        Row("pooling", {"mixers": Pooling()}),
     ),
 )
 
@@ -325,15 +321,14 @@ FAULTS = Study(
 def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: Path) -> None:
     found = study(fashion, tmp_path, FAULTS, seeds=1)
     states = {one["row"]: one["state"] for one in lines(found.path)}
-    assert states == {"pooling": "finished", "wild": "diverged", "deadly": "failed", "faulty": "failed", "identity": "finished"}
+    assert states == {"wild": "diverged", "deadly": "failed", "faulty": "failed", "pooling": "finished"}
     wild, deadly, faulty = found.failures
     assert wild.startswith("wild, seed 0, diverged: the loss or its gradient became ")
     assert deadly == "deadly, seed 0, failed: its process was ended by SIGKILL"
     assert faulty == "faulty, seed 0, failed: LookupError: no such thing"
     assert "- Did not finish: deadly, seed 0" in (found.path / "table.md").read_text()
-    study(fashion, tmp_path, FAULTS, seeds=1)
-    again = [one["row"] for one in lines(found.path)[5:]]
-    assert again == ["deadly", "faulty"]  # what diverged would again
+    plan = plan_study(FAULTS, {"data": fashion, **SETTINGS}, Wanted(1, "t4", root=tmp_path))
+    assert [entry.row for entry in plan.todo()] == ["deadly", "faulty"]  # what diverged would again
 
 
 def test_the_exit_code_says_that_rows_failed(fashion: str, here: Path) -> None:

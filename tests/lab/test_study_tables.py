@@ -7,7 +7,7 @@ import re
 import pytest
 from tests.studied import result, rights_of
 
-from metaformer.lab.claims import judge_claims
+from metaformer.lab.claims import CLAIMS, judge_claims
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures, Standing
@@ -94,7 +94,7 @@ def test_latex_has_as_many_cells_everywhere(standings: list[Standing]) -> None:
 
 
 def test_claims_have_a_row_for_each_part() -> None:
-    verdicts = judge_claims(Figures(STUDIES["claims"], [], {}))
+    verdicts = judge_claims(Figures(STUDIES["claims"], [], {}), CLAIMS)
     rows = claims_table(verdicts)
     assert len(rows) == 1 + sum(len(one.claim.parts) for one in verdicts)
     assert rows[1][:2] == ("Identity is a floor well above chance", "undecided at this scale")

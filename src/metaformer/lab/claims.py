@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from metaformer.lab.studies import STUDIES
+from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures, Interval
 from metaformer.lab.study_results import DIVERGED, Result
 
@@ -107,13 +109,21 @@ CLAIMS = (
 """Section by section; v1 is arXiv 2111.11418, v2 is arXiv 2210.13452."""
 
 
-def judge_claims(figures: Figures, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-    """Every claim of whose rows one is in the study. With rows missing or not trained yet it is undecided."""
-    there = {row.name for row in figures.study.rows}
-    found = []
+def borne_by(study: Study) -> list[Claim]:
+    """The claims whose rows are all in a study, as the papers have them: what only has the name of one bears nothing."""
+    known = {row.name: _content(row) for row in STUDIES["claims"].rows}
+    there = {row.name for row in study.rows if known.get(row.name) == _content(row)}
+    return [claim for claim in CLAIMS if set(claim.rows) <= there]
+
+
+def _content(row: Row) -> tuple[object, ...]:
+    return (row.model, dict(row.changes), dict(row.settings), row.deep, row.wide, row.zoom)
+
+
+def judge_claims(figures: Figures, claims: Sequence[Claim]) -> list[Verdict]:
+    """What rows of a study say of claims. What is not trained yet leaves them undecided."""
+    found = list[Verdict]()
     for claim in claims:
-        if not set(claim.rows) <= there:
-            continue
         parts = tuple(_judged(part, figures) for part in claim.parts)
         verdicts = [part.verdict for part in parts]
         verdict = FAILS if FAILS in verdicts else UNDECIDED if UNDECIDED in verdicts else HOLDS

@@ -4,10 +4,10 @@
 a paper gives a difference, the figure is what follows from it, and `note` says so; "about" is about.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from metaformer.core.layers import GELU, BatchNorm, LayerNorm, NoNorm, ReLU, Scale, SiLU, SquaredReLU, StarReLU
+from metaformer.core.layers import GELU, Activation, BatchNorm, LayerNorm, NoNorm, ReLU, Scale, SiLU, SquaredReLU, StarReLU
 from metaformer.core.mixers import Attention, DepthwiseConv, Identity, Pooling, SepConv
 from metaformer.core.spec import to_text
 from metaformer.lab.study import Row, Study
@@ -58,7 +58,11 @@ CAFORMER    = Row("caformer",       model=CA,               published=83.6, note
 
 
 def _both(
-    name: str, conv: dict[str, object], ca: dict[str, object], published: tuple[float | None, float | None], note: str = ""
+    name: str,
+    conv: Mapping[str, object],
+    ca: Mapping[str, object],
+    published: tuple[float | None, float | None],
+    note: str = "",
 ) -> tuple[Row, Row]:
     """A row of ConvFormer-S18 and one of CAFormer-S18."""
     return (
@@ -68,7 +72,7 @@ def _both(
 
 
 def _acts(
-    name: str, act: object, published: tuple[float | None, float | None] = (None, None), note: str = ""
+    name: str, act: Activation, published: tuple[float | None, float | None] = (None, None), note: str = ""
 ) -> tuple[Row, Row]:
     """The activation of all blocks: of the channel MLPs and of the convolutions."""
     conv = to_text(replace(SepConv(), activation=act))

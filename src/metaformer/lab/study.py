@@ -184,7 +184,7 @@ def _shaped(row: Row, study: Study, scale: str, given: Mapping[str, str], size: 
     name, changes = sized(row.model or study.model, scale)
     if name.startswith(PREFIX):
         if row.changes or given or row.deep != 1 or row.wide:
-            raise ValueError(f"row {row.name!r}: {name} is timm's, so nothing of it can be changed")
+            raise ValueError(f"{name} is timm's, so nothing of it can be changed")
         return name, {}
     changes |= given
     config = get_config(name, **changes)
@@ -237,7 +237,7 @@ def entries(
     Raises ValueError that names the row where something of it is wrong.
     """
     fixed = {"num_classes": classes, "in_chans": channels}
-    made = []
+    made: list[tuple[str, Recipe, MetaFormerConfig | None, list[Any]]] = []
     for row in study.rows:
         for key in row.changes:
             if key in base.changes:
@@ -273,7 +273,7 @@ def _resolved(
     if name.startswith(PREFIX):
         return recipe, None, own
     rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
-    return recipe, get_config(name, **(rates | changes | fixed)), own
+    return recipe, get_config(name, **{**rates, **changes, **fixed}), own
 
 
 def _sendable(code: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.lab import study_plots
-from metaformer.lab.claims import Verdict, judge_claims
+from metaformer.lab.claims import Verdict, borne_by, judge_claims
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
 from metaformer.lab.study_figures import Figures, Standing
@@ -100,7 +100,7 @@ def told(plan: Plan, *, measure: bool, quiet: bool) -> Studied:
         speeds = measure_rows(plan, finished)
     figures = Figures(plan.study, results, rights)
     standings = figures.standings({} if speeds is None else speeds.medians)
-    verdicts = judge_claims(figures)
+    verdicts = judge_claims(figures, borne_by(plan.study))
     _write(plan, standings, verdicts, speeds)
     return Studied(plan.path, plan.study, tuple(standings), tuple(verdicts), tuple(failures(standings)), len(plan.todo()))
 

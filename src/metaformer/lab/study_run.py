@@ -288,22 +288,23 @@ class Running:
         worker = slots[number]
         entry = worker.entry
         assert entry is not None
+        told: Result | dict[str, Any]
+        right: torch.Tensor | None = None
         try:
-            kind, *told = worker.link.recv()
+            told, right = worker.link.recv()
         except (EOFError, ConnectionError):
-            failed = Result(
+            told = Result(
                 key=entry.key, study=self.plan.study.name, row=entry.row, seed=entry.seed, state=FAILED, why=worker.why(),
                 recipe=entry.recipe.to_dict(), device=worker.place.device,
             )  # fmt: skip
             slots.pop(number).close(0)
-            kind, told = "done", [failed, None]
-        if kind == "epoch":
-            under_way[number] = told[0]["epoch"]
+        if isinstance(told, Result):
+            del under_way[number]
+            self._keep(entry, told, right)
+        else:
+            under_way[number] = told["epoch"]
             if self.display.due():
-                self._show(entry, told[0], sum(under_way.values()))
-            return
-        del under_way[number]
-        self._keep(entry, told[0], told[1])
+                self._show(entry, told, sum(under_way.values()))
 
     def _show(self, entry: Entry, line: Mapping[str, Any], epochs: int) -> None:
         where = f"{entry.row}, seed {entry.seed}  epoch {line['epoch']}/{entry.recipe.epochs}"

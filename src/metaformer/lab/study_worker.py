@@ -67,7 +67,7 @@ class StudyWorker:
         far.close()
 
     def train(self, entry: Entry) -> None:
-        """Has it train a row; it then tells ("epoch", its line) for each epoch and at last ("done", result, right or None)."""
+        """Has it train a row; it then tells (its line, None) of each epoch and at last (its result, right or None)."""
         self.entry = entry
         with suppress(OSError):  # where the process is dead, its answer is the end of the pipe
             self.link.send(entry)
@@ -116,7 +116,7 @@ def serve(link: Connection, place: Place) -> None:
         if data is None:
             data = open_data(place.data, seed=place.seed, split=place.folder / "split.csv")
             idle = resident()
-        link.send(("done", *train_entry(entry, place, data, idle, link)))
+        link.send(train_entry(entry, place, data, idle, link))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Teller:
         """Nothing: a line per epoch is enough."""
 
     def epoch(self, done: int, line: Mapping[str, Any]) -> None:
-        self.link.send(("epoch", dict(line)))
+        self.link.send((dict(line), None))
 
 
 def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: Connection) -> tuple[Result, Tensor | None]:
