@@ -43,7 +43,8 @@ def told_in_its_log(link: Any, place: study_worker.Place, serve: Any = study_wor
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(run: metaformer.Run) -> Iterator[None]:
-    """Processes are forked, which need no import of what training a `run` imported; speeds are measured in no time, and pictures have tests of their own."""
+    """Processes are forked, which need no import of what training a `run` imported; speeds are measured in no time, and
+    pictures have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_worker, "CONTEXT", get_context("fork"))
         patch.setattr(study_worker, "serve", told_in_its_log)

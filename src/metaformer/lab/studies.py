@@ -12,6 +12,7 @@ from metaformer.core.mixers import Attention, DepthwiseConv, Identity, Pooling, 
 from metaformer.core.spec import to_text
 from metaformer.lab.study import Row, Study
 
+Both = tuple[float | None, float | None]
 V1, CONV, CA = "poolformer", "convformer", "caformer"
 P, A = Pooling(), Attention(proj_bias=True)
 CHANNEL = LayerNorm(eps=1e-5, bias=True)
@@ -71,9 +72,7 @@ def _both(
     )
 
 
-def _acts(
-    name: str, act: Activation, published: tuple[float | None, float | None] = (None, None), note: str = ""
-) -> tuple[Row, Row]:
+def _acts(name: str, act: Activation, published: Both = (None, None), note: str = "") -> tuple[Row, Row]:
     """The activation of all blocks: of the channel MLPs and of the convolutions."""
     conv = to_text(replace(SepConv(), activation=act))
     told = to_text(act)
@@ -82,7 +81,7 @@ def _acts(
 
 
 def _scaled(name: str, scale: Scale, note: str = "") -> tuple[Row, Row]:
-    return _both(name, {"scales": scale}, {"scales": scale}, (None, None), note)
+    return _both(name, {"scales": scale}, {"scales": scale}, note=note)
 
 
 # fmt: off
