@@ -279,7 +279,7 @@ class Running:
         return StudyWorker(
             Place(
                 study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, code=plan.code, log=log,
-                device=plan.slots[number], threads=plan.threads,
+                device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
             )
         )  # fmt: skip
 
@@ -326,16 +326,17 @@ class Running:
 
     def _end(self, slots: dict[int, StudyWorker], under_way: dict[int, int]) -> None:
         """Ends all processes; those that train save what they have."""
-        for number in under_way:
-            slots[number].stop()
         until = time.monotonic() + PATIENCE
-        for number, worker in slots.items():
-            if number in under_way:
-                worker.process.join(max(0.0, until - time.monotonic()))
-            else:
-                worker.link.close()
-        for worker in slots.values():
-            worker.close()
+        try:
+            for number in under_way:
+                slots[number].stop()
+            for number in under_way:
+                slots[number].process.join(max(0.0, until - time.monotonic()))
+        finally:
+            for worker in slots.values():
+                worker.link.close()  # all are asked to end before one is waited for
+            for worker in slots.values():
+                worker.close()
 
 
 PATIENCE = 60.0

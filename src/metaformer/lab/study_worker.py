@@ -20,7 +20,9 @@ from metaformer.core.device import choose_device, choose_precision, precision_na
 from metaformer.core.model import MetaFormer
 from metaformer.core.parent import die_with_parent
 from metaformer.data.dataset import Data
+from metaformer.data.loader import default_workers
 from metaformer.data.sources import open_data
+from metaformer.data.splits import Images
 from metaformer.infer.evaluate import evaluate_split
 from metaformer.infer.predictor import Predictor
 from metaformer.lab.study import Entry, load_code
@@ -49,6 +51,8 @@ class Place:
     """By which a split is drawn, the same for all seeds of a row."""
     device: str
     threads: int
+    near: int
+    """Processes that train beside each other."""
     code: Path | None
     """The user's file that the study is from."""
     log: Path
@@ -62,7 +66,7 @@ class StudyWorker:
         self.entry: Entry | None = None
         """What it trains now."""
         self.link, far = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=serve, args=(far, place), daemon=True)
+        self.process = CONTEXT.Process(target=serve, args=(far, place))  # no daemon, for it may have processes that read images
         self.process.start()
         far.close()
 
@@ -137,7 +141,7 @@ class Teller:
 
 def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: Connection) -> tuple[Result, Tensor | None]:
     """Trains a row, or goes on where it was cut short, and judges it: what became of it, and which images it calls right."""
-    recipe = replace(entry.recipe, device=place.device)
+    recipe = replace(entry.recipe, device=place.device, workers=_readers(entry.recipe, data, place))
     precision = precision_name(choose_precision(recipe.precision, choose_device(recipe.device)))
     result = Result(
         key=entry.key, study=place.study, row=entry.row, seed=entry.seed, state=FAILED, recipe=recipe.to_dict(),
@@ -162,6 +166,13 @@ def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: 
     curve = _curve(run)
     seconds = sum(line["seconds"] for line in curve)
     return stamped(replace(result, state=FINISHED, top1=judged.top1, peak=peak, seconds=seconds, curve=curve)), judged.right
+
+
+def _readers(recipe: Recipe, data: Data, place: Place) -> int | None:
+    """Processes that read images, where the recipe leaves that open: this one's part of the cores."""
+    if recipe.workers is not None or isinstance(data.train, Images):
+        return recipe.workers
+    return default_workers(data.train, None, torch.device(place.device), near=place.near)
 
 
 def _own(entry: Entry) -> Model | None:
