@@ -449,6 +449,15 @@ def test_every_row_of_every_study_runs_to_its_end(fashion: str, tmp_path: Path) 
     assert trained == len(rows)
 
 
+@pytest.mark.slow
+def test_a_row_may_be_another_model_altogether(fashion: str, tmp_path: Path) -> None:
+    peers = Study(name="peers", rows=(Row("pooling"), Row("resnet", model="timm:test_resnet", settings={"image_size": 32})))
+    found = study(fashion, tmp_path, peers, seeds=1, epochs=1)
+    assert (found.failures, found.left) == ((), 0)
+    assert [one.results[0].recipe["model"] for one in found.standings] == ["poolformerv2_s12", "timm:test_resnet"]
+    assert found.standings[1].rate is not None
+
+
 def until(done: Any, seconds: float = 60.0) -> None:
     """Waits for it."""
     end = time.monotonic() + seconds
