@@ -59,11 +59,7 @@ CAFORMER    = Row("caformer",       model=CA,               published=83.6, note
 
 
 def _both(
-    name: str,
-    conv: Mapping[str, object],
-    ca: Mapping[str, object],
-    published: tuple[float | None, float | None],
-    note: str = "",
+    name: str, conv: Mapping[str, object], ca: Mapping[str, object], published: Both = (None, None), note: str = ""
 ) -> tuple[Row, Row]:
     """A row of ConvFormer-S18 and one of CAFormer-S18."""
     return (
