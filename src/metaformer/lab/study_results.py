@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metaformer.lab.doctor import examine
@@ -104,14 +105,14 @@ def mend(folder: Path) -> None:
             lines.truncate(lines.read().rfind(b"\n") + 1)
 
 
-def keep(folder: Path, result: Result, right: Tensor | None) -> None:
+def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
     """Writes which images (N,) it called right, then its line; cut short before the line, there is no result yet."""
     if right is not None:
         file = _right(folder, result.key)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
         with temporary.open("wb") as opened:
-            np.save(opened, np.packbits(right.numpy()))
+            np.save(opened, np.packbits(right))
         temporary.replace(file)
     append_line(folder / FILE, asdict(result))
 

@@ -13,8 +13,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from metaformer.config import Recipe, check_key, read_json
 from metaformer.core.device import choose_device, choose_precision, precision_name
@@ -289,7 +291,7 @@ class Running:
         entry = worker.entry
         assert entry is not None
         told: Result | dict[str, Any]
-        right: torch.Tensor | None = None
+        right: NDArray[np.bool_] | None = None
         try:
             told, right = worker.link.recv()
         except (EOFError, ConnectionError):
@@ -310,7 +312,7 @@ class Running:
         where = f"{entry.row}, seed {entry.seed}  epoch {line['epoch']}/{entry.recipe.epochs}"
         self.display.step(self.done + epochs, where, f"top-1 {line['top1']:.2f} %")
 
-    def _keep(self, entry: Entry, result: Result, right: torch.Tensor | None) -> None:
+    def _keep(self, entry: Entry, result: Result, right: NDArray[np.bool_] | None) -> None:
         keep(self.plan.path, result, right)
         folder = self.plan.path / "runs" / entry.key
         if self.models and result.state == FINISHED:

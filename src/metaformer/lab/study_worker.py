@@ -120,7 +120,8 @@ def serve(link: Connection, place: Place) -> None:
         if data is None:
             data = open_data(place.data, seed=place.seed, split=place.folder / "split.csv")
             idle = resident()
-        link.send(train_entry(entry, place, data, idle, link))
+        result, right = train_entry(entry, place, data, idle, link)
+        link.send((result, None if right is None else right.numpy()))  # a tensor would be shared, and die with this process
 
 
 @dataclass(frozen=True)
