@@ -50,6 +50,12 @@ def test_the_front_has_what_none_beats_in_both() -> None:
     assert front([], more=True) == []
 
 
+def test_what_collapsed_is_told_and_not_drawn() -> None:
+    places = dots((1, 87), (2, 88), (3, 89), (4, 86), (5, 56), (6, 10))
+    assert [(dot.x, dot.y) for dot in study_plots.apart(places)] == [(5, 56), (6, 10)]
+    assert study_plots.apart(places[:4]) == []
+
+
 def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tmp_path: Path, drawn: list[Figure]) -> None:
     study_plots.accuracy(standings, tmp_path / "a.png", "made", "batch 64, median of 7")
     with Image.open(tmp_path / "a.png") as picture:

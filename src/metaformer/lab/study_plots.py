@@ -36,6 +36,13 @@ def front(dots: Sequence[Dot], *, more: bool) -> list[Dot]:
     return found
 
 
+def apart(dots: Sequence[Dot]) -> list[Dot]:
+    """Those that are so far below the others that nothing could be told of these in one picture with them."""
+    ys = [dot.y for dot in dots]
+    middle = float(np.median(ys))
+    return [dot for dot in dots if dot.y < middle - 4 * max(1.0, max(ys) - middle)]
+
+
 PANELS: tuple[tuple[str, Callable[[Standing], float | None], bool], ...] = (
     ("multiply-accumulates, M", lambda one: _of(one, "macs"), False),
     ("parameters, M", lambda one: _of(one, "parameters"), False),
@@ -63,8 +70,12 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
         if not dots:
             axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color=GREY)
             continue
-        _scatter(axis, dots, groups, more=more)
+        far = apart(dots)
+        _scatter(axis, [dot for dot in dots if dot not in far], groups, more=more)
         axis.set_xlabel(label, fontsize=9)
+        if far:
+            told = ", ".join(f"{dot.name} {dot.y:.1f}" for dot in far)
+            axis.text(0.01, 0.01, f"far below: {told}", fontsize=6.5, color=GREY, transform=axis.transAxes)
     axes[0, 0].set_ylabel("top-1, %", fontsize=9)
     made.suptitle(f"{title}: top-1 of the last epoch, mean of the seeds, 95 % intervals; line: Pareto front", fontsize=10)
     if how:
@@ -97,7 +108,7 @@ def _plain_ticks(axis: Any) -> None:
     if high / low < 1.6:
         steps = tuple(1 + 0.1 * i for i in range(90))
     axis.xaxis.set_major_locator(LogLocator(subs=steps, numticks=6))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -108,12 +119,12 @@ def _names(axis: Any, dots: Sequence[Dot], size: float = 6.5) -> None:
     scale = axis.figure.dpi / 72
     taken: list[tuple[float, float, float, float]] = []
     height = 1.25 * size * scale
-    right = axis.get_window_extent().x1
+    inside = axis.get_window_extent()
     dotted = [(*to_pixels((dot.x, dot.y)),) for dot in dots]
     taken += [(x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale) for x, y in dotted]
     for dot, (x, y) in sorted(zip(dots, dotted, strict=True), key=lambda pair: -pair[0].y):
         width = 0.52 * size * scale * len(dot.name)
-        place = _free(x, y, width, height, scale, right, taken)
+        place = _free(x, y, width, height, scale, inside, taken)
         taken.append((place[0], place[1], place[0] + width, place[1] + height))
         moved = abs(place[1] + height / 2 - y) > height
         axis.annotate(
@@ -128,13 +139,15 @@ def _free(
     width: float,
     height: float,
     scale: float,
-    right: float,
+    inside: Any,
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float]:
     """The nearest place for a name beside a dot where nothing is yet: left and lower corner."""
     steps = [sign * step for step in range(40) for sign in (1, -1)]
-    lefts = [left for left in (x + 5 * scale, x - 5 * scale - width) if left + width <= right]
-    for bottom, left in product([y - height / 2 + step * height / 3 for step in steps], lefts):
+    lefts = [left for left in (x + 5 * scale, x - 5 * scale - width) if inside.x0 <= left and left + width <= inside.x1]
+    bottoms = [y - height / 2 + step * height / 3 for step in steps]
+    bottoms = [bottom for bottom in bottoms if inside.y0 <= bottom and bottom + height <= inside.y1]
+    for bottom, left in product(bottoms, lefts):
         if not any(left < b and a < left + width and bottom < d and c < bottom + height for a, c, b, d in taken):
             return left, bottom
     return x + 5 * scale, y - height / 2
