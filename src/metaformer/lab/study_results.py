@@ -120,8 +120,9 @@ def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
 def read_right(folder: Path, result: Result) -> Tensor:
     """(N,): which images it called right. Raises ValueError or FileNotFoundError where that is not known."""
     file = _right(folder, result.key)
-    bits = np.unpackbits(np.load(file, allow_pickle=False), count=result.images)
-    if len(bits) != result.images:
+    packed = np.load(file, allow_pickle=False)
+    bits = np.unpackbits(packed, count=result.images)
+    if len(packed) != -(-result.images // 8):
         raise ValueError(f"{file} is damaged: it is not of {result.images} images")
     return torch.from_numpy(bits).bool()
 
