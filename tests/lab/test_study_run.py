@@ -135,7 +135,9 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     text = (whole.path / "table.md").read_text()
     assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, scale t4." in text
     assert "| 74.6 (S12) |" in text
-    assert "forward, eager, batch 64, float32, 1 threads" in text
+    assert "forward, eager, batch 64, float32, 1 threads, median of 2 rounds in turns" in text
+    speeds = json.loads((whole.path / "speeds.json").read_text())
+    assert [len(rates) for rates in speeds["rates"].values()] == [2, 2]
     base, other = whole.standings
     assert (base.difference, other.difference is not None, other.base) == (None, True, "pooling")
     assert min(one.rate or 0 for one in whole.standings) > 0

@@ -123,7 +123,7 @@ def _names(axis: Any, dots: Sequence[Dot], size: float = 6.5) -> None:
     dotted = [(*to_pixels((dot.x, dot.y)),) for dot in dots]
     taken += [(x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale) for x, y in dotted]
     for dot, (x, y) in sorted(zip(dots, dotted, strict=True), key=lambda pair: -pair[0].y):
-        width = 0.52 * size * scale * len(dot.name)
+        width = 0.56 * size * scale * len(dot.name)
         place = _free(x, y, width, height, scale, inside, taken)
         taken.append((place[0], place[1], place[0] + width, place[1] + height))
         moved = abs(place[1] + height / 2 - y) > height

@@ -65,7 +65,7 @@ def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH) -> Sp
             return known
     makers = {row: (lambda entry=entry: _model(entry, plan)) for row, entry in firsts.items()}
     sizes = {row: entry.recipe.image_size or size or 224 for row, entry in firsts.items()}
-    rates = in_turns(makers, sizes, plan.data.channels, batch=batch, device=device, precision=precision)
+    rates = in_turns(makers, sizes, plan.data.channels, batch=batch, device=device, precision=precision, rounds=ROUNDS)
     made = Speeds(rates, keys, how, machine())
     write_text(file, json.dumps(asdict(made), indent=1) + "\n")
     return made
@@ -89,7 +89,7 @@ def in_turns(
     batch: int,
     device: torch.device,
     precision: torch.dtype,
-    rounds: int = ROUNDS,
+    rounds: int,
 ) -> dict[str, list[float]]:
     """Images/s by model and round; the order is drawn anew for each round. `sizes` are the sides of the images."""
     calls: dict[str, Callable[[], None]] = {}
