@@ -26,7 +26,10 @@ from metaformer.lab.study_run import Wanted, plan_study
 from metaformer.lab.study_worker import StudyWorker
 from metaformer.train.stop import Terminated
 
-pytestmark = pytest.mark.usefixtures("thread")
+pytestmark = [
+    pytest.mark.usefixtures("thread"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # of a fork, Python 3.12 on
+]
 
 STUDY = Study(
     name="tiny",
