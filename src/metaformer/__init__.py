@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from metaformer.lab.probe import probe as probe
     from metaformer.lab.search import tune as tune
     from metaformer.lab.soup import soup as soup
+    from metaformer.lab.study import Row as Row
+    from metaformer.lab.study import Study as Study
+    from metaformer.lab.study_report import Studied as Studied
+    from metaformer.lab.study_report import study as study
     from metaformer.lab.trials import Search as Search
     from metaformer.runs import Run as Run
     from metaformer.weights import timm_models as timm  # noqa: F401  a name for type checkers; see __getattr__
@@ -88,6 +92,8 @@ _HOME = {
     "lab.search": "tune",
     "lab.soup": "soup",
     "lab.trials": "Search",
+    "lab.study": "Row Study",
+    "lab.study_report": "Studied study",
     "runs": "Run",
     "weights.catalogue": "list_weights",
     "weights.create": "create_model",

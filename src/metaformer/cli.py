@@ -10,6 +10,7 @@ import typer
 from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
 from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
+from metaformer.cli_study import study
 from metaformer.slips import corrected, sentence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -283,6 +284,9 @@ def tune(
     space, rest = split(settings or [])
     found = search(model, space, trials=trials, within_hours=hours, prune=prune, quiet=as_json, **parse(rest, ("name", "root")))
     print(json.dumps(found.to_dict(), indent=2) if as_json else f"\n{tuned_text(found)}")
+
+
+app.command()(study)
 
 
 @app.command()

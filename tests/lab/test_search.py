@@ -15,7 +15,7 @@ from tests.tiny import QUICK, Killer, Stopped, after_steps, command, one_core, s
 
 import metaformer
 from metaformer.data.sources import open_data
-from metaformer.lab import jobs, search, study
+from metaformer.lab import jobs, proposals, search
 from metaformer.lab.trials import Search
 from metaformer.runs import is_run, open_run
 from metaformer.train import loop
@@ -119,16 +119,16 @@ def test_a_search_goes_on_at_the_very_step(
 def test_killed_between_the_save_of_an_epoch_and_the_telling(
     fashion: str, whole: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    left, tell = [epoch], study.Judge.epoch
+    left, tell = [epoch], proposals.Judge.epoch
 
-    def cut(self: study.Judge, *arguments: Any) -> None:
+    def cut(self: proposals.Judge, *arguments: Any) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise Stopped
         tell(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study.Judge, "epoch", cut)
+        patch.setattr(proposals.Judge, "epoch", cut)
         with pytest.raises(Stopped):
             tune(fashion, tmp_path)
     assert_equal(tune(fashion, tmp_path), whole)
@@ -155,7 +155,7 @@ def test_killed_at_any_touch_of_the_disk(
 
 
 def test_what_is_pruned_is_told_and_counted(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "WHOLE", 1)
+    monkeypatch.setattr(proposals, "WHOLE", 1)
     found = tune(fashion, tmp_path, trials=8, epochs=4)
     states = [trial.state for trial in found.trials]
     assert set(states) == {"finished", "pruned"}

@@ -1,221 +1,325 @@
-"""The study in a file: what a kill leaves, who chooses what, and when a trial ends."""
+"""Studies as data: which rows there are, what their models are, and what decides a result."""
 
-import json
-import os
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from filelock import FileLock
-from optuna.trial import Trial, TrialState
+import torch
+from torch import Tensor, nn
 
-from metaformer.lab import study as ours
-from metaformer.lab.space import Choice, Range, Space
-from metaformer.lab.study import (
-    Judge,
-    Pruned,
-    TimeIsUp,
-    as_texts,
-    check_optuna,
-    ended,
-    importances,
-    next_trial,
-    opened_study,
-    suggest,
-)
+from metaformer import DepthwiseConv, Pooling, Scale, StarReLU
+from metaformer.core.architecture import MetaFormerConfig
+from metaformer.lab.studies import STUDIES
+from metaformer.lab.study import SCALES, Entry, Row, Study, entries, find_study, sides, sized
 from metaformer.recipes import SMALL
-from metaformer.runs import Run, create_run
+from metaformer.zoo import ZOO
 
-SPACE: Space = {
-    "lr": Range(1e-4, 1e-2, whole=False), "batch": Range(8, 64, whole=True), "mixup": Choice(("0", "0.2", "0.8")),
-}  # fmt: skip
+BASE = replace(SMALL, changes={})
+
+
+class Mine(nn.Module):
+    """A mixer of one's own."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(1, 2)
+
+
+def resolved(study: Study, scale: str = "t6", size: int = 28, seeds: int = 1, **changes: Any) -> list[Entry]:
+    base = replace(BASE, **{key: value for key, value in changes.items() if key not in ("mark", "precision")})
+    told = {"mark": "m", "precision": "fp32"} | {key: changes[key] for key in ("mark", "precision") if key in changes}
+    return entries(study, base, scale, seeds, channels=3, classes=1000, size=size, **told)
+
+
+def shapes(study: Study, scale: str, size: int) -> dict[str, MetaFormerConfig]:
+    found = {entry.row: entry.shape for entry in resolved(study, scale, size)}
+    return {row: replace(shape, drop_path=0.0) for row, shape in found.items() if shape is not None}
+
+
+# --- the papers' rows -------------------------------------------------------------------------------------------------
+
+
+def test_the_studies_that_there_are() -> None:
+    assert list(STUDIES) == [
+        "mixers", "pool-size", "norm", "activation", "branch-scale", "bias", "frame", "hybrid-stages", "depth-width",
+        "resolution", "claims",
+    ]  # fmt: skip
+    assert all(study.about for study in STUDIES.values())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(("scale", "size"), [("t4", 28), ("t6", 32), ("s12", 224), ("s18", 224)])
+def test_every_row_has_a_model_of_its_own(name: str, scale: str, size: int) -> None:
+    found = resolved(STUDIES[name], scale, size)
+    assert [entry.row for entry in found] == [row.name for row in STUDIES[name].rows]
+    assert len({entry.key for entry in found}) == len(found)
+    assert all(entry.own is None and entry.recipe.keep == 1 for entry in found)
+    assert {entry.shape.depths for entry in found if entry.shape} >= {SCALES[scale][0][0]}
+
+
+def test_rows_of_a_published_model_are_that_model() -> None:
+    """Of the size and at the resolution for which the papers give their figures."""
+    pairs = {
+        ("hybrid-stages", "pooling"): "poolformer_s12", ("hybrid-stages", "pppa"): "metaformer_pppa_s12_224",
+        ("hybrid-stages", "ppaa"): "metaformer_ppaa_s12_224", ("hybrid-stages", "pppf"): "metaformer_pppf_s12_224",
+        ("hybrid-stages", "ppff"): "metaformer_ppff_s12_224", ("mixers", "identity"): "metaformer_id_s12",
+        ("mixers", "identityformer"): "identityformer_s12", ("mixers", "randformer"): "randformer_s12",
+        ("mixers", "poolformerv2"): "poolformerv2_s12", ("depth-width", "deep-2"): "poolformer_s24",
+    }  # fmt: skip
+    for (study, row), name in pairs.items():
+        assert shapes(STUDIES[study], "s12", 224)[row] == ZOO[name], row
+    for row, name in (("convformer", "convformer_s18"), ("caformer", "caformer_s18")):
+        assert shapes(STUDIES["activation"], "s18", 224)[row] == ZOO[name]
+    scaled = {"deep-3": "poolformer_s36", "deep-3-wide": "poolformer_m36", "deep-4-wide": "poolformer_m48"}
+    for row, name in scaled.items():  # whose LayerScale begins at 1e-6
+        assert shapes(STUDIES["depth-width"], "s12", 224)[row] == replace(ZOO[name], scales=Scale(branch=1e-5))
+
+
+@pytest.mark.parametrize(
+    ("study", "row", "published"),
+    [
+        ("mixers", "pooling", 77.2), ("mixers", "identity", 74.3), ("mixers", "random", 75.8), ("mixers", "depthwise", 78.1),
+        ("norm", "layernorm", 76.5), ("norm", "batchnorm", 76.4), ("norm", "no-norm", 46.1), ("frame", "no-residual", 0.1),
+        ("frame", "no-channel-mlp", 5.7), ("activation", "relu", 76.4), ("activation", "silu", 77.2),
+        ("activation", "convformer", 83.0), ("activation", "caformer", 83.6), ("activation", "convformer-relu", 82.1),
+        ("activation", "caformer-relu", 82.9), ("activation", "convformer-gelu", 82.7), ("activation", "caformer-gelu", 83.4),
+        ("hybrid-stages", "ppaa", 81.0), ("bias", "convformer-biases", 83.0), ("bias", "caformer-biases", 83.5),
+        ("pool-size", "pooling-9", 76.7), ("depth-width", "deep-4-wide", 82.5), ("resolution", "convformer-384", 84.4),
+        ("resolution", "caformer-384", 85.0), ("branch-scale", "convformer-layerscale", None),
+    ],
+)  # fmt: skip
+def test_published_figures(study: str, row: str, published: float | None) -> None:
+    (found,) = [one for one in STUDIES[study].rows if one.name == row]
+    assert found.published == published
+
+
+def test_rows_of_a_name_are_the_same_in_all_studies() -> None:
+    """So that a row trained for one is not trained for another, and a claim means the same everywhere."""
+    keys: dict[str, set[str]] = {}
+    for study in STUDIES.values():
+        for entry in resolved(study):
+            keys.setdefault(entry.row, set()).add(entry.key)
+    assert {row for row, found in keys.items() if len(found) > 1} == set()
+    assert len(keys) == len({key for found in keys.values() for key in found})
+
+
+def test_what_the_rows_change() -> None:
+    act = shapes(STUDIES["activation"], "t6", 28)
+    frozen = StarReLU(0.8944, -0.4472, learn_scale=False, learn_bias=False)
+    assert act["caformer-both-frozen"].activation == frozen
+    assert [getattr(mixer, "activation", None) for mixer in act["caformer-both-frozen"].mixers] == [frozen, frozen, None, None]
+    assert act["convformer-scale-frozen"].activation == replace(frozen, learn_bias=True)
+    assert shapes(STUDIES["branch-scale"], "t6", 28)["convformer-branchscale"].scales == (Scale(1.0, 1e-5),) * 4
+    frame = shapes(STUDIES["frame"], "t6", 28)
+    assert (frame["no-residual"].residual, frame["no-channel-mlp"].mlp_ratio) == (False, 0.0)
+    assert [getattr(mixer, "grid", 0) for mixer in shapes(STUDIES["mixers"], "t6", 28)["random"].mixers] == [14, 7, 4, 2]
+    assert shapes(STUDIES["hybrid-stages"], "t6", 28)["ppaa"].pos_embed == (0, 0, 4, 0)
+    sizes = {entry.row: entry.recipe.image_size for entry in resolved(STUDIES["resolution"], "s18", 224)}
+    assert sizes == {
+        "convformer": None, "convformer-half": 112, "convformer-384": 384,
+        "caformer": None, "caformer-half": 112, "caformer-384": 384,
+    }  # fmt: skip
+    wide = shapes(STUDIES["depth-width"], "t6", 28)["deep-3-wide"]
+    assert (wide.depths, wide.dims) == ((3, 3, 9, 3), (48, 96, 192, 288))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "found"),
+    [(224, 4, [56, 28, 14, 7]), (28, 2, [14, 7, 4, 2]), (33, 1, [33, 17, 9, 5]), (48, 4, [12, 6, 3, 2])],
+)
+def test_sides_are_those_of_the_maps(size: int, stride: int, found: list[int]) -> None:
+    assert sides(size, stride) == found
+    model = MetaFormerConfig(depths=(1,) * 4, dims=(2,) * 4, mixers=Pooling(), stem_stride=stride)  # type: ignore[arg-type]
+    from metaformer import MetaFormer
+
+    maps = MetaFormer(model).features(torch.zeros(1, 3, size, size))
+    assert [x.shape[2] for x in maps] == found
+
+
+# --- families and scales ----------------------------------------------------------------------------------------------
+
+
+def test_a_family_in_a_size() -> None:
+    assert sized("caformer", "t6") == ("caformer_t6", {})
+    assert sized("caformer_s36", "t6") == ("caformer_s36", {})
+    assert sized("timm:resnet18", "s12") == ("timm:resnet18", {})
+    assert sized("poolformer", "t6") == (
+        "poolformer_s12", {"depths": (1, 1, 3, 1), "dims": (32, 64, 128, 192), "stem_stride": 2}
+    )  # fmt: skip
+    assert SCALES["s36"][0] == ((6, 6, 18, 6), (64, 128, 320, 512))
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "said"),
+    [
+        ("poolfromer", "t6", "no model or family 'poolfromer', did you mean poolformer"),
+        ("caformer", "s21", "no scale 's21', did you mean s24"),
+    ],
+)
+def test_what_is_mistyped(model: str, scale: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        sized(model, scale)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+PAIR = Study(name="pair", rows=(Row("pooling", {"mixers": Pooling()}), Row("depthwise", {"mixers": "DepthwiseConv()"})))
+
+
+def keys(study: Study = PAIR, **changes: Any) -> list[str]:
+    return [entry.key for entry in resolved(study, **changes)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 1e-3}, {"epochs": 21}, {"batch": 32}, {"seed": 1}, {"optimizer": "lamb"}, {"mixup": 0.2}, {"drop_path": 0.1},
+        {"deterministic": True}, {"size": 32}, {"image_size": 32}, {"scale": "t4"}, {"mark": "n"}, {"precision": "bf16"},
+        {"changes": {"norm": "BatchNorm()"}}, {"patience": 3}, {"accumulate": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_decides_a_result_is_in_the_key(changes: dict[str, Any]) -> None:
+    assert not set(keys(**changes)) & set(keys())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cuda"}, {"workers": 3}, {"log": "tensorboard"}, {"save_minutes": 1.0}, {"keep": 3}, {"data": "elsewhere"},
+        {"recipe": "photos"}, {"image_size": 28}, {"model": "convformer_t6"}, {"changes": {"norm": "MLN(eps=1e-6)"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_decides_nothing_is_not(changes: dict[str, Any]) -> None:
+    assert keys(**changes) == keys()
+
+
+def test_a_model_has_one_key_however_it_is_said() -> None:
+    same = Study(name="same", rows=(Row("a", {"mixers": (Pooling(),) * 4}), Row("b", {"mixers": DepthwiseConv(kernel=3)})))
+    assert keys(same) == keys()
+    assert keys(replace(PAIR, name="other", model="poolformerv2_t6")) == keys()
+
+
+def test_seeds_count_on_from_the_recipe_s() -> None:
+    found = resolved(PAIR, seeds=3, seed=5)
+    assert [(entry.row, entry.seed) for entry in found] == [
+        (row, seed) for seed in (5, 6, 7) for row in ("pooling", "depthwise")
+    ]
+    assert [entry.recipe.seed for entry in found] == [5, 5, 6, 6, 7, 7]
+    assert len({entry.key for entry in found}) == 6
+
+
+# --- code of one's own ------------------------------------------------------------------------------------------------
+
+
+def test_own_code_is_handed_over_as_it_is() -> None:
+    study = Study(name="own", rows=(Row("mine", {"mixers": (Pooling(), Pooling(), Mine, Mine)}), Row("pooling")))
+    mine, pooling = resolved(study)
+    assert mine.own is not None
+    assert mine.own.mixers[2] is Mine
+    assert (mine.recipe.model, mine.recipe.changes, mine.own.num_classes, mine.own.drop_path) == ("custom", {}, 1000, 0.05)
+    assert pooling.own is None
+    assert pooling.recipe.model == "poolformerv2_t6"
+
+
+def test_what_another_process_cannot_find_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^row 'a': .*<lambda> cannot be told to another process: write a class or a function"
+    ):
+        resolved(Study(name="own", rows=(Row("a", {"mixers": lambda dim: nn.Identity()}),)))
+
+
+OWN = """
+from torch import nn
+from metaformer import Row, Study
+
+class Nothing(nn.Identity):
+    def __init__(self, dim): super().__init__()
+
+STUDY = Study(name="nothing", rows=(Row("pooling"), Row("nothing", {"mixers": Nothing})))
+"""
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[optuna.Study]:
-    """An empty one of eight epochs."""
-    with opened_study(tmp_path, 8, prune=True) as made:
-        yield made
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A file with a study; forgotten afterwards."""
+    (tmp_path / "own_study.py").write_text(OWN)
+    yield tmp_path / "own_study.py"
+    sys.modules.pop("own_study", None)
 
 
-def chosen(root: Path, seed: int, trials: int, killed: bool) -> list[dict[str, str]]:
-    """What trials choose; where `killed`, each trial is cut short after the first choice."""
-    found: list[dict[str, str]] = []
-    root.mkdir()
-    for _ in range(trials):
-        for last in (False, True) if killed else (True,):
-            with opened_study(root, 8, prune=True) as study:
-                trial = next_trial(study, SPACE, seed)
-                texts = suggest(trial, SPACE if last else {"lr": SPACE["lr"]})
-                if last:
-                    study.tell(trial, 50 + 1e3 * float(texts["lr"]))
-                    found.append(texts)
-    return found
+def test_a_study_in_a_file(own: Path) -> None:
+    study, file = find_study(str(own), STUDIES)
+    assert (study.name, file) == ("nothing", own)
+    assert find_study(f"{own}:STUDY", STUDIES)[0] is study
+    before = [entry.key for entry in resolved(study)]
+    sys.modules.pop("own_study")
+    own.write_text(OWN.replace("super().__init__()", "super().__init__(); self.more = 1"))
+    changed = find_study(str(own), STUDIES)[0]
+    assert changed is not study
+    after = [entry.key for entry in resolved(changed)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
-def test_what_is_chosen_depends_on_seed_and_number_and_not_on_kills(tmp_path: Path) -> None:
-    whole = chosen(tmp_path / "whole", 0, 13, killed=False)  # ten at random, then by what was found
-    assert chosen(tmp_path / "killed", 0, 13, killed=True) == whole
-    assert chosen(tmp_path / "other", 1, 2, killed=False)[0] not in whole[:2]
-    assert len({str(texts) for texts in whole}) == 13
-    for texts in whole:
-        assert 1e-4 <= float(texts["lr"]) <= 1e-2
-        assert len(texts["lr"].lstrip("0.").replace("e-05", "")) <= 4
-        assert 8 <= int(texts["batch"]) <= 64
-        assert texts["mixup"] in ("0", "0.2", "0.8")
-    low = sum(float(texts["lr"]) < 1e-3 for texts in whole[:10])
-    assert 2 <= low <= 8  # on a logarithmic scale half of them are below; on a plain one a tenth
-    assert max(float(texts["lr"]) for texts in whole[10:]) > 5e-3  # where higher is better
+def test_a_study_in_a_module(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(own.parent)
+    assert find_study("own_study:STUDY", STUDIES)[0].name == "nothing"
 
 
-def test_texts_are_what_a_command_line_takes() -> None:
-    assert as_texts({"mixup": "0.2", "lr": 0.00123456, "batch": 9}, SPACE) == {"lr": "0.001235", "batch": "9", "mixup": "0.2"}
-    assert as_texts({"batch": 9}, SPACE) == {"batch": "9"}
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nrom", "no study 'nrom', did you mean norm"),
+        ("FILE:STUDI", ".* has no study 'STUDI', did you mean STUDY"),
+        ("nothing.py", "there is no nothing.py"),
+        ("no_such_module:STUDY", "no_such_module cannot be imported: No module named"),
+        ("tests.tiny:STUDY", "tests.tiny has no study 'STUDY'; allowed: "),
+    ],
+)
+def test_what_is_no_study(own: Path, what: str, said: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=f"^{said}"):
+        find_study(what.replace("FILE", str(own)), STUDIES)
 
 
-def test_a_line_cut_short_and_a_lock_left_behind_do_no_harm(tmp_path: Path) -> None:
-    for number in range(2):
-        with opened_study(tmp_path, 8, prune=True) as study:
-            assert ended(study) == number
-            study.tell(next_trial(study, SPACE, 0), 50.0)
-        file = tmp_path / "study.jsonl"
-        file.write_bytes(file.read_bytes() + b'{"op_code":4,"wor')
-        (tmp_path / "study.jsonl.lock").symlink_to(file)
-    with opened_study(tmp_path, 8, prune=True) as study:
-        assert ended(study) == 2
-    assert all(json.loads(line) for line in (tmp_path / "study.jsonl").read_text().splitlines())
+def test_which_of_two_studies_is_to_be_said(own: Path) -> None:
+    own.write_text(OWN + "\nOTHER = Study(name='other', rows=(Row('pooling'),))\n")
+    with pytest.raises(ValueError, match=r"has 2 studies \(STUDY, OTHER\): say which, .*own_study\.py:NAME$"):
+        find_study(str(own), STUDIES)
+    assert find_study(f"{own}:OTHER", STUDIES)[0].name == "other"
 
 
-def test_a_folder_may_be_named_from_elsewhere_and_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a").mkdir()
-    with opened_study(Path("a"), 8, prune=True) as study:
-        os.chdir("/")
-        study.tell(next_trial(study, SPACE, 0), 50.0)
-        os.chdir(tmp_path)
-    Path("a").rename("b")
-    with opened_study(Path("b"), 8, prune=True) as study:
-        assert ended(study) == 1
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rows": ()}, "needs rows, each with a name of its own: none"),
+        ({"rows": (Row("a"), Row("a"))}, "needs rows, each with a name of its own: a, a"),
+        ({"rows": (Row("a", against="b"),)}, "row 'a' is compared with 'b'; allowed: a"),
+        ({"rows": (Row("a", settings={"seed": 1}),)}, "seed= is not for a study"),
+        ({"rows": (Row("a"),), "settings": {"hours": 1.0}}, "hours= is not for a study"),
+        ({"rows": (Row("a"),), "name": "a/b"}, "is not the name of one folder"),
+    ],
+)
+def test_what_is_wrong_with_a_study(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Study(**{"name": "wrong", **fields})
 
 
-def test_nobody_else_has_it(tmp_path: Path) -> None:
-    with (
-        FileLock(tmp_path / "tune.lock"),
-        pytest.raises(ValueError, match="is being searched by another process"),
-        opened_study(tmp_path, 8, prune=True),
-    ):
-        pass
-
-
-def test_optuna_says_nothing_and_may_speak_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = optuna.logging.get_verbosity()
-    with opened_study(tmp_path, 8, prune=True) as study:
-        study.tell(next_trial(study, SPACE, 0), 50.0)
-    assert capsys.readouterr() == ("", "")
-    assert optuna.logging.get_verbosity() == before
-
-
-def test_without_optuna_it_is_told_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_optuna()
-    monkeypatch.setattr(ours, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"^a search needs Optuna: pip install '\.\[search\]'$"):
-        check_optuna()
-
-
-# --- the judge --------------------------------------------------------------------------------------------------------
-
-
-def run_with(root: Path, *top1: float) -> Run:
-    run = create_run(SMALL, root, None)
-    lines = (json.dumps({"epoch": epoch, "top1": value}) + "\n" for epoch, value in enumerate(top1, 1))
-    (run.path / "metrics.jsonl").write_text("".join(lines))
-    return run
-
-
-def judge(trial: Trial, run: Run, **changes: Any) -> Judge:
-    return Judge(**{"trial": trial, "run": run, "epochs": 8, "until": float("inf"), "told": lambda *_: None, **changes})
-
-
-def others(study: optuna.Study, trials: int = 5) -> None:
-    """Finished trials of 50, 51 ... % in every epoch."""
-    for number in range(trials):
-        trial = study.ask()
-        for epoch in range(1, 9):
-            trial.report(50.0 + number, epoch)
-        study.tell(trial, 50.0 + number)
-
-
-@pytest.mark.parametrize(("top1", "epoch", "pruned"), [(51.9, 2, True), (52.0, 2, False), (0.0, 1, False), (0.0, 8, False)])
-def test_a_trial_below_the_median_ends_when_it_is_no_longer_young(
-    study: optuna.Study, tmp_path: Path, top1: float, epoch: int, pruned: bool
-) -> None:
-    others(study)
-    trial = study.ask()
-    watcher = judge(trial, run_with(tmp_path))
-    watcher.begin(0)
-    if pruned:
-        with pytest.raises(Pruned):
-            watcher.epoch(3, {"epoch": epoch, "top1": top1})
-    else:
-        watcher.epoch(3, {"epoch": epoch, "top1": top1})
-    assert study.trials[-1].intermediate_values == {epoch: top1}
-
-
-def test_with_fewer_whole_trials_none_is_pruned(study: optuna.Study, tmp_path: Path) -> None:
-    others(study, 4)
-    judge(study.ask(), run_with(tmp_path)).epoch(3, {"epoch": 4, "top1": 0.0})
-
-
-def test_without_pruning_none_is_pruned(tmp_path: Path) -> None:
-    with opened_study(tmp_path, 8, prune=False) as study:
-        others(study)
-        judge(study.ask(), run_with(tmp_path)).epoch(3, {"epoch": 4, "top1": 0.0})
-
-
-def test_what_a_kill_kept_from_being_told_is_told_and_judged(study: optuna.Study, tmp_path: Path) -> None:
-    others(study)
-    trial = study.ask()
-    trial.report(60.0, 1)
-    judge(trial, run_with(tmp_path, 60.0, 61.0)).begin(6)
-    assert study.trials[-1].intermediate_values == {1: 60.0, 2: 61.0}
-    worse = study.ask()
-    with pytest.raises(Pruned):
-        judge(worse, run_with(tmp_path, 10.0, 11.0)).begin(6)
-
-
-def test_time_is_up_at_the_end_of_an_epoch_but_the_last(study: optuna.Study, tmp_path: Path) -> None:
-    told: list[int] = []
-    watcher = judge(study.ask(), run_with(tmp_path), until=0.0, told=lambda number, line: told.append(line["epoch"]))
-    watcher.begin(0)
-    with pytest.raises(TimeIsUp):
-        watcher.epoch(3, {"epoch": 7, "top1": 60.0})
-    watcher.epoch(3, {"epoch": 8, "top1": 60.0})
-    assert told == [7, 8]
-
-
-# --- what settings explain --------------------------------------------------------------------------------------------
-
-
-def test_importances_find_what_matters(study: optuna.Study) -> None:
-    for number in range(12):
-        trial = next_trial(study, SPACE, 0)
-        texts = suggest(trial, SPACE)
-        assert (importances(study) == {}) is (number < 5)
-        study.tell(trial, 50 + 10 * float(texts["mixup"]))
-    found = importances(study)
-    assert found.keys() == SPACE.keys()
-    assert next(iter(found)) == "mixup"
-    assert found["mixup"] > 0.8
-    assert sum(found.values()) == pytest.approx(1)
-    assert found == importances(study)
-
-
-def test_importances_of_equal_trials_are_none(study: optuna.Study) -> None:
-    for _ in range(8):
-        trial = next_trial(study, SPACE, 0)
-        suggest(trial, SPACE)
-        study.tell(trial, 50.0)
-    study.tell(next_trial(study, SPACE, 0), state=TrialState.PRUNED)
-    assert importances(study) == {}
+@pytest.mark.parametrize(
+    ("row", "changes", "said"),
+    [
+        (Row("a", {"mixers": "Poling()"}), {}, "row 'a': mixers: unknown 'Poling', did you mean Pooling"),
+        (Row("a", {"norm": "MLN()"}), {"changes": {"norm": "BatchNorm()"}}, "row 'a' of the study sets model.norm itself"),
+        (Row("a", settings={"epohs": 3}), {}, "row 'a': no setting 'epohs', did you mean epochs"),
+        (Row("a", deep=2, model="timm:resnet18"), {}, "row 'a': timm:resnet18 is timm's, so nothing of it can be changed"),
+    ],
+)
+def test_what_is_wrong_with_a_row(row: Row, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        resolved(Study(name="wrong", rows=(row,)), **changes)

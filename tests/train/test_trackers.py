@@ -15,7 +15,7 @@ from tests.tiny import QUICK, Stopped, after_steps, same, weights
 import metaformer
 from metaformer.config import Recipe
 from metaformer.data.sources import open_data
-from metaformer.lab.study import Pruned, TimeIsUp
+from metaformer.lab.proposals import Pruned, TimeIsUp
 from metaformer.runs import Run, create_run, open_run
 from metaformer.train import loop, trackers
 from metaformer.train.display import Display

@@ -14,9 +14,7 @@ from metaformer.data.dataset import Data
 from metaformer.data.dense import DenseData
 from metaformer.lab import plots
 from metaformer.lab.jobs import resolve
-from metaformer.lab.report import report
-from metaformer.lab.space import CHANGED, Choice, Range, Space, read_space, setting
-from metaformer.lab.study import (
+from metaformer.lab.proposals import (
     Judge,
     Pruned,
     TimeIsUp,
@@ -28,6 +26,8 @@ from metaformer.lab.study import (
     opened_study,
     suggest,
 )
+from metaformer.lab.report import report
+from metaformer.lab.space import CHANGED, Choice, Range, Space, read_space, setting
 from metaformer.lab.trials import Plan, Search, Tried, read_plan
 from metaformer.runs import SCORES, Run, check_name, is_run, score, score_of, write_text
 from metaformer.train.dense import finds_masks

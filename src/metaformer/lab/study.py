@@ -1,181 +1,307 @@
-"""The study behind a search: Optuna's, in a file. What a trial chooses, when it ends early, what each setting explains."""
+"""A study as data: rows that each change one thing over a common base. `lab/studies.py` has those of the papers."""
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from filelock import FileLock, Timeout
+from metaformer.config import Recipe, revise
+from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.spec import nearest, to_text
+from metaformer.weights.peers import PREFIX
+from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
 
-from metaformer.lab.space import Choice, Range, Space
-from metaformer.runs import Run, score
-from metaformer.train.trackers import Enough
-
-if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
-
-WHOLE = 5
-"""Trials that are trained to their end before any is compared with others."""
-YOUNG = 0.25
-"""Part of the epochs that each trial is left alone for: a high learning rate shows late what it is worth."""
-FEW = 5
-"""Finished trials below which nothing is said of how much a setting matters."""
-
-
-class Pruned(Enough):
-    """A trial is worse than the median of those before it was at that epoch."""
-
-
-class TimeIsUp(BaseException):
-    """No error, as KeyboardInterrupt is none: the hours are over, and the trial can go on."""
-
-
-def check_optuna() -> None:
-    """Raises ValueError with what to type where Optuna is missing."""
-    if find_spec("optuna") is None:
-        raise ValueError("a search needs Optuna: pip install '.[search]'")
-
-
-@contextmanager
-def opened_study(path: Path, epochs: int, *, prune: bool) -> Iterator["Study"]:
-    """The study in a folder, new or as it was left; nobody else has it meanwhile, and Optuna is quiet.
-
-    Raises ValueError where another process has it.
-    """
-    import optuna
-    from optuna.pruners import MedianPruner, NopPruner
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    loud = optuna.logging.get_verbosity()
-    try:
-        with FileLock(path / "tune.lock", timeout=0):
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            yield optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(_mended(path / "study.jsonl")))),
-                study_name="search",
-                direction="maximize",
-                pruner=MedianPruner(WHOLE, math.ceil(YOUNG * epochs)) if prune else NopPruner(),
-                load_if_exists=True,
-            )
-    except Timeout as error:
-        raise ValueError(f"{path} is being searched by another process: wait for it, or give another name=") from error
-    finally:
-        optuna.logging.set_verbosity(loud)
-
-
-def _mended(file: Path) -> Path:
-    """The journal without what a kill leaves, a line cut short and a lock; absolute, as Optuna's lock is a link to it."""
-    file = file.resolve()
-    file.with_name(file.name + ".lock").unlink(missing_ok=True)
-    if file.exists():
-        with file.open("r+b") as journal:
-            journal.truncate(journal.read().rfind(b"\n") + 1)
-    return file
-
-
-def next_trial(study: "Study", space: Space, seed: int) -> "Trial":
-    """The trial that was cut short, else a new one. What it chooses depends on the seed, its number and those before it."""
-    from optuna.trial import Trial, TrialState
-
-    known = study.get_trials(deepcopy=False)
-    cut = [trial for trial in known if trial.state == TrialState.RUNNING]
-    if cut:
-        return Trial(study, cut[0]._trial_id)
-    if all(trial.state.is_finished() for trial in known):  # else a kill left one that is still to be asked for
-        study.enqueue_trial(_proposed(known, space, seed))
-    return study.ask()
-
-
-def _proposed(known: Sequence["FrozenTrial"], space: Space, seed: int) -> dict[str, Any]:
-    """What TPE proposes after these trials; found aside, so that a trial is written down with all of it or not at all."""
-    import optuna
-    from optuna.samplers import TPESampler
-
-    drawn = np.random.SeedSequence((seed, len(known))).generate_state(1)[0]
-    aside = optuna.create_study(direction="maximize", sampler=TPESampler(seed=int(drawn)))
-    aside.add_trials(known)
-    trial = aside.ask()
-    suggest(trial, space)
-    return trial.params
-
-
-def suggest(trial: "Trial", space: Space) -> dict[str, str]:
-    """What a trial chooses; the same again for one that has chosen."""
-    for key, values in space.items():
-        if isinstance(values, Choice):
-            trial.suggest_categorical(key, values.texts)
-        elif values.whole:
-            trial.suggest_int(key, int(values.low), int(values.high), log=values.log)
-        else:
-            trial.suggest_float(key, values.low, values.high, log=values.log)
-    return as_texts(trial.params, space)
-
-
-def as_texts(chosen: Mapping[str, Any], space: Space) -> dict[str, str]:
-    """What was chosen, as a command line has it: of a number four digits, which are as good and can be typed."""
-    ranges = {key: values for key, values in space.items() if isinstance(values, Range)}
-    return {key: str(ranges[key].nearest(chosen[key]) if key in ranges else chosen[key]) for key in space if key in chosen}
-
-
-def ended(study: "Study") -> int:
-    """Trials that have come to an end, whichever."""
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-
-
-def importances(study: "Study") -> dict[str, float]:
-    """Of each setting the part of the variance between finished trials that it explains (fANOVA); nothing of few trials."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-    from optuna.trial import TrialState
-
-    values = [trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-    if len(values) < FEW or len(set(values)) == 1:
-        return {}
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+SCALES: dict[str, tuple[Size, int]] = {
+    **{name.rpartition("_")[2]: ((c.depths, c.dims), c.stem_stride) for name, c in reversed(ZOO.items())},
+    "t6": (T6, 2),
+    "t4": (((1, 1, 1, 1), (16, 16, 32, 32)), 2),
+}
+"""Depths, channels and stride of the stem by the end of a model's name; t4 is for tests of seconds."""
+SCALES.pop("224")
+SETTLED = ("seed", "keep", "hours", "smoke", "start_size")
+"""Settings that a study decides itself, or that make its rows something else than rows."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A watcher of the loop: tells the study each epoch's top-1, and ends a trial that is not worth more epochs."""
+class Row:
+    """A named change of the base."""
 
-    trial: "Trial"
-    run: Run
-    epochs: int
-    until: float
-    """On the monotonic clock; a trial then stops at the end of an epoch."""
-    told: Callable[[int, Mapping[str, Any]], None]
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the model's config: specs, numbers, code of your own, or all that as text; in a text {1} to {4} are the sides
+    of the stages' maps."""
+    _: KW_ONLY
+    model: str | None = None
+    """Where it is not the study's: a family (caformer), of which scale= says the size, or a model (timm:resnet18)."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of its recipe."""
+    deep: int = 1
+    """Times as many blocks."""
+    wide: bool = False
+    """The wider channels of the papers' m sizes, elsewhere one and a half times as many."""
+    zoom: float = 1.0
+    """Times the side of the images."""
+    published: float | None = None
+    """Top-1 on ImageNet-1K in percent as a paper gives it, of the size and after the training that `note` says."""
+    note: str = ""
+    against: str | None = None
+    """The row that it is compared with; by default the study's first."""
 
-    def catch_up(self) -> None:
-        """Tells what a kill kept from being told."""
-        known = self.trial.study.trials[self.trial.number].intermediate_values
-        for line in self.run.metrics:
-            if line["epoch"] not in known:
-                self.trial.report(score(line), line["epoch"])
 
-    def begin(self, done: int) -> None:
-        """Also ends a trial that a kill kept from being ended."""
-        self.catch_up()
-        for line in self.run.metrics[-1:]:
-            self._judge(line)
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Rows over a common base: what a table of a paper is made of."""
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
-        """Nothing: epochs are compared."""
+    name: str
+    rows: tuple[Row, ...]
+    about: str = ""
+    """What it asks, a line."""
+    model: str = "poolformerv2"
+    """A family, of which scale= says the size, or a model by its full name."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of all rows' recipes, where the command does not say otherwise."""
+    scale: str = "t6"
+    seeds: int = 3
 
-    def epoch(self, done: int, line: Mapping[str, Any]) -> None:
-        self.trial.report(score(line), line["epoch"])
-        self.told(self.trial.number, line)
-        self._judge(line)
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"the study {self.name!r} needs rows, each with a name of its own: {', '.join(names) or 'none'}")
+        if self.name != Path(self.name).name or self.name in ("", ".."):
+            raise ValueError(f"the study's name {self.name!r} is not the name of one folder")
+        for row in self.rows:
+            if row.against is not None and row.against not in names:
+                raise ValueError(f"row {row.name!r} is compared with {row.against!r}{nearest(row.against, names)}")
+            for key in SETTLED:
+                if key in row.settings or key in self.settings:
+                    raise ValueError(f"{key}= is not for a study: its seeds are seeds=, and all rows learn equally long")
 
-    def _judge(self, line: Mapping[str, Any]) -> None:
-        if line["epoch"] >= self.epochs:
-            return
-        if self.trial.should_prune():
-            raise Pruned
-        if time.monotonic() > self.until:
-            raise TimeIsUp
+    def base(self, row: str) -> str:
+        """The row that this one is compared with."""
+        return next(one for one in self.rows if one.name == row).against or self.rows[0].name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row with a seed: what is trained once. `key` is of all that decides its result."""
+
+    row: str
+    seed: int
+    recipe: Recipe
+    own: MetaFormerConfig | None
+    """The model's config where there is code of the user's own in it; then the recipe names no model."""
+    key: str
+    shape: MetaFormerConfig | None
+    """The model's config; None of a timm model."""
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def load_code(file: Path) -> Any:
+    """The module in a file of the user's, which is run; under the file's name, so that what is in it can be told and sent."""
+    name = file.stem
+    if name in sys.modules and Path(getattr(sys.modules[name], "__file__", None) or "").absolute() == file.absolute():
+        return sys.modules[name]
+    if name in sys.modules:
+        raise ValueError(f"{file}: a module {name} is loaded already, from elsewhere; give the file another name")
+    found = spec_from_file_location(name, file)
+    if found is None or found.loader is None:
+        raise ValueError(f"{file} is no Python file, or there is none")
+    module = module_from_spec(found)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.absolute().parent))
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def find_study(what: str, known: Mapping[str, Study]) -> tuple[Study, Path | None]:
+    """The study that `norm`, `mine.py`, `mine.py:STUDY` or `module:STUDY` names, and the file that it is from.
+
+    Raises ValueError or FileNotFoundError with a sentence.
+    """
+    if what in known:
+        return known[what], None
+    place, _, name = what.partition(":")
+    if not name and not place.endswith(".py"):
+        raise ValueError(f"no study {what!r}{nearest(what, list(known))}")
+    file = Path(place) if place.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"there is no {file}")
+    try:
+        module = load_code(file) if file is not None else import_module(place)
+    except ImportError as error:
+        raise ValueError(f"{place} cannot be imported: {error}") from error
+    found = {key: value for key, value in vars(module).items() if isinstance(value, Study)}
+    if name and name not in found:
+        raise ValueError(f"{place} has no study {name!r}{nearest(name, list(found))}")
+    if not name and len(found) != 1:
+        raise ValueError(f"{place} has {len(found)} studies ({', '.join(found) or 'none'}): say which, {place}:NAME")
+    return found[name] if name else next(iter(found.values())), file
+
+
+# --- what a row's model is --------------------------------------------------------------------------------------------
+
+
+def sized(model: str, scale: str) -> tuple[str, dict[str, Any]]:
+    """The name of the zoo (or of timm's) and the changed fields that a family in a size stands for. Raises ValueError."""
+    if scale not in SCALES:
+        raise ValueError(f"no scale {scale!r}{nearest(scale, list(SCALES))}")
+    if model in ZOO or model.startswith(PREFIX):
+        return model, {}
+    if f"{model}_{scale}" in ZOO:
+        return f"{model}_{scale}", {}
+    families = [name.rpartition("_")[0] for name in ZOO if name.rpartition("_")[2] in SCALES]
+    if model not in families:
+        raise ValueError(f"no model or family {model!r}{nearest(model, list(dict.fromkeys(families)))}")
+    (depths, dims), stride = SCALES[scale]
+    name = next(name for name in ZOO if name.rpartition("_")[0] == model)
+    return name, {"depths": depths, "dims": dims, "stem_stride": stride}
+
+
+def sides(size: int, stem_stride: int, stages: int = 4) -> list[int]:
+    """Sides of the stages' maps of square images."""
+    found = [(size - 3) // 4 + 1 if stem_stride == 4 else -(-size // stem_stride)]
+    while len(found) < stages:
+        found.append(-(-found[-1] // 2))
+    return found
+
+
+def _shaped(row: Row, study: Study, scale: str, given: Mapping[str, str], size: int | None) -> tuple[str, dict[str, Any]]:
+    """The model's name, and the fields that are changed: by the scale, by the user, by the row; each over those before."""
+    name, changes = sized(row.model or study.model, scale)
+    if name.startswith(PREFIX):
+        if row.changes or given or row.deep != 1 or row.wide:
+            raise ValueError(f"{name} is timm's, so nothing of it can be changed")
+        return name, {}
+    changes |= given
+    config = get_config(name, **changes)
+    if row.deep != 1:
+        changes["depths"] = tuple(row.deep * depth for depth in config.depths)
+    if row.wide:
+        changes["dims"] = WIDE if config.dims == ZOO["poolformer_s12"].dims else tuple(3 * dim // 2 for dim in config.dims)
+    places = sides(round((size or 56 * config.stem_stride) * row.zoom), config.stem_stride, len(config.dims))
+    return name, changes | {key: _placed(value, places) for key, value in row.changes.items()}
+
+
+def _placed(value: Any, places: Sequence[int]) -> Any:
+    if isinstance(value, str):
+        for number, side in enumerate(places, 1):
+            value = value.replace(f"{{{number}}}", str(side))
+    return value
+
+
+def _code(value: Any) -> list[Any]:
+    """What is code of the user's own in a field's value."""
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return [one for one in values if callable(one) and not type(one).__module__.startswith("metaformer.")]
+
+
+def _text(value: Any) -> str:
+    """A field's value as a command line has it."""
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_text, value))}{',' if len(value) == 1 else ''})"
+    return value if isinstance(value, str) else to_text(value) if callable(value) else repr(value)
+
+
+# --- from rows to what is trained -------------------------------------------------------------------------------------
+
+
+def entries(
+    study: Study,
+    base: Recipe,
+    scale: str,
+    seeds: int,
+    *,
+    channels: int,
+    classes: int,
+    mark: str,
+    size: int | None,
+    precision: str,
+) -> list[Entry]:
+    """Every row with every seed, those of the first seed first. `base` is the recipe without any row's model in it; `mark` is
+    of the data, of so many channels and classes and sides of `size`; `precision` is what is computed in.
+
+    Raises ValueError that names the row where something of it is wrong.
+    """
+    fixed = {"num_classes": classes, "in_chans": channels}
+    made: list[tuple[str, Recipe, MetaFormerConfig | None, list[Any]]] = []
+    for row in study.rows:
+        for key in row.changes:
+            if key in base.changes:
+                raise ValueError(f"row {row.name!r} of the study sets model.{key} itself: leave it out")
+        try:
+            made.append((row.name, *_resolved(row, study, base, scale, size, fixed)))
+        except ValueError as error:
+            raise ValueError(f"row {row.name!r}: {error}") from None
+    found = []
+    for seed in range(base.seed, base.seed + seeds):
+        for row, recipe, shape, own in made:
+            seeded = replace(recipe, seed=seed)
+            told = seeded if seeded.image_size is not None else replace(seeded, image_size=size)
+            key = key_of(told, shape, mark, precision, own)
+            seeded = replace(seeded, model="custom", changes={}) if own else seeded
+            found.append(Entry(row, seed, seeded, shape if own else None, key, shape))
+    return found
+
+
+def _resolved(
+    row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
+) -> tuple[Recipe, MetaFormerConfig | None, list[Any]]:
+    """The recipe of a row, its model's config if that is ours, and what in it is the user's own code."""
+    name, changes = _shaped(row, study, scale, dict(base.changes), size)
+    own = [_sendable(code) for value in changes.values() for code in _code(value)]
+    texts = {} if own else {key: _text(value) for key, value in changes.items()}
+    settings: dict[str, Any] = {"model": name, "changes": texts, "keep": 1} | dict(row.settings)
+    if row.zoom != 1.0:
+        if size is None:
+            raise ValueError("images have many sizes here: zoom is for those of one, image_size=224 makes it so")
+        settings["image_size"] = round(size * row.zoom)
+    recipe = revise(base, settings)
+    if name.startswith(PREFIX):
+        return recipe, None, own
+    rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
+    return recipe, get_config(name, **{**rates, **changes, **fixed}), own
+
+
+def _sendable(code: Any) -> Any:
+    """The same. Raises ValueError for what another process could not make of its name."""
+    name = getattr(code, "__qualname__", type(code).__qualname__)
+    try:
+        pickle.dumps(code)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise ValueError(
+            f"{name} cannot be told to another process: write a class or a function at the top of a file"
+        ) from None
+    return code
+
+
+FREE = {"device", "workers", "log", "save_minutes", "keep", "recipe", "model", "changes", "data", "precision"}
+"""Settings that decide nothing, or that the key has otherwise."""
+
+
+def key_of(recipe: Recipe, shape: MetaFormerConfig | None, mark: str, precision: str, own: Sequence[Any]) -> str:
+    """Sixteen letters of the hash of all that decides a result: settings, model, data, precision, code of the user's own."""
+    told: dict[str, Any] = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in FREE}
+    told |= {"data": mark, "precision": precision, "model": recipe.model if shape is None else shape.to_dict()}
+    told["code"] = [[hashlib.sha256(pickle.dumps(code)).hexdigest(), _file_of(code)] for code in own]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file_of(code: Any) -> str:
+    """The hash of the file that the user's code is in."""
+    module = sys.modules[getattr(code, "__module__", type(code).__module__)]
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

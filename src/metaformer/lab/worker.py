@@ -127,18 +127,18 @@ class Worker:
             return self.link.recv()
         except (EOFError, ConnectionError):
             self.process.join()
-            raise FailedError(self._reason()) from None
+            raise FailedError(why_ended(self.process.exitcode or 0, self.log)) from None
 
-    def _reason(self) -> str:
-        """The error that ended the process, in one line."""
-        code = self.process.exitcode or 0
-        if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}"
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Failure)\b", line)]
-        last = (errors or lines or [f"its process ended with {code}"])[-1]
-        return re.sub(r"^ValueError: ", "", last)[:300]
+
+def why_ended(code: int, log: Path) -> str:
+    """The error that ended a process with an exit code, in one line; what it wrote is in `log`."""
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Failure)\b", line)]
+    last = (errors or lines or [f"its process ended with {code}"])[-1]
+    return re.sub(r"^ValueError: ", "", last)[:300]
 
 
 # --- the child --------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def resident() -> int | None:
 
 
 def most_resident() -> int:
-    """Resident bytes at most, since `resident` gave some."""
+    """Resident bytes at most since `resident` was asked; where that says None this cannot be known."""
     return _status("VmHWM")
 
 

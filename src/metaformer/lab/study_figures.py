@@ -1,0 +1,153 @@
+"""What the rows of a study say: means over seeds, intervals over images and seeds, and what sets a row apart from its base."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import mean, stdev
+
+import torch
+from scipy.stats import ttest_rel
+from torch import Tensor
+
+from metaformer.lab.study import Study
+from metaformer.lab.study_results import FINISHED, Result
+from metaformer.tasks.bootstrap import Bootstrap, interval
+from metaformer.tasks.paired import sign_flip
+
+TIMES = 2000
+"""Resamples."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure in percent or points, and where 95 % of its resamples lie."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """Points above another row on the same images, seed by seed."""
+
+    seeds: int
+    p_images: float
+    """That images are so uneven by chance, the trained models being what they are (`sign_flip`)."""
+    p_seeds: float | None
+    """That seeds are, by Student's paired t-test; None of a single one, or where all differ by as much."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row, with all its seeds."""
+
+    row: str
+    base: str
+    published: float | None
+    note: str
+    results: tuple[Result, ...]
+    """Of each seed that is known, failed ones too."""
+    top1: Interval | None
+    deviation: float | None
+    """Between seeds, in points; None of fewer than two."""
+    difference: Difference | None
+    """To the base; None of the base itself."""
+    rate: float | None = None
+    """Images/s of a forward pass."""
+
+    @property
+    def finished(self) -> tuple[Result, ...]:
+        """Seeds that were trained to the end."""
+        return tuple(one for one in self.results if one.state == FINISHED)
+
+    @property
+    def any(self) -> Result | None:
+        """One of its results, for what is the same in all."""
+        return next(iter(self.finished or self.results), None)
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes that training held at most, the greatest of the seeds."""
+        return max((one.peak for one in self.finished if one.peak is not None), default=None)
+
+
+class Figures:
+    """Resamples of every row's images, the same of all rows."""
+
+    def __init__(self, study: Study, results: Sequence[Result], rights: Mapping[str, Tensor]) -> None:
+        """`rights` (N,) by the key of the result."""
+        self.study = study
+        self.results = {row.name: tuple(one for one in results if one.row == row.name) for row in study.rows}
+        self.rights = {
+            (one.row, one.seed): rights[one.key].double() for one in results if one.state == FINISHED and one.key in rights
+        }
+
+    @cached_property
+    def drawn(self) -> dict[tuple[str, int], Tensor]:
+        """(times,) of each row and seed: percent right of images drawn with replacement."""
+        if not self.rights:
+            return {}
+        values = torch.stack([*self.rights.values()], 1)
+        return dict(zip(self.rights, (100 * Bootstrap(len(values), TIMES).means(values)).T, strict=True))
+
+    def seeds(self, *rows: str) -> list[int]:
+        """Those that all these rows have finished."""
+        found = [{seed for name, seed in self.rights if name == row} for row in rows]
+        return sorted(set.intersection(*found))
+
+    def combined(self, weights: Mapping[str, float], constant: float = 0.0) -> Interval | None:
+        """The weighted sum of rows' top-1 and a constant, seed by seed; None where they have no seed in common."""
+        seeds = self.seeds(*weights)
+        if not seeds:
+            return None
+        value = mean(sum(w * 100 * self.rights[row, seed].mean().item() for row, w in weights.items()) for seed in seeds)
+        each = torch.stack(
+            [sum((w * self.drawn[row, seed] for row, w in weights.items()), torch.zeros(())) for seed in seeds], 1
+        )
+        low, high = interval(over_seeds(each)) or (math.nan, math.nan)
+        return Interval(value + constant, low + constant, high + constant)
+
+    def difference(self, row: str, base: str) -> Difference | None:
+        """How many points a row is above another."""
+        found = self.combined({row: 1.0, base: -1.0})
+        if found is None:
+            return None
+        seeds = self.seeds(row, base)
+        images = torch.stack([self.rights[row, seed] - self.rights[base, seed] for seed in seeds]).sum(0).long()
+        one, other = ([self.rights[name, seed].mean().item() for seed in seeds] for name in (row, base))
+        alike = len({round(a - b, 12) for a, b in zip(one, other, strict=True)}) == 1
+        p_seeds = None if alike else float(ttest_rel(one, other).pvalue)
+        return Difference(found.value, found.low, found.high, len(seeds), sign_flip(images), p_seeds)
+
+    def standings(self, rates: Mapping[str, float]) -> list[Standing]:
+        """Every row in the study's order; `rates` in images/s by row."""
+        found = []
+        for row in self.study.rows:
+            base, results = self.study.base(row.name), self.results[row.name]
+            scores = [one.top1 for one in results if one.state == FINISHED and one.top1 is not None]
+            found.append(
+                Standing(
+                    row=row.name, base=base, published=row.published, note=row.note, results=results,
+                    top1=self.combined({row.name: 1.0}),
+                    deviation=stdev(scores) if len(scores) > 1 else None,
+                    difference=None if base == row.name else self.difference(row.name, base),
+                    rate=rates.get(row.name),
+                )
+            )  # fmt: skip
+        return found
+
+
+def over_seeds(each: Tensor) -> Tensor:
+    """(times,): means over seeds that are drawn with replacement, of values (times, seeds).
+
+    The mean of S seeds drawn from S varies by (S - 1) / S of what it should, so that it is put as much farther from the mean
+    of all (Efron and Tibshirani 1993, section 5.3); of three seeds an interval would else be a fifth too narrow.
+    """
+    times, seeds = each.shape
+    if seeds == 1:
+        return each[:, 0]
+    places = torch.randint(seeds, (times, seeds), generator=torch.Generator().manual_seed(1))
+    middle = each.mean(1)
+    return middle + math.sqrt(seeds / (seeds - 1)) * (each.gather(1, places).mean(1) - middle)

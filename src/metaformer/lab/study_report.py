@@ -1,0 +1,166 @@
+"""`study`: trains what is to be trained of a study, then writes its tables and pictures and judges the papers' claims by it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from metaformer.lab import study_plots
+from metaformer.lab.claims import Verdict, borne_by, judge_claims
+from metaformer.lab.studies import STUDIES
+from metaformer.lab.study import Study
+from metaformer.lab.study_figures import Figures, Standing
+from metaformer.lab.study_results import FINISHED, read_right
+from metaformer.lab.study_run import Plan, Wanted, plan_study, run_study
+from metaformer.lab.study_speed import Speeds, known_speeds, measure_rows
+from metaformer.lab.study_tables import claims_markdown, claims_table, failures, latex, markdown, table, to_csv
+from metaformer.lab.tables import Rows, columns
+from metaformer.runs import write_text
+from metaformer.train.display import say
+
+HOW = (
+    "Top-1 is of the last epoch, so that nothing was chosen on the held-out images; in brackets 95 % of resamples of images "
+    "and seeds. p images: that the images are so uneven by chance, the trained models being what they are; p seeds: that the "
+    "seeds are (Student's paired t-test). Minutes are of one training, which may have had others beside it. Published is "
+    "ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
+)
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study, as far as it went; `path` holds results.jsonl, its tables and its pictures."""
+
+    path: Path
+    study: Study
+    standings: tuple[Standing, ...]
+    verdicts: tuple[Verdict, ...]
+    """On the papers' claims that its rows bear."""
+    failures: tuple[str, ...]
+    """Why a seed of a row did not finish, a sentence each."""
+    left: int
+    """Trainings that are still to come."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without learning curves."""
+        rows = [asdict(one) | {"results": [_short(asdict(result)) for result in one.results]} for one in self.standings]
+        return {
+            "study": self.study.name, "path": str(self.path), "rows": rows, "failures": list(self.failures),
+            "claims": [asdict(one) for one in self.verdicts], "left": self.left,
+        }  # fmt: skip
+
+
+def _short(told: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key not in ("curve", "recipe", "versions", "machine")}
+
+
+def study(
+    what: str | Path | Study,
+    *,
+    seeds: int | None = None,
+    scale: str | None = None,
+    rows: str = "*",
+    devices: int = 1,
+    jobs: int = 1,
+    models: bool = False,
+    train: bool = True,
+    name: str | None = None,
+    root: str | Path = "studies",
+    quiet: bool = False,
+    **settings: Any,
+) -> Studied:
+    """Trains every row of a study with every seed, and says what sets rows apart; all is in `root/name`.
+
+    `what` is a named study (norm), a file or module that has one (mine.py, mine.py:STUDY), a `Study`, or the folder of one to
+    go on with. `scale` is the end of a model's name (t6, s12, s18), `rows` are globs with commas between; rows that those are
+    compared with join. A row that is done, in another study too, is not trained again; one that was cut short goes on at the
+    step where it was saved. `jobs` rows are trained at a time on each of so many `devices`. `models` keeps the weights, and
+    with `train=False` only tables and pictures are made. `settings` are keys of `Recipe`, for all rows. A row that fails is
+    told in `failures`. Start it under `if __name__ == "__main__":` in a script, as its processes import that.
+
+    Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C and SystemExit after
+    SIGTERM, with all work saved.
+    """
+    plan = plan_study(what, settings, Wanted(seeds, scale, rows, devices, jobs, name, Path(root)), quiet=quiet)
+    if train:
+        run_study(plan, models=models, quiet=quiet)
+    return told(plan, measure=train, quiet=quiet)
+
+
+def told(plan: Plan, *, measure: bool, quiet: bool) -> Studied:
+    """Writes the tables and pictures of what is known, after measuring how fast rows are, where that is wanted."""
+    results = plan.results()
+    if not results:
+        raise ValueError(f"nothing is trained yet for {plan.path}")
+    rights = {one.key: read_right(plan.path, one) for one in results if one.state == FINISHED}
+    speeds = known_speeds(plan.path)
+    finished = {one.row for one in results if one.state == FINISHED}
+    if measure and finished:
+        say("measuring how fast the rows are", quiet=quiet)
+        speeds = measure_rows(plan, finished)
+    figures = Figures(plan.study, results, rights)
+    standings = figures.standings({} if speeds is None else speeds.medians)
+    verdicts = judge_claims(figures, borne_by(plan.study))
+    _write(plan, standings, verdicts, speeds)
+    return Studied(plan.path, plan.study, tuple(standings), tuple(verdicts), tuple(failures(standings)), len(plan.todo()))
+
+
+def _write(plan: Plan, standings: list[Standing], verdicts: list[Verdict], speeds: Speeds | None) -> None:
+    path, rows = plan.path, table(standings)
+    title = f"{plan.study.name} on {Path(plan.recipe.data.partition(':')[0]).name}"
+    setting = (
+        f"{title}: {plan.recipe.epochs} epochs, batch {plan.recipe.batch}, lr {plan.recipe.lr:g}, scale {plan.asked.scale}."
+    )
+    how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
+    notes = [f"- Did not finish: {sentence}" for sentence in failures(standings)]
+    parts = [
+        f"# {plan.study.name}",
+        plan.study.about,
+        setting,
+        markdown(rows).rstrip(),
+        *(["\n".join(notes)] if notes else []),
+        HOW,
+    ]
+    write_text(path / "table.md", "\n\n".join(part for part in [*parts, how] if part) + "\n")
+    write_text(path / "table.csv", to_csv(standings))
+    write_text(path / "table.tex", latex(rows, f"{setting} {how}".strip()))
+    if verdicts:
+        write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting}\n\n{claims_markdown(verdicts)}")
+        write_text(path / "claims.json", json.dumps([asdict(one) for one in verdicts], indent=1) + "\n")
+    if any(one.top1 is not None for one in standings):
+        study_plots.accuracy(standings, path / "accuracy.png", title, "" if speeds is None else speeds.how)
+    if any(result.curve for one in standings for result in one.results):
+        study_plots.learning(standings, path / "learning.png", title)
+
+
+# --- for a screen -----------------------------------------------------------------------------------------------------
+
+
+def studied_text(found: Studied) -> str:
+    """The table, the claims, what failed, and where all is."""
+    lines = [columns(table(found.standings), right=tuple(range(1, 12)))]
+    if found.verdicts:
+        lines += ["", columns(claims_table(found.verdicts))]
+    lines += ["", *(f"did not finish: {sentence}" for sentence in found.failures)] if found.failures else []
+    left = f", {found.left} trainings are still to come" if found.left else ""
+    lines += ["", f"All is in {found.path}: table.md, .csv and .tex, accuracy.png, learning.png, results.jsonl{left}"]
+    return "\n".join(lines)
+
+
+def studies_text(studies: Mapping[str, Study] = STUDIES) -> str:
+    """Every named study, with its rows."""
+    rows: Rows = [("study", "rows", "what it asks")]
+    rows += [(one.name, str(len(one.rows)), one.about) for one in studies.values()]
+    rows.append(("figure1", "", "Figure 1 of both papers from their published numbers, with speeds measured here."))
+    return columns(rows, right=(1,))
+
+
+def plan_text(plan: Plan) -> str:
+    """The rows of a study, how many trainings of each are to come, and what is published."""
+    left = [entry.row for entry in plan.todo()]
+    rows: Rows = [("row", "compared with", "seeds to come", "published", "")]
+    for row in plan.study.rows:
+        published = "–" if row.published is None else f"{row.published:.1f}"
+        base = plan.study.base(row.name)
+        rows.append((row.name, "–" if base == row.name else base, str(left.count(row.name)), published, row.note))
+    return columns(rows, right=(2, 3))

@@ -1,0 +1,149 @@
+"""What became of the rows of a study: a line of results.jsonl each, and beside it which images were called right."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metaformer.lab.doctor import examine
+from metaformer.runs import append_line
+
+FILE = "results.jsonl"
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+"""What becomes of a row: it diverged where its loss became no number, and would again; what failed is tried again."""
+VERSIONS = ("metaformer", "python", "torch", "torchvision", "timm", "numpy")
+MACHINE = ("system", "processor", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A row with a seed, when it is done."""
+
+    key: str
+    """Of all that decides it."""
+    study: str
+    """The one that it was trained for."""
+    row: str
+    seed: int
+    state: str
+    why: str = ""
+    """What went wrong where it did not finish."""
+    top1: float | None = None
+    """Percent of the held-out images that the weights of the last epoch call right; nothing was chosen on these images."""
+    images: int = 0
+    """Held-out images."""
+    classes: int = 0
+    parameters: int | None = None
+    frozen: int | None = None
+    macs: int | None = None
+    activation_flops: int | None = None
+    """By the papers' count; None where they give none."""
+    peak: int | None = None
+    """Bytes that training held at most: on a GPU what torch allocated, elsewhere what was resident beyond the idle process."""
+    seconds: float = 0.0
+    """Of training, without judging."""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """Epoch, losses and top-1 of every epoch."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    precision: str = ""
+    threads: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether there is no point in training it again."""
+        return self.state in (FINISHED, DIVERGED)
+
+
+def stamped(result: Result) -> Result:
+    """With versions, machine and time."""
+    known = examine()
+    return replace(
+        result,
+        versions={name: known[name] for name in VERSIONS},
+        machine={name: known[name] for name in MACHINE},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """By key what is known of each: what is final stays, else the last line counts. A line that was cut short is none.
+
+    Raises ValueError where the file is damaged otherwise.
+    """
+    file, found = folder / FILE, dict[str, Result]()
+    names = {f.name for f in fields(Result)}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else (), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            told = json.loads(line)
+            one = Result(**{name: value for name, value in told.items() if name in names})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is damaged in line {number}: {error}") from error
+        if one.key not in found or one.final or not found[one.key].final:
+            found[one.key] = one
+    return found
+
+
+def mend(folder: Path) -> None:
+    """Takes away the line that a kill cut short."""
+    file = folder / FILE
+    if file.is_file():
+        with file.open("r+b") as lines:
+            lines.truncate(lines.read().rfind(b"\n") + 1)
+
+
+def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
+    """Writes which images (N,) it called right, then its line; cut short before the line, there is no result yet."""
+    if right is not None:
+        file = _right(folder, result.key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("wb") as opened:
+            np.save(opened, np.packbits(right))
+        temporary.replace(file)
+    append_line(folder / FILE, asdict(result))
+
+
+def read_right(folder: Path, result: Result) -> Tensor:
+    """(N,): which images it called right. Raises ValueError or FileNotFoundError where that is not known."""
+    file = _right(folder, result.key)
+    packed = np.load(file, allow_pickle=False)
+    bits = np.unpackbits(packed, count=result.images)
+    if len(packed) != -(-result.images // 8):
+        raise ValueError(f"{file} is damaged: it is not of {result.images} images")
+    return torch.from_numpy(bits).bool()
+
+
+def borrow(folder: Path, others: Iterable[Path], wanted: Mapping[str, str]) -> list[Result]:
+    """Takes over from other studies what is final there of the rows by key, with their names here; what was taken."""
+    taken = list[Result]()
+    for other in others:
+        missing = wanted.keys() - {one.key for one in taken}
+        for key, one in read_results(other).items() if missing else ():
+            source = _right(other, key)
+            if key not in missing or not one.final or (one.state == FINISHED and not source.is_file()):
+                continue
+            if source.is_file():
+                _right(folder, key).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, _right(folder, key).with_suffix(".tmp"))
+                _right(folder, key).with_suffix(".tmp").replace(_right(folder, key))
+            taken.append(replace(one, row=wanted[key]))
+            append_line(folder / FILE, asdict(taken[-1]))
+    return taken
+
+
+def _right(folder: Path, key: str) -> Path:
+    return folder / "right" / f"{key}.npy"

@@ -1,0 +1,133 @@
+"""How fast rows are: forward passes on this machine, all rows in turns, so that what drifts in the machine hits all alike."""
+
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from metaformer.config import read_json
+from metaformer.core.device import choose_device, choose_precision
+from metaformer.core.model import MetaFormer
+from metaformer.lab.doctor import examine
+from metaformer.lab.study import Entry
+from metaformer.lab.study_run import Plan
+from metaformer.runs import write_text
+from metaformer.train.train import prepare
+
+ROUNDS = 7
+SECONDS = 0.1
+"""What a turn takes at least."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Images/s by row and round, and how they were measured."""
+
+    rates: dict[str, list[float]]
+    keys: dict[str, str]
+    """Of each row what its speed depends on."""
+    how: str
+    machine: str
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """Images/s by row."""
+        return {name: statistics.median(rates) for name, rates in self.rates.items()}
+
+
+def machine() -> str:
+    """What speeds depend on beside the model."""
+    known = examine()
+    return f"{known['processor']}, {known['cuda']}, torch {known['torch']}"
+
+
+def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH) -> Speeds:
+    """Of rows of a study, kept in speeds.json; measured anew, all together, where a row, this machine or its threads are
+    new. Measure while the machine does nothing else."""
+    file, device = plan.path / "speeds.json", choose_device(plan.recipe.device)
+    firsts = {entry.row: entry for entry in reversed(plan.entries) if entry.row in rows}
+    size = plan.recipe.image_size or plan.data.image_size
+    precision = choose_precision(plan.recipe.precision, device)
+    keys = {row: _key(entry, size) for row, entry in firsts.items()}
+    where = "the GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    how = f"forward, eager, batch {batch}, {str(precision).removeprefix('torch.')}, {where}, median of {ROUNDS} rounds in turns"
+    if file.is_file():
+        known = Speeds(**read_json(file))
+        if (known.how, known.machine) == (how, machine()) and keys.items() <= known.keys.items():
+            return known
+    makers = {row: (lambda entry=entry: _model(entry, plan)) for row, entry in firsts.items()}
+    sizes = {row: entry.recipe.image_size or size or 224 for row, entry in firsts.items()}
+    rates = in_turns(makers, sizes, plan.data.channels, batch=batch, device=device, precision=precision, rounds=ROUNDS)
+    made = Speeds(rates, keys, how, machine())
+    write_text(file, json.dumps(asdict(made), indent=1) + "\n")
+    return made
+
+
+def _key(entry: Entry, size: int | None) -> str:
+    side = entry.recipe.image_size or size
+    return f"{entry.recipe.model if entry.shape is None else entry.shape.to_dict()} at {side}"
+
+
+def _model(entry: Entry, plan: Plan) -> nn.Module:
+    own = None if entry.own is None else MetaFormer(entry.own)
+    return prepare(entry.recipe, plan.data, own).state.model
+
+
+def in_turns(
+    makers: Mapping[str, Callable[[], nn.Module]],
+    sizes: Mapping[str, int],
+    channels: int,
+    *,
+    batch: int,
+    device: torch.device,
+    precision: torch.dtype,
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Images/s by model and round; the order is drawn anew for each round. `sizes` are the sides of the images."""
+    calls: dict[str, Callable[[], None]] = {}
+    often: dict[str, int] = {}
+    for name, make in makers.items():
+        model = make().to(device).eval()
+        images = torch.randn(batch, channels, sizes[name], sizes[name], device=device)
+        calls[name] = _call(model, images.contiguous(memory_format=torch.channels_last), precision)
+        calls[name]()
+        often[name] = max(1, math.ceil(SECONDS / max(_seconds(calls[name], 1), 1e-6)))
+    found: dict[str, list[float]] = {name: [] for name in makers}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(list(calls), len(calls)):
+            found[name].append(often[name] * batch / _seconds(calls[name], often[name]))
+    return found
+
+
+def _call(model: nn.Module, images: torch.Tensor, precision: torch.dtype) -> Callable[[], None]:
+    device = images.device.type
+
+    def call() -> None:
+        with torch.inference_mode(), torch.autocast(device, precision, enabled=precision != torch.float32):
+            model(images)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def _seconds(call: Callable[[], None], times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - began
+
+
+def known_speeds(folder: Path) -> Speeds | None:
+    """What was measured for a study, if anything was."""
+    file = folder / "speeds.json"
+    return Speeds(**read_json(file)) if file.is_file() else None

@@ -1,0 +1,492 @@
+"""`metaformer.study`: every row is trained once, whatever stops it, and what fails is told."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import QUICK, command, one_core
+from torch import Tensor, nn
+
+import metaformer
+from metaformer import Identity, Pooling, Row, Studied, Study
+from metaformer.lab import study_report, study_run, study_speed, study_worker
+from metaformer.lab.study_results import FILE, read_results, read_right
+from metaformer.lab.study_run import Wanted, plan_study
+from metaformer.lab.study_worker import StudyWorker
+from metaformer.train.stop import Terminated
+
+pytestmark = [
+    pytest.mark.usefixtures("thread"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # of a fork, Python 3.12 on
+]
+
+STUDY = Study(
+    name="tiny",
+    rows=(Row("pooling", {"mixers": Pooling()}), Row("identity", {"mixers": Identity()}, published=74.6, note="S12")),
+)
+SETTINGS = {key: value for key, value in QUICK.items() if key != "changes"}
+
+
+def told_in_its_log(link: Any, place: study_worker.Place, serve: Any = study_worker.serve) -> None:
+    """What a new process says goes to its log, and what a forked one says to pytest."""
+    sys.stderr = place.log.open("a")
+    serve(link, place)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(run: metaformer.Run) -> Iterator[None]:
+    """Processes are forked, which need no import of what training a `run` imported; speeds are measured in no time, and
+    pictures have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_worker, "CONTEXT", get_context("fork"))
+        patch.setattr(study_worker, "serve", told_in_its_log)
+        patch.setattr(study_speed, "SECONDS", 1e-4)
+        patch.setattr(study_speed, "ROUNDS", 2)
+        patch.setattr(study_report.study_plots, "accuracy", lambda *_: None)
+        patch.setattr(study_report.study_plots, "learning", lambda *_: None)
+        yield
+
+
+def study(fashion: str, root: Path, what: Any = STUDY, **changes: Any) -> Studied:
+    options = {"scale": "t4", "seeds": 2, "root": root, "quiet": True, "data": fashion, **SETTINGS}
+    return metaformer.study(what, **(options | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(fashion: str, tmp_path_factory: pytest.TempPathFactory) -> Studied:
+    """A study that nothing stopped."""
+    with one_core():
+        return study(fashion, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StudyWorker, "__init__", lambda *_: pytest.fail("trained"))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / FILE).read_text().splitlines()]
+
+
+TIMED = ("seconds", "date", "peak", "study", "device", "threads")
+
+
+def outcome(found: Studied) -> list[Any]:
+    """What neither a clock nor the place decides."""
+    told = []
+    for one in found.standings:
+        for result in one.results:
+            curve = [{key: value for key, value in line.items() if key != "seconds"} for line in result.curve]
+            told.append((one.row, replace(result, curve=curve, **dict.fromkeys(TIMED)).__dict__))
+            told.append(read_right(found.path, result).tolist())
+        told.append((one.top1, one.deviation, one.difference))
+    return told
+
+
+# --- what is trained --------------------------------------------------------------------------------------------------
+
+
+def test_every_row_is_trained_with_every_seed(whole: Studied, fashion: str) -> None:
+    known = lines(whole.path)
+    assert [(one["row"], one["seed"]) for one in known] == [(r, s) for s in (0, 1) for r in ("pooling", "identity")]
+    assert len({one["key"] for one in known}) == 4
+    for one in known:
+        assert (one["state"], one["why"], one["images"], one["classes"], one["study"]) == ("finished", "", 40, 10, "tiny")
+        assert [line["epoch"] for line in one["curve"]] == [1, 2]
+        assert one["recipe"]["data"] == fashion
+        assert {key: one["recipe"][key] for key in SETTINGS} == SETTINGS
+        assert one["parameters"] > 10_000 < one["macs"]
+        assert one["seconds"] == pytest.approx(sum(line["seconds"] for line in one["curve"]))
+        assert one["versions"]["torch"].startswith(str(torch.__version__).partition("+")[0])
+        assert one["machine"].keys() == {"system", "processor", "cuda"}
+        assert (one["device"], one["precision"], one["threads"]) == ("cpu", "fp32", 1)
+    for key, one in read_results(whole.path).items():
+        assert one.top1 == pytest.approx(100 * read_right(whole.path, one).double().mean().item())
+        assert (whole.path / "right" / f"{key}.npy").stat().st_size < 200
+    assert (whole.left, whole.failures, whole.verdicts) == (0, (), ())
+    assert list((whole.path / "runs").glob("*/")) == []
+    assert {path.name for path in whole.path.iterdir()} - {"study.lock"} == {
+        "results.jsonl", "right", "runs", "study.json", "log.txt", "speeds.json", "table.md", "table.csv",
+        "table.tex",
+    }  # fmt: skip
+
+
+def test_a_row_is_what_train_makes_of_it(whole: Studied, fashion: str, tmp_path: Path) -> None:
+    changes = {"mixers": "Identity()", "depths": "(1, 1, 1, 1)", "dims": "(16, 16, 32, 32)"}
+    settings = SETTINGS | {"changes": changes, "seed": 1, "root": tmp_path, "quiet": True}
+    run = metaformer.train("poolformerv2_t6", data=fashion, **settings)
+    (mine,) = [one for one in read_results(whole.path).values() if (one.row, one.seed) == ("identity", 1)]
+    for line, other in zip(run.metrics, mine.curve, strict=True):
+        assert {key: line[key] for key in ("train_loss", "val_loss", "top1")} == {
+            key: other[key] for key in ("train_loss", "val_loss", "top1")
+        }
+    assert mine.top1 == pytest.approx(run.metrics[-1]["top1"])
+
+
+def test_the_table_says_what_is_known(whole: Studied) -> None:
+    text = (whole.path / "table.md").read_text()
+    assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, scale t4." in text
+    assert "| 74.6 (S12) |" in text
+    assert "forward, eager, batch 64, float32, 1 threads, median of 2 rounds in turns" in text
+    speeds = json.loads((whole.path / "speeds.json").read_text())
+    assert [len(rates) for rates in speeds["rates"].values()] == [2, 2]
+    base, other = whole.standings
+    assert (base.difference, other.difference is not None, other.base) == (None, True, "pooling")
+    assert min(one.rate or 0 for one in whole.standings) > 0
+    assert other.peak is None or other.peak >= 0
+    assert json.loads(json.dumps(whole.to_dict()))["rows"][1]["row"] == "identity"
+
+
+@pytest.mark.slow
+def test_several_at_a_time_come_to_the_same(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    assert outcome(study(fashion, tmp_path, jobs=2)) == outcome(whole)
+
+
+def test_globs_choose_rows_and_what_they_are_compared_with(fashion: str, tmp_path: Path) -> None:
+    three = replace(STUDY, rows=(*STUDY.rows, Row("pooling-5", {"mixers": Pooling(window=5)})))
+    plan = plan_study(three, {"data": fashion, **SETTINGS}, Wanted(1, "t4", "*-5", root=tmp_path))
+    assert [entry.row for entry in plan.entries] == ["pooling", "pooling-5"]
+    with pytest.raises(ValueError, match=r"^no row of tiny matches 'x\*': pooling, identity, pooling-5$"):
+        plan_study(three, {"data": fashion}, Wanted(1, "t4", "x*", root=tmp_path))
+
+
+# --- what is not trained ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_done_is_not_trained_again(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    before = (tmp_path / "tiny" / FILE).read_bytes()
+    assert outcome(study(fashion, tmp_path)) == outcome(whole)
+    assert (tmp_path / "tiny" / FILE).read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_another_study_did_is_taken_over(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    renamed = Study(name="other", rows=(Row("base", {"mixers": "Pooling(3)"}), Row("nothing", {"mixers": "Identity"})))
+    found = study(fashion, tmp_path, renamed)
+    assert [one["row"] for one in lines(found.path)] == ["base", "nothing", "base", "nothing"]
+    assert {one["study"] for one in lines(found.path)} == {"tiny"}
+    assert [one.top1 for one in found.standings] == [one.top1 for one in whole.standings]
+    shutil.rmtree(tmp_path / "tiny")  # it stands by itself
+    assert [one.top1 for one in study(fashion, tmp_path, renamed).standings] == [one.top1 for one in whole.standings]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_data_that_was_moved_is_the_same_data(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    shutil.copytree(fashion.partition(":")[2], tmp_path / "moved")
+    assert study(f"fashion-mnist:{tmp_path / 'moved'}", tmp_path, name="again").left == 0
+
+
+def test_other_data_is_other_data(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    from tests.tiny import write_fashion
+
+    other = write_fashion(tmp_path / "other", train=97)
+    plan = plan_study(STUDY, {"data": other, **SETTINGS}, Wanted(2, "t4", root=tmp_path))
+    assert not {entry.key for entry in plan.entries} & read_results(whole.path).keys()
+
+
+def test_more_seeds_are_added(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    plan = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(3, "t4", root=tmp_path))
+    assert [(entry.row, entry.seed) for entry in plan.todo()] == [("pooling", 2), ("identity", 2)]
+
+
+@pytest.mark.usefixtures("no_training")
+def test_only_tables_are_made_of_what_is_done(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    found = study(fashion, tmp_path, seeds=3, train=False)
+    assert (found.left, [len(one.finished) for one in found.standings]) == (2, [2, 2])
+
+
+# --- what is cut short ------------------------------------------------------------------------------------------------
+
+
+def killed(fashion: str, root: Path, finished: int) -> None:
+    """A study in a process that is killed when so many rows are finished and the next one has told of an epoch."""
+
+    def doomed() -> None:
+        hear = study_run.Running._hear
+
+        def heard(self: Any, number: int, slots: Any, under_way: dict[int, int]) -> None:
+            hear(self, number, slots, under_way)
+            if under_way.get(number) and len(read_results(root / "tiny")) == finished:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        study_run.Running._hear = heard  # type: ignore[method-assign]
+        study(fashion, root)
+
+    child = get_context("fork").Process(target=doomed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("finished", [1, pytest.param(0, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: Path, finished: int) -> None:
+    """At the step where the row was saved, so that what is in the curve of an epoch done before has the seconds of then."""
+    killed(fashion, tmp_path, finished)
+    before = lines(tmp_path / "tiny") if finished else []
+    assert len(before) == finished
+    (cut,) = (tmp_path / "tiny" / "runs").glob("*/metrics.jsonl")
+    seconds = json.loads(cut.read_text().splitlines()[0])["seconds"]
+    with (tmp_path / "tiny" / FILE).open("a") as file:
+        file.write('{"key": "cut sh')  # as if it had been killed while it wrote
+    found = study(fashion, tmp_path, models=True)
+    assert outcome(found) == outcome(whole)
+    after = lines(tmp_path / "tiny")
+    assert after[: len(before)] == before
+    assert len({one["key"] for one in after}) == len(after) == 4
+    assert read_results(tmp_path / "tiny")[cut.parent.name].curve[0]["seconds"] == seconds
+    models = {f"{one['row']}-{one['seed']}": one["top1"] for one in after[finished:]}
+    assert {path.name for path in (found.path / "models").iterdir()} == models.keys()
+    name, top1 = models.popitem()
+    assert metaformer.evaluate(found.path / "models" / name, data=fashion).top1 == pytest.approx(top1)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), pytest.param(signal.SIGTERM, Terminated, marks=pytest.mark.slow)],
+)
+def test_asked_to_stop_it_saves_and_goes_on(
+    fashion: str, whole: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[BaseException]
+) -> None:
+    hear = study_run.Running._hear
+
+    def heard(self: Any, *arguments: Any) -> None:
+        hear(self, *arguments)
+        signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_run.Running, "_hear", heard)
+        with pytest.raises(error):
+            study(fashion, tmp_path, rows="pooling")
+    assert (tmp_path / "tiny" / "log.txt").read_text().endswith("stopped and saved; the same command goes on\n")
+    assert not (tmp_path / "tiny" / FILE).exists()
+    assert outcome(study(fashion, tmp_path, rows="pooling")) == outcome(whole)[: len(outcome(whole)) // 2]
+
+
+def test_two_do_not_train_for_one_study(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_run, "WAIT", 0)
+    (tmp_path / "tiny").mkdir()
+    with study_run.held(tmp_path / "tiny"), pytest.raises(ValueError, match="is being trained for by another process"):
+        study(fashion, tmp_path)
+
+
+# --- what fails -------------------------------------------------------------------------------------------------------
+
+
+class Deadly(nn.Module):
+    """Kills its process where it learns."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+class Faulty(nn.Module):
+    """Fails where it learns, in a way that nobody foresaw."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu":
+            raise LookupError("no such thing")
+        return x
+
+
+FAULTS = Study(
+    name="faults",
+    rows=(
+        Row("wild", settings={"lr": 1e9, "clip": None}),
+        Row("deadly", {"mixers": Deadly}),
+        Row("faulty", {"mixers": Faulty}),
+        Row("pooling", {"mixers": Pooling()}),
+    ),
+)
+
+
+def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: Path) -> None:
+    found = study(fashion, tmp_path, FAULTS, seeds=1)
+    states = {one["row"]: one["state"] for one in lines(found.path)}
+    assert states == {"wild": "diverged", "deadly": "failed", "faulty": "failed", "pooling": "finished"}
+    wild, deadly, faulty = found.failures
+    assert wild.startswith("wild, seed 0, diverged: the loss or its gradient became ")
+    assert deadly == "deadly, seed 0, failed: its process was ended by SIGKILL"
+    assert faulty == "faulty, seed 0, failed: LookupError: no such thing"
+    assert "- Did not finish: deadly, seed 0" in (found.path / "table.md").read_text()
+    plan = plan_study(FAULTS, {"data": fashion, **SETTINGS}, Wanted(1, "t4", root=tmp_path))
+    assert [entry.row for entry in plan.todo()] == ["deadly", "faulty"]  # what diverged would again
+
+
+def test_the_exit_code_says_that_rows_failed(fashion: str, here: Path) -> None:
+    (here / "wild.py").write_text(
+        "from metaformer import Row, Study\n"
+        "STUDY = Study(name='wild', rows=(Row('wild', settings={'lr': 1e9, 'clip': None}), Row('tame')))\n"
+    )
+    pairs = [f"{key}={value}" for key, value in SETTINGS.items()]
+    code, out, err = command("study", "wild.py", f"data={fashion}", "scale=t4", "seeds=1", *pairs)
+    assert (code, err) == (1, "")
+    assert "did not finish: wild, seed 0, diverged: the loss" in out
+    assert "All is in studies/wild: " in out
+    assert [one["state"] for one in lines(here / "studies/wild")] == ["diverged", "finished"]
+    code, out, _ = command("study", "studies/wild", "--json", "seeds=1")
+    assert code == 1
+    assert json.loads(out)["left"] == 0
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_of_one_study(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    with pytest.raises(FileExistsError, match=r"tiny is of tiny at scale=t4 with .*lr=0\.005.*: give this one another name="):
+        study(fashion, tmp_path, lr=1e-3)
+    with pytest.raises(ValueError, match=r"^nothing is trained yet for .*slow$"):
+        study(fashion, tmp_path, lr=1e-3, name="slow", train=False)
+    assert not (tmp_path / "slow").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hours": 1.0}, "hours= is not for a study: all rows learn equally long, seeds=N says how often"),
+        ({"smoke": True}, "smoke= is not for a study"),
+        ({"lrr": 1.0}, "no setting 'lrr', did you mean lr"),
+        ({"devices": 2}, "--devices 2: this computes on cpu, one device; --jobs 2 trains two rows at a time"),
+        ({"seeds": 0}, "seeds=0, 1 devices, 1 jobs: each is at least 1"),
+        ({"name": "a/b"}, "name=a/b is not the name of one folder"),
+        ({"scale": "t7"}, "no scale 't7'; allowed: "),
+    ],
+)
+def test_what_a_study_does_not_take(fashion: str, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        study(fashion, tmp_path, **changes)
+    assert not (tmp_path / "tiny").exists()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("here")
+def test_the_command_lists_studies_and_rows(fashion: str) -> None:
+    code, out, err = command("study")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "study", "mixers", "pool-size", "norm", "activation", "branch-scale", "bias", "frame", "hybrid-stages", "depth-width",
+        "resolution", "claims", "figure1",
+    ]  # fmt: skip
+    code, out, err = command("study", "norm", "--list", f"data={fashion}", "scale=t4", "seeds=2")
+    assert (code, err) == (0, "")
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["pooling", "–", "2", "77.2"], ["layernorm", "pooling", "2", "76.5"], ["batchnorm", "pooling", "2", "76.4"],
+        ["no-norm", "pooling", "2", "46.1"],
+    ]  # fmt: skip
+    assert not Path("studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nrom"], "no study 'nrom', did you mean norm?\n  metaformer study norm\n"),
+        (["norm", "seeds=two"], "seeds=two is not a whole number\n"),
+        (["norm", "lrr=1"], "no setting 'lrr', did you mean lr?\n  metaformer study norm lr=1\n"),
+        (["figure1", "lr=1"], "lr= is not for figure1, whose figures are published: it takes device=, name=, root=\n"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_mistakes_are_one_sentence(words: list[str], said: str) -> None:
+    assert command("study", *words) == (2, "", f"metaformer: {said}")
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_study_of_one_s_own_on_the_page_takes_ten_lines(here: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/study.md").read_text()
+    (code,) = re.findall(r"^```python\n# shift\.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (line,) = re.findall(r"^metaformer (study shift\.py .*)$", page, re.MULTILINE)
+    assert len([one for one in code.splitlines() if one.strip()]) <= 10
+    (here / "shift.py").write_text(code)
+    words = line.replace("epochs=3", "epochs=1 image_size=16 scale=t4").replace("seeds=2", "seeds=1").split()
+    code, out, err = command(*words)
+    sys.modules.pop("shift")
+    assert (code, err) == (0, "")
+    assert [one["row"] for one in lines(here / "studies/shift")] == ["pooling", "pooling-5", "shift"]
+    assert re.search(r"^shift +\d+\.\d\d \(", out, re.MULTILINE)
+
+
+# --- slow -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_row_of_every_study_runs_to_its_end(fashion: str, tmp_path: Path) -> None:
+    """Rows of several studies are trained once. Nothing in it is a result."""
+    from metaformer.lab.studies import STUDIES
+
+    trained = 0
+    for name, known in STUDIES.items():
+        found = study(fashion, tmp_path, name, seeds=1, epochs=1, train=True)
+        assert found.left == 0
+        assert [one.row for one in found.standings] == [row.name for row in known.rows]
+        assert found.failures == ()
+        trained += sum(one["study"] == name for one in lines(found.path))
+        assert (found.path / "claims.md").exists() is bool(found.verdicts)
+    rows = {row.name for known in STUDIES.values() for row in known.rows}
+    assert trained == len(rows)
+
+
+@pytest.mark.slow
+def test_a_row_may_be_another_model_altogether(fashion: str, tmp_path: Path) -> None:
+    peers = Study(name="peers", rows=(Row("pooling"), Row("resnet", model="timm:test_resnet", settings={"image_size": 32})))
+    found = study(fashion, tmp_path, peers, seeds=1, epochs=1)
+    assert (found.failures, found.left) == ((), 0)
+    assert [one.results[0].recipe["model"] for one in found.standings] == ["poolformerv2_s12", "timm:test_resnet"]
+    assert found.standings[1].rate is not None
+
+
+def until(done: Any, seconds: float = 60.0) -> None:
+    """Waits for it."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on(fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user has it: new processes, SIGKILL, and the very same command."""
+    import subprocess
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    pairs = [f"{key}={value}" for key, value in SETTINGS.items()]
+    words = [sys.executable, "-m", "metaformer", "study", "pool-size", f"data={fashion}", "scale=t4", "seeds=2", *pairs]
+    results = tmp_path / "studies/pool-size" / FILE
+    first = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    until(lambda: results.exists() and len(results.read_text().splitlines()) >= 3, 120)
+    first.kill()
+    first.wait()
+    before = results.read_text().splitlines()
+    subprocess.run(words, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    after = results.read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == len({json.loads(line)["key"] for line in after}) == 8
+    assert (tmp_path / "studies/pool-size/accuracy.png").stat().st_size > 5000
