@@ -92,7 +92,7 @@ def test_own_code_reads_back_from_its_text(text: str, again: str) -> None:
     assert to_text(made) == again
     assert from_text(again, SPECS) == made
     assert from_text(f"(Pooling(), {text})", SPECS) == (Pooling(), made)
-    config = MetaFormerConfig(depths=(1, 1), dims=(8, 8), mixers=made)
+    config = MetaFormerConfig(depths=(1,) * 4, dims=(8,) * 4, mixers=made)
     assert MetaFormerConfig.from_dict(config.to_dict()) == config
 
 

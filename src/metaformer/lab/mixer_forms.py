@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.layers import Scale
 from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer.convert import hushed, pipeline, to_exported, to_onnx
@@ -81,7 +82,9 @@ def _refused(case: Case, error: ValueError) -> Exception:
 def _pipeline(case: Case) -> nn.Module:
     """Bytes to logits through a single block with the mixer, as metaformer export has it."""
     torch.manual_seed(0)
-    config = MetaFormerConfig(depths=(1,), dims=(case.dim,), mixers=(case.mixer,), scales="Scale()", mlp_ratio=1, num_classes=8)
+    config = MetaFormerConfig(
+        depths=(1,), dims=(case.dim,), mixers=(case.mixer,), scales=(Scale(),), mlp_ratio=1, num_classes=8
+    )
     spread = (0.5,) * 3
     return pipeline(MetaFormer(config).eval(), Preprocess(STRIDE * case.side, spread, spread))
 

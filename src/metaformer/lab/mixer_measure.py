@@ -21,6 +21,7 @@ from torch import nn
 from metaformer.core.architecture import SPECS, MetaFormerConfig
 from metaformer.core.count import count
 from metaformer.core.device import keep_memory
+from metaformer.core.layers import Scale
 from metaformer.core.mixers import (
     Attention,
     DepthwiseConv,
@@ -119,7 +120,7 @@ def read_mixer(text: str) -> Mixer:
     made = from_text(text, SPECS)
     if isinstance(made, tuple):
         raise ValueError(f"{text} is several mixers: name one")
-    return MetaFormerConfig(depths=(1,), dims=(32,), mixers=(made,)).mixers[0]
+    return MetaFormerConfig(depths=(1,), dims=(32,), mixers=(made,), scales=(Scale(),)).mixers[0]
 
 
 def apart(function: Callable[..., Any], *arguments: object) -> Any:
