@@ -361,7 +361,7 @@ def layout(case: Case) -> str:
     off = far(module(x.contiguous()), y)
     expect(off <= CLOSE, f"the layout of memory changes the result, off by {off:.1e}: no .view() and .data_ptr() on maps")
     what = "the result is not channels-last, and is copied in every block: "
-    advice = "go to tokens by permute(0, 2, 3, 1) and back by permute(0, 3, 1, 2), without contiguous() between"
+    advice = "end with .contiguous(memory_format=torch.channels_last), or let the map itself come first where maps are added"
     expect(y.is_contiguous(memory_format=torch.channels_last), what + advice)
     return "channels-last stays so, and both layouts give the same"
 

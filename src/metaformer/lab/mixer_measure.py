@@ -255,18 +255,27 @@ def framed(text: str, dims: tuple[int, ...]) -> MetaFormerConfig:
 
 
 def nearest_dims(text: str, parameters: int) -> tuple[int, ...]:
-    """The frame's dims times one factor, as multiples of 8, whose model has the number of parameters that comes nearest."""
+    """Multiples of 8 whose model comes nearest to the number of parameters.
+
+    They are the frame's dims times one factor, but for one stage that may have 8 more or fewer.
+    """
     usual = get_config(FRAME).dims
     tried: dict[tuple[int, ...], int] = {}
-    low, high = 0.25, 4.0
-    for _ in range(12):
-        factor = math.sqrt(low * high)
-        dims = tuple(max(8, 8 * round(factor * dim / 8)) for dim in usual)
+
+    def counted(dims: tuple[int, ...]) -> int:
         if dims not in tried:
             with torch.device("meta"):
                 tried[dims] = sum(p.numel() for p in MetaFormer(framed(text, dims)).parameters())
-        low, high = (factor, high) if tried[dims] < parameters else (low, factor)
-    return min(tried, key=lambda dims: abs(tried[dims] - parameters))
+        return tried[dims]
+
+    low, high = 0.25, 4.0
+    for _ in range(12):
+        factor = math.sqrt(low * high)
+        fewer = counted(tuple(max(8, 8 * round(factor * dim / 8)) for dim in usual)) < parameters
+        low, high = (factor, high) if fewer else (low, factor)
+    best = min(tried, key=lambda dims: abs(tried[dims] - parameters))
+    beside = [(*best[:n], best[n] + step, *best[n + 1 :]) for n in range(len(best)) for step in (-8, 8) if best[n] + step > 0]
+    return min([best, *beside], key=lambda dims: abs(counted(dims) - parameters))
 
 
 def race(entries: Sequence[Entry], device: str, effort: Effort) -> list[Entry]:
