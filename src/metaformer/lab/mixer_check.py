@@ -192,7 +192,7 @@ def _entries_text(found: Checked) -> str:
                 "–" if entry.bytes is None else f"{entry.bytes / 2**20:,.0f}",
             )
         )
-    head = f"{FRAME} with one mixer in all blocks, of equal {found.equal}, images of {SIZE} pixels, {CLASSES} classes"
-    how = "how many times as fast in training is with its 95 % interval"
+    head = f"{FRAME} with one mixer in all blocks, of equal {found.equal}; images of {SIZE} pixels, {CLASSES} classes"
+    how = "What is as fast as yours in training has its 95 % interval over the rounds"
     command = f"metaformer train {FRAME} data=... model.mixers='{found.entries[0].mixer}'"
-    return f"{head}; {how}:\n{columns(rows, right=(2, 3, 4, 5, 6, 7))}\n\nWhat it learns: {command}"
+    return f"{head}.\n{how}:\n{columns(rows, right=(2, 3, 4, 5, 6, 7))}\n\nWhat it learns: {command}"

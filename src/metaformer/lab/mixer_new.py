@@ -31,7 +31,7 @@ class {Name}(nn.Module):
         self.weight = nn.Parameter(0.5 * torch.ones(2, dim, 1, 1))
 
     def forward(self, x):
-        return self.weight[0] * x.mean(2, keepdim=True) - x + self.weight[1] * x.mean(3, keepdim=True)
+        return -x + self.weight[0] * x.mean(2, keepdim=True) + self.weight[1] * x.mean(3, keepdim=True)
 '''
 TEST = '''"""{Name} computes what it says, and keeps the contract: metaformer mixer check {name}.py:{Name} tries all of it."""
 
