@@ -112,6 +112,15 @@ def test_what_a_command_names_wrongly(mine: Path, text: str, sentence: str) -> N
             ask([text])
 
 
+@pytest.mark.parametrize("verb", ["train", "lr", "tune"])
+def test_what_is_typed_is_run(mine: Path, verb: str) -> None:
+    """And is not told that a file cannot bring it back."""
+    text = "nothing.py:Half|Pooling()" if verb == "tune" else "nothing.py:Half"
+    code, _, err = command(verb, "poolformerv2_t6", "data=digits", f"model.mixers={text}")
+    assert code == 2
+    assert err.startswith("metaformer: there is no nothing.py in ")
+
+
 @pytest.mark.usefixtures("mine")
 def test_only_a_spec_takes_options() -> None:
     ask(["mine.py:Half"])

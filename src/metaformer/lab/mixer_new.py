@@ -2,9 +2,11 @@
 
 import os
 import re
+from dataclasses import fields
 from inspect import getdoc
 from keyword import iskeyword
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,6 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaformer.core.mixers import Mixer
-from metaformer.core.spec import to_text
 from metaformer.lab.mixer_contract import at_grid
 from metaformer.lab.mixer_measure import BUILT_IN
 from metaformer.lab.tables import Rows
@@ -125,8 +126,16 @@ def mixer_table(dim: int, side: int) -> Rows:
     for mixer in BUILT_IN:
         numbers, macs = mixer_cost(at_grid(mixer, side), dim, side)
         said = (getdoc(type(mixer)) or "").splitlines()[0]
-        rows.append((to_text(at_grid(mixer, side)), f"{numbers:,}", f"{macs / 1e6:,.2f} M", said))
+        rows.append((_numbers(at_grid(mixer, side)), f"{numbers:,}", f"{macs / 1e6:,.2f} M", said))
     return rows
+
+
+def _numbers(mixer: Mixer) -> str:
+    """Its text without the options that are specs themselves: `SepConv(kernel=7, ratio=2.0, bias=False)`."""
+    made: Any = mixer
+    options = {field.name: getattr(made, field.name) for field in fields(made)}
+    plain = ", ".join(f"{name}={value}" for name, value in options.items() if isinstance(value, (bool, int, float)))
+    return f"{type(mixer).__name__}({plain})"
 
 
 def mixer_cost(mixer: Mixer, dim: int, side: int) -> tuple[int, int]:
