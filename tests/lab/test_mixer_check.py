@@ -260,6 +260,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert set(told["exponents"]) == {"predict seconds", "predict bytes", "train seconds", "train bytes"}
     assert [entry["mixer"] for entry in told["entries"]] == ["tests.spoilt:Fine", "Identity()", "Pooling(window=3)"]
     rows = out.splitlines()
+    assert "shape     passed  2 × 8 × 8 × 8 stays 2 × 8 × 8 × 8" in rows
     assert "It keeps the contract." in rows
     assert sum(row.startswith(("yours ", "Identity ", "Pooling ")) for row in rows) == 3
     assert any(row.startswith("exponent ") for row in rows)
