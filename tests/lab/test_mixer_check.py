@@ -17,8 +17,8 @@ from metaformer import Attention, DepthwiseConv, Fourier, Identity, Pooling, Ran
 from metaformer.core.mixers import Mixer
 from metaformer.core.spec import OWN
 from metaformer.lab import mixer_check, mixer_measure
+from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
-from metaformer.lab.mixer_contract import Case, Line, at_grid
 from metaformer.lab.mixer_measure import BUILT_IN, Effort, enter, framed, grow, nearest_dims, power, race, read_mixer
 from metaformer.own import ask
 from metaformer.zoo import get_config

@@ -15,8 +15,8 @@ import metaformer
 from metaformer import Attention, DepthwiseConv, Identity, Pooling
 from metaformer.core.spec import OWN
 from metaformer.lab import mixer_new
+from metaformer.lab.mixer_case import Case
 from metaformer.lab.mixer_check import LINES, try_contract
-from metaformer.lab.mixer_contract import Case
 from metaformer.lab.mixer_measure import BUILT_IN, read_mixer
 from metaformer.lab.mixer_new import mixer_cost, new_mixer
 

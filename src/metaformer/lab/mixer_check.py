@@ -14,7 +14,7 @@ from metaformer.core.spec import to_text
 from metaformer.lab import mixer_contract as contract
 from metaformer.lab import mixer_forms as forms
 from metaformer.lab.bench import machine
-from metaformer.lab.mixer_contract import Case, Line, run_line
+from metaformer.lab.mixer_case import Case, Line, run_line
 from metaformer.lab.mixer_measure import (
     CLASSES,
     FRAME,

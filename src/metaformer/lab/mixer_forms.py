@@ -13,7 +13,7 @@ from metaformer.core.model import MetaFormer
 from metaformer.data.preprocess import Preprocess
 from metaformer.infer.convert import hushed, pipeline, to_exported, to_onnx
 from metaformer.infer.engines import OnnxEngine, Options
-from metaformer.lab.mixer_contract import CLOSE, SIDE, BrokenError, Case, LeftOutError, expect, far, first
+from metaformer.lab.mixer_case import CLOSE, SIDE, BrokenError, Case, LeftOutError, expect, far, first
 
 STRIDE = 4
 """Pixels of an image for a place."""

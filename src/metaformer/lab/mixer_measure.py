@@ -36,7 +36,7 @@ from metaformer.core.mixers import (
 )
 from metaformer.core.model import MetaFormer
 from metaformer.core.spec import from_text, to_text
-from metaformer.lab.mixer_contract import at_grid
+from metaformer.lab.mixer_case import at_grid
 from metaformer.lab.turns import Ratio, ratio
 from metaformer.lab.worker import Ready, peak, timed
 from metaformer.own import ask

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaformer.core.mixers import Mixer
-from metaformer.lab.mixer_contract import at_grid
+from metaformer.lab.mixer_case import at_grid
 from metaformer.lab.mixer_measure import BUILT_IN
 from metaformer.lab.tables import Rows
 
