@@ -130,9 +130,10 @@ def _memory() -> Path:
 
 
 def _remember(module: ModuleType) -> None:
-    file = Path(module.__file__) if getattr(module, "__file__", None) else None
-    if file is None or file.suffix != ".py":
+    source: str | None = getattr(module, "__file__", None)
+    if source is None or not source.endswith(".py"):
         return
+    file = Path(source)
     with suppress(OSError):  # where nothing can be kept, the code is named again next time
         _memory().mkdir(parents=True, exist_ok=True)
         (_memory() / _digest(file)).write_text(f"{file.resolve()}\n", encoding="utf-8")

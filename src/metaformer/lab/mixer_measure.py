@@ -288,7 +288,8 @@ def race(entries: Sequence[Entry], device: str, effort: Effort) -> list[Entry]:
     taken = _in_turns([each[job] for each in ready for job in JOBS], effort)
     found = []
     for n, entry in enumerate(entries):
-        rates, ratios = {}, {}
+        rates: dict[str, float] = {}
+        ratios: dict[str, Ratio] = {}
         for k, job in enumerate(JOBS):
             mine, its = ([BATCH / seconds for seconds in taken[m * len(JOBS) + k]] for m in (0, n))
             rates[job], ratios[job] = statistics.median(its), ratio(its, mine)
