@@ -50,6 +50,8 @@ def name(page: Path) -> str:
 
 
 CODED = [page for page in PAGES if blocks(page)]
+LONG = {"docs/mixer.md"}
+"""Pages whose commands need most of a minute."""
 
 
 @pytest.mark.parametrize("page", CODED, ids=name)
@@ -134,7 +136,7 @@ def run_shell(lines: list[str], where: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-@pytest.mark.parametrize("page", CODED, ids=name)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (name(p) in LONG), id=name(p)) for p in CODED])
 @pytest.mark.usefixtures("shell", "thread")
 def test_every_block_runs(page: Path) -> None:
     for block in blocks(page):

@@ -9,12 +9,14 @@ import typer
 
 from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
+from metaformer.cli_mixer import mixer as mixer_verbs
 from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
 from metaformer.cli_study import study
 from metaformer.slips import corrected, sentence
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_verbs, name="data")
+app.add_typer(mixer_verbs, name="mixer")
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings; metaformer settings lists them.")]
 
 

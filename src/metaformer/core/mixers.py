@@ -266,7 +266,7 @@ class Fourier:
 class FourierMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x if x.dtype == torch.float64 else x.float()
-        return torch.fft.fft2(wide, norm="ortho").real.to(x.dtype)
+        return torch.fft.fft2(wide, norm="ortho").real.to(x.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _check_odd(spec: str, option: str, value: int) -> None:

@@ -1,10 +1,18 @@
 """A spec is a frozen dataclass that makes a module. Its text form is its repr, so it prints, compares, hashes, travels."""
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
+
+OWN: dict[str, ModuleType] = {}
+"""Modules of the user's own that are imported, as a text calls them (`mine.py`, `package.mixers`): metaformer.own does it."""
+
+REFERENCE = re.compile(r"(?P<module>[\w./\\-]+):(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?![\w.<])")
+"""What names code in a text: `mine.py:Shift`, `package.mixers:Shift`."""
 
 
 def nearest(name: str, allowed: Mapping[str, Any] | list[str]) -> str:
@@ -15,24 +23,53 @@ def nearest(name: str, allowed: Mapping[str, Any] | list[str]) -> str:
 
 
 def to_text(spec: object) -> str:
-    """`Pooling(window=5)` for a spec of ours, `module:Name` for a callable of the user's own."""
-    if is_dataclass(spec) and type(spec).__module__.startswith("metaformer."):
+    """`Pooling(window=5)` for a spec of ours, `mine.py:Shift(step=2)` for the user's own, `module:Name` for other callables."""
+    made = is_dataclass(spec) and not isinstance(spec, type)
+    if made and type(spec).__module__.startswith("metaformer."):
         return repr(spec)
     owner: Any = spec if hasattr(spec, "__qualname__") else type(spec)
-    return f"{owner.__module__}:{owner.__qualname__}"
+    told = repr(spec) if made and repr(spec).startswith(f"{owner.__qualname__}(") else owner.__qualname__
+    return f"{owner.__module__}:{told}"
 
 
 def from_text(text: str, known: Mapping[str, type]) -> Any:
     """The spec that a text such as `SepConv(kernel=5, activation=ReLU())` names. Nothing in the text is executed.
 
+    Code of the user's own that is imported already (OWN) can be named too: `mine.py:Shift`, `(Pooling(), mine.py:Shift(2))`.
     Raises ValueError for an unknown name or option, naming the nearest right one.
     """
-    if ":" in text and "(" not in text:
-        raise ValueError(f"{text!r} is code of your own, which a file cannot bring back: build it and give it, model=")
+    own: dict[str, Any] = {}
+
+    def named(found: re.Match[str]) -> str:
+        word = f"own_{len(own)}"
+        own[word] = find_own(found["module"], found["name"])
+        return word
+
+    plain = REFERENCE.sub(named, text)
+    if ":" in plain and "(" not in plain:
+        raise ValueError(refusal(text))
     try:
-        return _build(ast.parse(text.strip(), mode="eval").body, text, known)
+        return _build(ast.parse(plain.strip(), mode="eval").body, text, {**known, **own})
     except (SyntaxError, MemoryError, RecursionError):  # what the parser raises when brackets nest too deeply
         raise ValueError(f"cannot read {text!r}: write a name with options, such as Pooling(window=5)") from None
+
+
+def find_own(module: str, name: str) -> Any:
+    """What a module of the user's own calls `name`. Raises ValueError where it is not imported, or has nothing of that name."""
+    if module not in OWN:
+        raise ValueError(refusal(f"{module}:{name}"))
+    made: Any = OWN[module]
+    for part in name.split("."):
+        if not hasattr(made, part):
+            there = [word for word, value in vars(made).items() if callable(value) and not word.startswith("_")]
+            raise ValueError(f"{module} has no {name!r}{nearest(part, there)}")
+        made = getattr(made, part)
+    return made
+
+
+def refusal(text: str) -> str:
+    """That a file cannot bring back code."""
+    return f"{text!r} is code of your own, which a file cannot bring back: build it and give it, model="
 
 
 def _build(node: ast.expr, text: str, known: Mapping[str, type]) -> Any:
@@ -44,6 +81,10 @@ def _build(node: ast.expr, text: str, known: Mapping[str, type]) -> Any:
     if not isinstance(call.func, ast.Name) or call.func.id not in known:
         raise ValueError(f"unknown {ast.unparse(call.func)!r}{nearest(ast.unparse(call.func), dict(known))}")
     spec = known[call.func.id]
+    if not (isinstance(spec, type) and is_dataclass(spec)):  # a module class or a function of the user's own
+        if call is node:
+            raise ValueError(f"{text!r}: only a spec takes options, a frozen dataclass whose call makes the module")
+        return spec
     options = [field.name for field in fields(spec) if field.init]
     if len(call.args) > len(options):
         raise ValueError(f"{text!r} gives {spec.__name__} too many values; its options: {', '.join(options) or 'none'}")
@@ -55,7 +96,7 @@ def _build(node: ast.expr, text: str, known: Mapping[str, type]) -> Any:
             raise ValueError(f"{text!r} gives {keyword.arg} twice")
         given[keyword.arg] = keyword.value
     for field in fields(spec):
-        if field.default is MISSING and field.name not in given:
+        if field.init and field.default is MISSING and field.default_factory is MISSING and field.name not in given:
             raise ValueError(f"{spec.__name__} needs {field.name}, such as {spec.__name__}({field.name}=7)")
     return spec(**{name: _build(value, text, known) for name, value in given.items()})
 

@@ -7,6 +7,7 @@ from typing import Any
 from metaformer.core.device import keep_memory, memory_told
 from metaformer.lab import plots
 from metaformer.lab.jobs import resolve
+from metaformer.own import ask
 from metaformer.runs import is_run, write_text
 from metaformer.train.display import say
 from metaformer.train.range_test import Trace, range_test
@@ -19,6 +20,7 @@ def find_lr(model: str, settings: dict[str, Any], out: Path) -> Trace:
     `model` and `settings` as `train` takes them; of a run, its recipe. Nothing else is written. Raises ValueError or OSError
     with a sentence.
     """
+    ask(settings.get("changes", {}).values())
     recipe, data = resolve(f"{model}/recipe.json" if is_run(model) else model, settings, quiet=False)
     if recipe.smoke:
         raise ValueError("smoke=true would find the rate of another, shrunk model: leave it out")

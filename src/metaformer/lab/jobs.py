@@ -14,6 +14,7 @@ from metaformer.data.sources import check_there, few, open_data
 from metaformer.dense.config import get_dense_config
 from metaformer.dense.model import Dense
 from metaformer.lab.report import report
+from metaformer.own import ask
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.runs import Run, check_free, is_run, no_run
 from metaformer.train.checkpoint import check_processes
@@ -50,6 +51,7 @@ def train(
     """
     if "devices" in settings:
         raise ValueError(f"devices={settings['devices']} is for the command: metaformer train; start a script with torchrun")
+    ask(settings.get("changes", {}).values())
     with together() as ranks:
         return _train(model, settings, ranks, name=name, root=root, resume=resume, quiet=quiet or not ranks.first)
 

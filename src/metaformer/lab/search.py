@@ -29,6 +29,7 @@ from metaformer.lab.proposals import (
 from metaformer.lab.report import report
 from metaformer.lab.space import CHANGED, Choice, Range, Space, read_space, setting
 from metaformer.lab.trials import Plan, Search, Tried, read_plan
+from metaformer.own import ask
 from metaformer.runs import SCORES, Run, check_name, is_run, score, score_of, write_text
 from metaformer.train.dense import finds_masks
 from metaformer.train.display import Display
@@ -70,6 +71,7 @@ def tune(
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C, all work saved.
     """
     check_optuna()
+    ask([settings.get("changes", {}), dict(space or {})])
     if (trials is not None and trials < 1) or (within_hours is not None and not 0 < within_hours < math.inf):
         raise ValueError(f"{trials} trials within {within_hours} hours: at least one trial, and more than no time, are wanted")
     if (Path(model) / "tune.json").is_file():

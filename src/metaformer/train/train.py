@@ -18,6 +18,7 @@ from metaformer.data.dataset import Data, split_csv
 from metaformer.data.dense import DenseData
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.preprocess import Preprocess
+from metaformer.own import bring
 from metaformer.runs import SCORES, Run, create_run, score_of, weights_of, write_text
 from metaformer.train.checkpoint import State, restore
 from metaformer.train.dense import prepare_dense
@@ -98,6 +99,7 @@ def prepare(
 ) -> Fit:
     """Checks and builds all that training needs; nothing is written. `run` is the one that goes on, if any."""
     check_installed(recipe)
+    own = bring(recipe.changes.values())
     check_same(data, ranks)
     device = own_device(choose_device(recipe.device), ranks)
     precision = _precision(recipe.precision, device)
@@ -107,6 +109,7 @@ def prepare(
         fit = prepare_dense(replace(recipe, precision=named), data, run, device, precision, ranks)
     else:
         fit = _prepare(replace(recipe, precision=named), data, model, run, device, precision, ranks)
+    fit = replace(fit, notes=(*own, *fit.notes))
     return replace(fit, forward=joined(fit)) if ranks.count > 1 else fit
 
 

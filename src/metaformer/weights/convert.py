@@ -11,6 +11,7 @@ from torch import Tensor
 from metaformer.config import read_json
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.dense.config import DenseConfig, get_dense_config
+from metaformer.own import bring
 from metaformer.weights.files import Source, open_weights
 from metaformer.weights.formats import cannot_hold, check_format, to_format
 from metaformer.weights.imagenet import class_names
@@ -105,6 +106,7 @@ def _identify(source: Path, given: Source, model: str | None) -> tuple[str, Meta
             return name, dense, {}
         return *choose_model(given.shapes, source), {}
     about = read_json(file)
+    bring([about.get("config"), about.get("dense")])
     if about.get("schema") == SCHEMA and "dense" in about:
         return "", DenseConfig.from_dict(about.pop("dense")), about
     if about.get("schema") != SCHEMA or "config" not in about:

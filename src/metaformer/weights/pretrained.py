@@ -21,6 +21,7 @@ from metaformer.core.model import MetaFormer
 from metaformer.dense.config import DenseConfig
 from metaformer.dense.make import make_dense
 from metaformer.dense.model import Dense
+from metaformer.own import bring
 from metaformer.weights.files import DAMAGE, open_weights, read_file
 from metaformer.weights.load import load_weights, make_plan
 from metaformer.weights.match import own_shapes
@@ -104,8 +105,8 @@ def copied_state(model: Kept) -> dict[str, Tensor]:
 def read_pretrained(source: str | Path, model: Model | None = None) -> tuple[Model, dict[str, Any]]:
     """The model in a folder or in a .safetensors file of `save_file`, and what was written about it.
 
-    Give the `model` where it has mixers of your own: a file cannot bring back code. Raises FileNotFoundError or
-    ValueError with a sentence.
+    Give the `model` where it has mixers of your own: a file cannot bring back code, but what a command named (`own.py`). Raises
+    FileNotFoundError or ValueError with a sentence.
     """
     file, about = _read_checked(Path(source))
     made = _described(about, file) if model is None else model
@@ -155,6 +156,7 @@ def _read_checked(source: Path) -> tuple[Path, dict[str, Any]]:
 
 def _described(about: Mapping[str, Any], file: Path) -> Kept:
     """The model that a model.json describes, made only once it is known that the weights beside it, or in it, fit."""
+    bring([about.get("config"), about.get("dense")])
     try:
         if "timm" in about:
             return Peer(PeerConfig(**about["timm"]))
