@@ -9,6 +9,7 @@ import typer
 
 from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
+from metaformer.cli_look import explain, inspect
 from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
 from metaformer.slips import corrected, sentence
 
@@ -130,6 +131,8 @@ def probe(
 
 
 app.command()(predict)
+app.command()(explain)
+app.command()(inspect)
 
 
 @app.command()
