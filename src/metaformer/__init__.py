@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from metaformer.infer.quantize import quantize as quantize
     from metaformer.lab.compare import Comparison as Comparison
     from metaformer.lab.compare import compare as compare
+    from metaformer.lab.explain import Explained as Explained
+    from metaformer.lab.explain import explain as explain
+    from metaformer.lab.inspect import Inspection as Inspection
+    from metaformer.lab.inspect import inspect as inspect
     from metaformer.lab.jobs import train as train
     from metaformer.lab.judge import Asked as Asked
     from metaformer.lab.judge import Judgement as Judgement
@@ -86,6 +90,8 @@ _HOME = {
     "infer.predictor": "Prediction Predictor",
     "infer.quantize": "quantize",
     "lab.compare": "Comparison compare",
+    "lab.explain": "Explained explain",
+    "lab.inspect": "Inspection inspect",
     "lab.jobs": "train",
     "lab.judge": "Asked Judgement judge",
     "lab.probe": "probe",

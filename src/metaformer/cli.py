@@ -9,6 +9,7 @@ import typer
 
 from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
+from metaformer.cli_look import explain, inspect
 from metaformer.cli_mixer import mixer as mixer_verbs
 from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
 from metaformer.cli_study import study
@@ -133,6 +134,8 @@ def probe(
 
 
 app.command()(predict)
+app.command()(explain)
+app.command()(inspect)
 
 
 @app.command()

@@ -1,135 +1,163 @@
-"""Class-activation maps, by value where the answer is known."""
+"""`explain` from images to page: what is asked is there, with its figures, and nothing else."""
+
+import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
-import timm
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from tests.tiny import command
 
-from metaformer.core.architecture import MetaFormerConfig
-from metaformer.core.mixers import Pooling
-from metaformer.core.model import MetaFormer
-from metaformer.lab.explain import class_activation
+from metaformer import Run
+from metaformer.data.sources import open_data
+from metaformer.lab.cam import class_activation
+from metaformer.lab.explain import _batches, explain, read_methods
+from metaformer.lab.opened import open_to_explain
 from metaformer.weights.peers import Peer, PeerConfig
+from metaformer.weights.pretrained import save_pretrained
 
-WEIGHT = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [-1.0, -1.0]])
-IMAGE = torch.tensor([[[[1.0, 0.0], [2.0, 4.0]], [[0.0, 3.0], [1.0, 0.0]]]])
-
-
-class Linear(nn.Module):
-    """The image is the map; logits are a linear function of its means."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(2, 3, bias=False)
-        self.fc.weight.data.copy_(WEIGHT)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return x * 1
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean((2, 3)))
+pytestmark = pytest.mark.usefixtures("thread")
 
 
-def test_a_linear_model_by_value() -> None:
-    """Weights are those of the class, over the number of places, so the map is ReLU(Σ weight · channel) / its maximum."""
-    maps = class_activation(Linear(), IMAGE.repeat(3, 1, 1, 1), torch.tensor([0, 1, 2]))
-    first = IMAGE[0, 0] / 4  # class 0 is channel 0
-    second = (2 * IMAGE[0, 1] - IMAGE[0, 0]).relu() / 6
-    assert torch.allclose(maps, torch.stack([first, second, torch.zeros(2, 2)]))  # nothing speaks for class 2
+@pytest.fixture(scope="module")
+def images(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six images, and a file that is none."""
+    folder, val = tmp_path_factory.mktemp("images"), open_data(run.recipe.data).val
+    for i in range(6):
+        Image.fromarray(val.image(i)[0].numpy()).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    return folder
 
 
-def test_channels_last_and_tokens_give_the_same_map() -> None:
-    class Last(Linear):
-        num_features = 2
-
-        def forward_features(self, x: Tensor) -> Tensor:
-            return x.permute(0, 2, 3, 1)
-
-        def forward_head(self, x: Tensor) -> Tensor:
-            return self.fc(x.mean((1, 2)))
-
-    class Tokens(Linear):
-        num_prefix_tokens = 1
-
-        def forward_features(self, x: Tensor) -> Tensor:
-            tokens = x.flatten(2).transpose(1, 2)
-            return torch.cat([torch.full_like(tokens[:, :1], 9.0), tokens], 1)
-
-        def forward_head(self, x: Tensor) -> Tensor:
-            return self.fc(x[:, 1:].mean(1))
-
-    wide = torch.cat([IMAGE, IMAGE], 3).repeat(1, 1, 2, 1)  # 4 places by 4, unlike its 2 channels
-    expected = class_activation(Linear(), wide, torch.tensor([1]))
-    for model in (Last(), Tokens()):
-        assert torch.allclose(class_activation(model, wide, torch.tensor([1])), expected)
-
-
-def tiny(side: int = 64) -> tuple[MetaFormer, Tensor]:
+@pytest.fixture(scope="module")
+def peer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of timm's in a folder, for the same classes."""
     torch.manual_seed(0)
-    config = MetaFormerConfig(depths=(1,) * 4, dims=(8, 8, 16, 16), mixers=Pooling(), num_classes=5)
-    return MetaFormer(config), torch.randn(2, 3, side, side)
+    folder, about = tmp_path_factory.mktemp("peers") / "vit", json.loads((run.best / "model.json").read_text())
+    model = Peer(PeerConfig(name="vit_tiny_patch16_224", num_classes=10, in_chans=1, image_size=32))
+    about["preprocess"] |= {"size": 32}
+    save_pretrained(model, folder, {key: about[key] for key in ("classes", "preprocess")})
+    return folder
 
 
-def test_a_metaformer_is_explained_by_its_own_gradient() -> None:
-    model, images = tiny(128)
-    model.eval()
-    features = model.features(images)[-1].detach().requires_grad_()
-    logits = model.head(features)
-    (gradient,) = torch.autograd.grad(logits[0, 3] + logits[1, 1], features)
-    heat = (gradient.mean((2, 3), keepdim=True) * features).sum(1).relu().detach()
-    found = class_activation(model, images, torch.tensor([3, 1]))
-    assert found.shape == (2, 4, 4)
-    assert torch.allclose(found, heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-30), atol=1e-5)
+def test_everything_of_two_models_side_by_side(run: Run, peer: Path, images: Path, tmp_path: Path) -> None:
+    found = explain(run.path, images, beside=[peer], shown=2, out=tmp_path / "out")
+    told = found.to_dict()
+    assert told == json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert {file.name for file in found.page.parent.iterdir()} == {"explain.html", "explain.json"} | {
+        f"{name}.{kind}" for name in ("attention", "cam", "occlusion", "reach", "similarity") for kind in ("png", "pdf")
+    }
+    assert (told["looked_at"], len(told["images"]), [Path(one["path"]).name for one in told["unreadable"]]) == (
+        6,
+        2,
+        ["broken.png"],
+    )
+    ours, theirs = told["models"]
+    assert [len(model[key]) for model in (ours, theirs) for key in ("answers", "cam")] == [2] * 4
+    assert [(one["name"], one["layers"]) for one in ours["attention"]] == [("stage 3", 1), ("stage 4", 1)]
+    assert [(one["name"], one["heads"]) for one in theirs["attention"]] == [("12 layers", 3)]
+    assert [one["of"] for one in ours["reach"]] == [8] * 4
+    assert [one["of"] for one in ours["reach_of_blocks"]] == [4, 2, 1, 1]
+    assert theirs["reach_of_blocks"] == []
+    assert [(one["one"] == one["other"], len(one["rows"]), len(one["columns"])) for one in told["similarity"]] == [
+        (True, 4, 4), (True, 4, 4), (False, 4, 4),
+    ]  # fmt: skip
+    for pair in told["similarity"][:2]:
+        assert [pair["values"][i][i] for i in range(3)] == pytest.approx([1] * 3, abs=1e-4)
+    page = found.page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # self-contained
+    assert page.count("<img") == 2 * (3 + 3 + 1 + 2 * 2 + 2) + 8
+    for section in ("cam", "occlusion", "attention", "reach", "similarity"):
+        assert f'<section id="{section}">' in page
 
 
-@pytest.mark.parametrize(("side", "places"), [(224, 7), (128, 4), (64, 4), (32, 4), (9, 2)])
-def test_small_images_are_explained_by_an_earlier_stage(side: int, places: int) -> None:
-    model, images = tiny(side)
-    assert class_activation(model, images, torch.tensor([0, 1])).shape == (2, places, places)
+def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path) -> None:
+    found = explain(run.path, sorted(images.glob("?.png")), ask="cam", shown=3, out=tmp_path)
+    opened = open_to_explain(run.path)
+    data = open_data(run.recipe.data).val
+    fed = torch.cat([opened.preprocess(data.image(i)[None]) for i in range(3)])
+    logits = opened.model(fed)
+    (told,) = found.told["models"]
+    assert [one["label"] for one in told["answers"]] == [opened.classes[i] for i in logits.argmax(1)]
+    assert [one["probability"] for one in told["answers"]] == pytest.approx(logits.softmax(1).amax(1).tolist(), abs=1e-5)
+    assert torch.allclose(torch.tensor(told["cam"]), class_activation(opened.model, fed, logits.argmax(1)), atol=1e-4)
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    model, images = tiny()
-    model.train()
-    frozen = [parameter.requires_grad_(False) for parameter in model.parameters()]
-    with torch.inference_mode():
-        heat = class_activation(model, images, torch.tensor([0, 1]))
-    assert 0 <= heat.min() <= heat.max() <= 1
-    assert model.training
-    assert not images.requires_grad
-    assert all(parameter.grad is None for parameter in frozen)
+def test_only_what_is_asked_of_the_label_asked(run: Run, images: Path, tmp_path: Path) -> None:
+    label = open_to_explain(run.path).classes[4]
+    found = explain(run.path, images, ask="occlusion", label=label, shown=1, window=4, out=tmp_path)
+    (told,) = found.told["models"]
+    assert sorted(told) == ["answers", "name", "occlusion", "pixels"]
+    assert told["answers"][0]["label"] == label
+    assert told["occlusion"]["window"] == 4
+    assert len(told["occlusion"]["lost"][0]) == 4  # 8 pixels by half of the window
+    assert {file.name for file in tmp_path.iterdir()} == {"explain.html", "explain.json", "occlusion.pdf", "occlusion.png"}
+    assert "the class " + label in found.page.read_text()
 
 
-PEERS = [
-    "convnext_atto", "mobilenetv3_small_050", "pvt_v2_b0", "resmlp_12_224", "resnet18", "swin_s3_tiny_224",
-    "vit_tiny_patch16_224",
-]  # fmt: skip
+def test_too_few_images_for_similarity_are_said(run: Run, images: Path, tmp_path: Path) -> None:
+    found = explain(run.path, [images / "0.png", images / "1.png"], ask="similarity", out=tmp_path)
+    assert found.told["similarity"] == []
+    assert "at least four images, and here are 2" in found.page.read_text()
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_peers(name: str) -> None:
-    """Convolutional, with channels last, of tokens with and without a class token."""
-    assert timm.is_model(name)
-    torch.manual_seed(0)
-    model = Peer(PeerConfig(name=name, num_classes=4, in_chans=3, image_size=224))
-    heat = class_activation(model, torch.randn(2, 3, 224, 224), torch.tensor([0, 3]))
-    assert heat.shape[1] == heat.shape[2] >= 7
-    assert heat.isfinite().all()
-    assert 0 <= heat.min() <= heat.max() <= 1
+def test_mistakes_are_said(run: Run, images: Path, tmp_path: Path) -> None:
+    for wrong, said in (
+        ({"ask": "cam,cams"}, "ask='cams' is not one of all, cam, occlusion"),
+        ({"shown": 0}, "shown=0 is not at least 1"),
+        ({"label": "zebra"}, "label='zebra' is no class of"),
+        ({"window": 9, "ask": "occlusion"}, "window=9 is not between 1 and 8"),
+        ({"beside": ["model.onnx"]}, "explain the run or model that it was exported from"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            explain(run.path, images, out=tmp_path, **wrong)  # pyrefly: ignore[bad-argument-type]
+    with pytest.raises(ValueError, match="none of the 1 images can be read"):
+        explain(run.path, images / "broken.png", out=tmp_path)
 
 
-def test_what_has_no_map_is_said() -> None:
-    with pytest.raises(ValueError, match="one place wide"):
-        class_activation(Linear(), torch.randn(1, 2, 1, 7), torch.tensor([0]))
-    with pytest.raises(ValueError, match="Flatten has no forward_features"):
-        class_activation(nn.Flatten(), torch.randn(1, 2, 2, 2), torch.tensor([0]))
+def test_without_images_those_that_the_run_held_out(run: Run, tmp_path: Path) -> None:
+    found = explain(run.path, ask="reach", shown=2, out=tmp_path)
+    assert (found.told["looked_at"], found.told["images"]) == (40, ["image 0", "image 1"])
+    with pytest.raises(ValueError, match=r"best is no run, which would have images of its own: name some"):
+        explain(run.best, ask="reach", out=tmp_path)
 
-    class Odd(Linear):
-        def forward_features(self, x: Tensor) -> Tensor:
-            return x.flatten(2).transpose(1, 2)[:, :3]
 
-        def forward_head(self, x: Tensor) -> Tensor:
-            return self.fc(x.mean(1))
+def test_a_detector_is_answered_by_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"schema": 1, "dense": {}}')
+    with pytest.raises(ValueError, match="finds objects or regions, and what is explained are classifiers"):
+        explain(tmp_path, tmp_path)
 
-    with pytest.raises(ValueError, match="3 tokens of Odd are no square grid"):
-        class_activation(Odd(), IMAGE, torch.tensor([0]))
+
+def test_methods_are_read_in_their_order() -> None:
+    assert read_methods("reach, cam") == ("cam", "reach")
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(4, [4]), (16, [16]), (19, [19]), (20, [16, 4]), (35, [16, 19]), (48, [16, 16, 16])]
+)
+def test_no_batch_is_too_small_for_the_estimate(images: int, sizes: list[int]) -> None:
+    assert [part.stop - part.start for part in _batches(images)] == sizes
+
+
+def test_the_verbs(run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run.path, tmp_path / "runs" / "tiny")
+    code, out, err = command("explain", "runs/tiny", images, "--ask", "cam,reach", "--shown", 1, "--beside", "runs/tiny")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].split() == ["image", "tiny", "tiny"]
+    assert out.splitlines()[-1] == "The page: explained/explain.html"
+    code, out, err = command("explain", "runs/tiny", images, "--ask", "attention", "--out", "there", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((tmp_path / "there" / "explain.json").read_text())
+    code, out, err = command("inspect", "runs/tiny", "--batch", 2)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "The pictures: inspected"
+    assert "2 images of 8 × 8 on" in out
+    code, out, err = command("inspect", "caformer_t6", "--image-size", 16, "--json", "--device", "cpu", "--time", "--rounds", 1)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["image_size"] == 16
+    assert json.loads(out)["parts"][0]["seconds"] > 0
+    code, _, err = command("explain", "nothing", images)
+    assert (code, err.startswith("metaformer: ")) == (2, True)

@@ -12,6 +12,7 @@ from metaformer import __version__
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn", "matplotlib")
 EXTRAS = {
     "dev": ("pytest", "hypothesis", "ruff", "pyrefly", "import-linter", "transformers"),
+    "explain": ("captum",),
     "search": ("optuna",),
     "watch": ("mlflow", "tensorboard", "wandb"),
 }

@@ -17,9 +17,9 @@ from metaformer.core.count import count
 from metaformer.data.dataset import Data
 from metaformer.infer.predictor import Predictor
 from metaformer.lab import charts
+from metaformer.lab.cam import class_activation
 from metaformer.lab.charts import Series
 from metaformer.lab.doctor import examine
-from metaformer.lab.explain import class_activation
 from metaformer.lab.frame import template
 from metaformer.lab.pictures import matrix, overlay, pictures, thumbnail
 from metaformer.runs import SCORES, Run, score_of

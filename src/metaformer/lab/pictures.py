@@ -23,19 +23,32 @@ def pictures(split: Split, index: Iterable[int]) -> list[Tensor]:
 
 def thumbnail(pixels: Tensor) -> str:
     """The address of a picture (C, H, W) that lies in the page itself: PNG where it is small, else a JPEG of at most 192."""
-    return _thumbnail(as_image(pixels))
+    return shrunk(as_image(pixels))
 
 
 def overlay(pixels: Tensor, heat: Tensor) -> str:
-    """The picture (C, H, W) in grey with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1."""
-    image = as_image(pixels).convert("L").convert("RGB")
-    scale = max(1, SIDE // max(image.size))
-    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    """That of `blended`, at about 192 pixels."""
+    return shrunk(blended(pixels, heat))
+
+
+def blended(pixels: Tensor, heat: Tensor, side: int = SIDE) -> Image.Image:
+    """The picture (C, H, W) in grey with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1.
+
+    Small pictures are enlarged by a whole number, to at most `side`.
+    """
+    image = picture(pixels, side).convert("L").convert("RGB")
     smooth = Image.fromarray(heat.float().cpu().numpy()).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(smooth).clip(0, 1)
     colour = matplotlib.colormaps["turbo"](0.3 + 0.55 * strength)[..., :3] * 255
     weight = 0.75 * strength[..., None] ** 0.7
-    return _thumbnail(Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8)))
+    return Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8))
+
+
+def picture(pixels: Tensor, side: int = SIDE) -> Image.Image:
+    """The picture (C, H, W) in colour; a small one enlarged by a whole number, to at most `side`."""
+    image = as_image(pixels).convert("RGB")
+    scale = max(1, side // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def matrix(shares: Tensor) -> str:
@@ -48,7 +61,7 @@ def matrix(shares: Tensor) -> str:
     right = np.eye(len(strength), dtype=bool)[..., None]
     colour = np.where(right, (37, 99, 235), (220, 38, 38))
     alpha = np.where(strength > 0, 60 + 195 * strength, 0)[..., None]
-    return _thumbnail(Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8)))
+    return shrunk(Image.fromarray(np.concatenate([colour, alpha], 2).astype(np.uint8)))
 
 
 def as_image(pixels: Tensor) -> Image.Image:
@@ -57,7 +70,8 @@ def as_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
-def _thumbnail(image: Image.Image) -> str:
+def shrunk(image: Image.Image) -> str:
+    """The address of a picture that lies in the page itself: PNG where it is small, else a JPEG of at most 192."""
     small = max(image.size) <= SIDE // 2 or image.mode == "RGBA"
     if not small:
         image.thumbnail((SIDE, SIDE))

@@ -90,7 +90,7 @@ def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= 60:
-        names = [_plain(name) for name in classes]
+        names = [plain(name) for name in classes]
         axis.set_xticks(range(len(classes)), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=8)
         axis.set_yticks(range(len(classes)), names, fontsize=8)
     axis.set_xlabel("called", fontsize=9)
@@ -113,7 +113,7 @@ def predictions(
         axis.axis("off")
     for axis, image, right, (name, probability) in zip(axes.flat, pixels, truth, called, strict=False):
         axis.imshow(image.permute(1, 2, 0).squeeze(2) if len(image) == 1 else image.permute(1, 2, 0), cmap="gray")
-        text = _plain(f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}")
+        text = plain(f"{name} {probability:.0%}" if name == right else f"{name} {probability:.0%}\nis {right}")
         axis.set_title(text, fontsize=8, color=GREEN if name == right else RED)
     write(made, path)
 
@@ -125,7 +125,7 @@ def overlaid(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     called = SCORES[score_of(next(iter(runs.values()))[0])]
     for number, (name, metrics) in enumerate(runs.items()):
         epochs, colour, dot = [line["epoch"] for line in metrics], f"C{number % 10}", "." if len(metrics) == 1 else ""
-        scores.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=_plain(name))
+        scores.plot(epochs, [score(line) for line in metrics], color=colour, marker=dot, label=plain(name))
         loss.plot(epochs, [line.get("val_loss", line["train_loss"]) for line in metrics], color=colour, marker=dot)
         loss.plot(epochs, [line["train_loss"] for line in metrics], color=colour, marker=dot, linestyle=":")
         lr.plot(epochs, [line["lr"] for line in metrics], color=colour, marker=dot)
@@ -171,7 +171,7 @@ def search(
         texts = [trial.settings[key] for trial in with_it]
         numbers = all(_is_number(text) for text in texts)
         _dots(axis, [float(text) for text in texts] if numbers else texts, with_it)
-        axis.set_title(_plain(key), fontsize=9)
+        axis.set_title(plain(key), fontsize=9)
         if log and numbers and texts:
             axis.set_xscale("log")
     write(made, path)
@@ -212,7 +212,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """As it is, where matplotlib would read what stands between two dollar signs as mathematics."""
     return text.replace("$", r"\$")
 

@@ -18,10 +18,9 @@ from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
 from metaformer.infer.about import read_about
 from metaformer.infer.evaluate import own_data
-from metaformer.infer.source import open_source
+from metaformer.lab.opened import open_model
 from metaformer.lab.tables import Rows, columns
 from metaformer.tasks.metrics import wilson
-from metaformer.weights.peers import PREFIX, create_published_peer
 from metaformer.weights.pretrained import Model
 
 PENALTIES = tuple(10.0**power for power in range(1, -6, -1))
@@ -107,7 +106,7 @@ def probe(
         raise ValueError(f"batch={batch} is not at least 1")
     named, split, labelled = own_data(source, data)
     where = choose_device(device)
-    made, about = _open(source, model, device)
+    made, about = open_model(source, model, device)
     preprocess = read_about(about, source, made.config.num_classes).preprocess
     shown = with_channels(open_data(named, seed=seed, split=split, labels=labelled), made.config.in_chans)
     if shown.multi:
@@ -144,14 +143,6 @@ def _pooled(model: Model, images: Tensor) -> Tensor:
     if isinstance(model, MetaFormer):
         return model.head.pooled(model.features(images)[-1])
     return model.model.forward_head(model.forward_map(images), pre_logits=True).flatten(1)
-
-
-def _open(source: str | Path, model: Model | None, device: str) -> tuple[Model, dict[str, Any]]:
-    """As `open_source`; `timm:NAME` is timm's model with the weights that timm publishes."""
-    if not str(source).startswith(PREFIX):
-        return open_source(source, model, device)
-    peer, about = create_published_peer(str(source).removeprefix(PREFIX))
-    return peer.eval().to(choose_device(device)), about
 
 
 # --- the two probes ---------------------------------------------------------------------------------------------------

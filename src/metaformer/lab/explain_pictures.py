@@ -1,0 +1,205 @@
+"""The pictures of `explain`, good enough for a paper: a PNG and a PDF each, rows images, columns models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from metaformer.lab.judge_page import short
+from metaformer.lab.pictures import blended, picture
+from metaformer.lab.plots import figure, plain
+from metaformer.lab.seen import Focus, Seen, reach_told
+
+SIDE = 384
+"""Pixels up to which small images are enlarged for paper."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture in a grid."""
+
+    image: Image.Image
+    note: str = ""
+    """Below it."""
+
+
+def draw(seen: Sequence[Seen], figures: dict[str, Any], folder: Path) -> None:
+    """Writes the pictures of what was asked."""
+    grids = {"cam": cam_grid(seen), "occlusion": occlusion_grid(seen), "attention": attention_grid(seen)}
+    for name, (heads, rows) in grids.items():
+        if heads:
+            _grid(heads, rows, folder / name)
+    if seen[0].reach is not None:
+        _reaches(seen, folder / "reach")
+    if figures["similarity"]:
+        _similarities(figures["similarity"], folder / "similarity")
+
+
+Grid = tuple[list[str], list[list[Tile]]]
+"""What stands over the columns, and the rows; both empty where there is nothing to show."""
+
+
+def cam_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+    """An image, then the Grad-CAM of each model."""
+    return _beside([one.cam for one in seen], seen, side)
+
+
+def occlusion_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+    """An image, then for each model where covering it costs probability, the costliest place red; below it, how much."""
+    maps = [None if one.lost is None else _to_one(one.lost.clamp(min=0)) for one in seen]
+    heads, rows = _beside(maps, seen, side)
+    for number, row in enumerate(rows):
+        for place, one in enumerate(seen, 1):
+            assert one.lost is not None
+            most = max(0.0, 100 * one.lost[number].max().item())
+            row[place] = Tile(row[place].image, f"{row[place].note}, up to −{most:.0f} points")
+    return heads, rows
+
+
+def _beside(maps: Sequence[Tensor | None], seen: Sequence[Seen], side: int) -> Grid:
+    if maps[0] is None:
+        return [], []
+    rows = []
+    for number in range(len(seen[0].classes)):
+        row = [Tile(picture(seen[0].fed[number], side))]
+        for one, heat in zip(seen, maps, strict=True):
+            assert heat is not None
+            row.append(Tile(blended(one.fed[number], heat[number], side), answer(one, number)))
+        rows.append(row)
+    return ["image", *short([one.name for one in seen])], rows
+
+
+def attention_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+    """An image, then for each model and grid of attention what the marked place takes, and the rollout."""
+    focused = [
+        (one, name, focus) for one, name in zip(seen, short([s.name for s in seen]), strict=True) for focus in one.focus or ()
+    ]
+    if not focused:
+        return [], []
+    heads = ["image", *(f"{name}\n{focus.name}, {what}" for _, name, focus in focused for what in ("last layer", "rollout"))]
+    rows = []
+    for number in range(len(seen[0].classes)):
+        row = [Tile(picture(seen[0].fed[number], side))]
+        for one, _, focus in focused:
+            taken, rolled = (times_even(maps[number]) for maps in (focus.taken, focus.rolled))
+            tiles = [
+                Tile(blended(one.fed[number], above_even(times), side), f"up to ×{times.max():.1f}")
+                for times in (taken, rolled)
+            ]
+            row += [replace(tiles[0], image=_marked(tiles[0].image, focus, number)), tiles[1]]
+        rows.append(row)
+    return heads, rows
+
+
+def answer(one: Seen, number: int) -> str:
+    """What the model says of an image, and how surely."""
+    return f"{one.classes[number].split(',')[0]} {one.sure[number]:.0%}"
+
+
+def _to_one(maps: Tensor) -> Tensor:
+    """(N, h, w), each divided by its maximum."""
+    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def times_even(taken: Tensor) -> Tensor:
+    """(h, w): how many times as much is taken of each place as if all were taken alike."""
+    return taken / taken.mean().clamp(min=1e-12)
+
+
+def above_even(times: Tensor) -> Tensor:
+    """From 0, where a place is taken no more than evenly, to 1 where it is taken the most."""
+    above = (times - 1).clamp(min=0)
+    return above / above.max().clamp(min=1e-12)
+
+
+def _marked(image: Image.Image, focus: Focus, number: int) -> Image.Image:
+    """With a white frame around the place that attention is seen from."""
+    pixels = np.asarray(image).copy()
+    (row, column), (high, wide) = focus.marked[number], focus.taken.shape[1:]
+    top, bottom = (round(at * len(pixels) / high) for at in (row, row + 1))
+    left, right = (round(at * pixels.shape[1] / wide) for at in (column, column + 1))
+    thick = max(2, len(pixels) // 100)
+    inside = pixels[top + thick : bottom - thick, left + thick : right - thick].copy()
+    pixels[top:bottom, left:right] = 255
+    pixels[top + thick : bottom - thick, left + thick : right - thick] = inside
+    return Image.fromarray(pixels)
+
+
+def reach_picture(field: Tensor, side: int = SIDE) -> Image.Image:
+    """A field in shades, on the scale of its fourth root: the faint part is what differs between models."""
+    shade = (field / field.max().clamp(min=1e-30)).sqrt().sqrt().numpy()
+    image = Image.fromarray((matplotlib.colormaps["magma"](shade)[..., :3] * 255).astype(np.uint8))
+    scale = max(1, side // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+# --- matplotlib -------------------------------------------------------------------------------------------------------
+
+
+def save(made: Any, path: Path) -> None:
+    """Writes PATH.png and PATH.pdf, each under a temporary name, then renamed."""
+    for format in ("png", "pdf"):
+        temporary = path.with_name(f"{path.name}.{format}.tmp")
+        made.savefig(temporary, format=format, dpi=200)
+        temporary.replace(path.with_name(f"{path.name}.{format}"))
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[Tile]], path: Path) -> None:
+    below = 0.17 if any(tile.note for row in rows for tile in row) else 0.0
+    made, axes = figure(1.5 * len(heads), 0.3 + (1.46 + below) * len(rows), len(rows), len(heads))
+    made.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    for place, row in enumerate(rows):
+        for axis, tile, head in zip(axes[place], row, heads, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.imshow(tile.image, interpolation="none")
+            axis.set_xlabel(plain(tile.note), fontsize=6.5, labelpad=2)
+            if place == 0:
+                axis.set_title(plain(head), fontsize=8, pad=4)
+    save(made, path)
+
+
+def _reaches(seen: Sequence[Seen], path: Path) -> None:
+    """A row for each model, a column for each of its levels."""
+    most = max(len(one.reach or ()) for one in seen)
+    made, axes = figure(0.5 + 1.5 * most, 0.2 + 1.78 * len(seen), len(seen), most)
+    for row, one, name in zip(axes, seen, short([one.name for one in seen]), strict=True):
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].set_ylabel(plain(name), fontsize=8)
+        for axis, level in zip(row, one.reach or (), strict=False):
+            axis.imshow(reach_picture(level.field), interpolation="none")
+            axis.set_title(plain(level.name), fontsize=8, pad=3)
+            told = reach_told(level)
+            axis.set_xlabel(f"50 %: {told['side_50']}, 95 %: {told['side_95']} px", fontsize=6.5, labelpad=2)
+    save(made, path)
+
+
+def _similarities(found: Sequence[dict[str, Any]], path: Path) -> None:
+    """A square of shades for each pair of models."""
+    columns = min(3, len(found))
+    rows = -(-len(found) // columns)
+    made, axes = figure(2.5 * columns, 2.45 * rows, rows, columns)
+    for axis in axes.flat[len(found) :]:
+        axis.set_visible(False)
+    whole = [*dict.fromkeys(name for pair in found for name in (pair["one"], pair["other"]))]
+    short_of = dict(zip(whole, short(whole), strict=True))
+    for axis, pair in zip(axes.flat, found, strict=False):
+        values = np.array(pair["values"], float)
+        axis.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        axis.spines[:].set_visible(False)
+        axis.set_xticks(range(len(pair["columns"])), pair["columns"], fontsize=6.5, rotation=45, ha="right")
+        axis.set_yticks(range(len(pair["rows"])), pair["rows"], fontsize=6.5)
+        axis.set_xlabel(plain(short_of[pair["other"]]), fontsize=8)
+        axis.set_ylabel(plain(short_of[pair["one"]]), fontsize=8)
+        for (row, column), value in np.ndenumerate(values):
+            axis.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 else "black"
+            )
+    save(made, path)

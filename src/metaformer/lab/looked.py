@@ -1,0 +1,71 @@
+"""The images that models are explained by: files, or the images that a run held out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metaformer.data.dataset import with_channels
+from metaformer.data.decode import decode
+from metaformer.data.find import find_images
+from metaformer.data.sources import open_data
+from metaformer.infer.evaluate import own_data
+from metaformer.runs import is_run
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Images as they are stored, in grey, in colour, or both, as models take them."""
+
+    pixels: dict[str, dict[int, Tensor]]
+    """By path or name, by channels: (1, C, H, W) of bytes."""
+    unreadable: list[dict[str, str]]
+    left_out: int
+
+
+def read_images(
+    source: str | Path, images: str | Path | Sequence[str | Path] | None, channels: Sequence[int], most: int
+) -> Looked:
+    """At most so many; of files the first, of the held-out images of the run `source`, for None, some from everywhere.
+
+    Raises ValueError where there is none that can be read, or `source` is no run.
+    """
+    if images is None:
+        asked = list(_held_out(source, channels))
+        keep = torch.linspace(0, len(asked) - 1, min(len(asked), most)).round().long().tolist()
+        wanted = [asked[place] for place in keep]
+    else:
+        asked = [_of_file(path, channels) for path in find_images([images] if isinstance(images, str | Path) else images)]
+        wanted = asked[:most]
+    pixels: dict[str, dict[int, Tensor]] = {}
+    unreadable = []
+    for name, read in wanted:
+        try:
+            pixels[name] = read()
+        except ValueError as error:
+            unreadable.append({"path": name, "error": str(error)})
+    if not pixels:
+        raise ValueError(f"none of the {len(wanted)} images can be read: {unreadable[0]['error']}")
+    return Looked(pixels, unreadable, len(asked) - len(wanted))
+
+
+Named = tuple[str, Callable[[], dict[int, Tensor]]]
+"""An image's name, and what reads it."""
+
+
+def _of_file(path: Path, channels: Sequence[int]) -> Named:
+    return str(path), lambda: {count: decode(path, count) for count in channels}
+
+
+def _held_out(source: str | Path, channels: Sequence[int]) -> Iterator[Named]:
+    if not is_run(source):
+        raise ValueError(
+            f"{source} is no run, which would have images of its own: name some, metaformer explain {source} photos"
+        )
+    named, split, labels = own_data(source, None)
+    data = open_data(named, split=split, labels=labels)
+    parts = {count: with_channels(data, count).val for count in channels}
+    for sample in range(len(data.val)):
+        yield data.val.name(sample), lambda at=sample: {count: part.image(at)[None] for count, part in parts.items()}

@@ -1,0 +1,56 @@
+"""The figures of a model's parts as bars: parameters, multiply-accumulates, memory, time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metaformer.lab.explain_pictures import save
+from metaformer.lab.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, plain
+
+PANELS = (
+    ("parameters", "parameters, M", 1e-6),
+    ("macs", "multiply-accumulates, G", 1e-9),
+    ("kept", "kept for the backward pass, MB", 1e-6),
+    ("peak", "alive at once in inference, MB", 1e-6),
+    ("seconds", "time, ms", 1e3),
+)
+"""Figures by name: title and factor."""
+COLOURS = (BLUE, GREEN, ORANGE, RED, "#7a5cc9", "#0e9aa7")
+
+
+def draw_bars(told: dict[str, Any], path: Path) -> None:
+    """A row of bars for each part, the first above, coloured by stage. Writes PATH.png and PATH.pdf."""
+    parts = [part for part in told["parts"] if part["kind"]]
+    panels = [panel for panel in PANELS if all(part[panel[0]] is not None for part in parts)]
+    made, axes = figure(1.9 + 1.75 * len(panels), max(1.8, 0.75 + 0.15 * len(parts)), 1, len(panels))
+    places, colours = range(len(parts)), _colours([part["name"] for part in parts])
+    for number, (axis, (name, title, factor)) in enumerate(zip(axes[0], panels, strict=True)):
+        values = [factor * part[name] for part in parts]
+        axis.barh(places, values, color=colours, height=0.72)
+        if name == "seconds":
+            for place, part in zip(places, parts, strict=True):
+                axis.plot([factor * part["low"], factor * part["high"]], [place, place], color="black", linewidth=0.8)
+        axis.set_title(title, fontsize=8)
+        axis.set_yticks(places, [_label(part) for part in parts] if number == 0 else [], fontsize=6.5)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.tick_params(axis="y", length=0)
+        axis.set_ylim(len(parts) - 0.4, -0.6)
+        axis.set_xlim(0, 1.05 * max([*values, 1e-9]))
+        axis.locator_params(axis="x", nbins=4)
+    save(made, path)
+
+
+def _label(part: dict[str, Any]) -> str:
+    shape = part["shape"]
+    sized = f"  {shape[1]}×{shape[2]}" if shape is not None and len(shape) == 3 else ""
+    return plain(f"{part['kind']}{sized}")
+
+
+def _colours(names: Sequence[str]) -> list[str]:
+    """One for each container that the parts lie in, `stages.0` or `layer1`, grey for parts that lie in none."""
+    stages = [
+        ".".join(words[: 1 + next((i for i, word in enumerate(words) if word.isdigit()), 0)]) if len(words) > 1 else ""
+        for words in (name.split(".") for name in names)
+    ]
+    known = [stage for stage in dict.fromkeys(stages) if stage]
+    return [COLOURS[known.index(stage) % len(COLOURS)] if stage else GREY for stage in stages]

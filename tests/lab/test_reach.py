@@ -1,0 +1,92 @@
+"""The effective receptive field, by value where algebra tells it."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.mixers import Attention, Identity, Pooling
+from metaformer.core.model import MetaFormer
+from metaformer.lab.reach import Reach, fields, reach, reach_of_blocks, squares
+
+
+def boxed(times: int) -> Tensor:
+    """A box of three convolved with itself: what so many poolings of window 3 take of each place, in one direction."""
+    row = torch.ones(1, dtype=torch.double)
+    for _ in range(times):
+        row = nn.functional.conv1d(row.view(1, 1, -1), torch.full((1, 1, 3), 1 / 3).double(), padding=2).flatten()
+    return row
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_a_stack_of_poolings_is_what_the_algebra_says(times: int) -> None:
+    stack = nn.Sequential(*[nn.AvgPool2d(3, 1, 1, count_include_pad=False) for _ in range(times)])
+    ((field, centre),) = fields(lambda x: [stack(x)], torch.randn(3, 5, 15, 15))
+    expected = torch.zeros(15, 15, dtype=torch.double)
+    row = boxed(times)
+    expected[7 - times : 8 + times, 7 - times : 8 + times] = row[:, None] * row
+    assert centre == (7, 7)
+    assert torch.allclose(field, expected, atol=1e-6)
+
+
+def test_pooling_blocks_with_their_shortcut() -> None:
+    """x + pool(x) − x is pool(x): a stage of two such blocks alone reaches as two poolings do."""
+
+    def bare(depth: int, mixer: Pooling | Identity) -> MetaFormer:
+        config = MetaFormerConfig(
+            depths=(depth,),
+            dims=(4,),
+            mixers=mixer,
+            norm="NoNorm()",
+            mlp_ratio=0,
+            scales="Scale()",
+            num_classes=0,
+            stem_stride=1,
+        )
+        return MetaFormer(config)
+
+    (found,) = reach_of_blocks(bare(2, Pooling()), torch.randn(2, 3, 9, 9))
+    row = boxed(2)
+    assert torch.allclose(found.field[2:7, 2:7], row[:, None] * row, atol=1e-6)
+    assert (found.side(0.5), found.side(0.95), found.side(1.0)) == (3, 5, 5)
+    (alone,) = reach_of_blocks(bare(3, Identity()), torch.randn(2, 3, 9, 9))
+    assert alone.side(1.0) == 1
+
+
+def test_attention_reaches_everything_and_pooling_does_not() -> None:
+    torch.manual_seed(0)
+    config = MetaFormerConfig(depths=(1, 1), dims=(8, 16), mixers=(Pooling(), Attention(8)), scales="Scale()", num_classes=2)
+    near, far = reach_of_blocks(MetaFormer(config).eval(), torch.randn(2, 3, 64, 64))
+    assert near.side(1.0) == 3
+    assert (near.field.shape, far.field.shape) == ((16, 16), (8, 8))
+    assert (far.field > 0).all()
+
+
+def test_levels_over_pixels() -> None:
+    """A convolution of kernel 7 at stride 4 and padding 2, and no mixing after it, sees seven pixels."""
+    config = MetaFormerConfig(depths=(1, 1), dims=(8, 16), mixers=Identity(), scales="Scale()", num_classes=2)
+    first, second = reach(MetaFormer(config).eval(), torch.randn(2, 3, 64, 64))
+    seen = (first.field.sum(0) > 0).nonzero().flatten()
+    assert (len(seen), int(seen[0])) == (7, 8 * 4 - 2)  # the map's place 8 of 16
+    assert int((second.field.sum(0) > 0).sum()) == 7 + 2 * 4
+    assert (first.name, second.name) == ("stage 1", "stage 2")
+    assert torch.allclose(first.field.sum(), torch.tensor(1.0).double())
+
+
+def test_channels_that_cancel_out_are_seen() -> None:
+    """Of normalised channels the sum has no slope; the field has."""
+
+    def normalised(x: Tensor) -> Sequence[Tensor]:
+        return [x - x.mean(1, keepdim=True)]
+
+    ((field, centre),) = fields(normalised, torch.randn(2, 6, 5, 5))
+    assert torch.allclose(field[centre], torch.tensor(1.0).double())
+
+
+def test_squares_are_cut_at_the_border() -> None:
+    field = torch.full((4, 6), 1 / 24).double()
+    assert torch.allclose(squares(field, (0, 0)) * 24, torch.tensor([1, 4, 9, 16, 20, 24]).double())
+    assert Reach("x", field, (0, 0)).side(0.5) == 6  # 7, and 11, would leave the input
+    assert Reach("x", field, (2, 3)).side(0.95) == 6
