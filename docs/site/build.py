@@ -45,8 +45,8 @@ def linked(page: Path, pages: Path) -> str:
     """The text of a page whose links lead to the same things on the site; files that are no pages are copied there."""
     names = {file: f"{name}.md" for name, file in sources().items()}
 
-    def target(match: re.Match[str]) -> str:
-        path, hash_, anchor = match[1].partition("#")
+    def link(match: re.Match[str]) -> str:
+        said, (path, hash_, anchor) = match[1], match[2].partition("#")
         file = (page.parent / path).resolve()
         if "://" in path or not path or not file.exists():
             return match[0]
@@ -55,10 +55,12 @@ def linked(page: Path, pages: Path) -> str:
             name = str(file.relative_to(ROOT / "docs" if file.is_relative_to(ROOT / "docs") else ROOT))
             (pages / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, pages / name)
-        return f"]({name}{hash_}{anchor})"
+        elif said.endswith(".md"):
+            said = ""  # Sphinx puts the page's title there
+        return f"[{said}]({name}{hash_}{anchor})"
 
     parts = FENCED.split(page.read_text())
-    return "".join(part if part.startswith("```") else re.sub(r"\]\(([^)\s]+)\)", target, part) for part in parts)
+    return "".join(part if part.startswith("```") else re.sub(r"\[([^]]*)\]\(([^)\s]+)\)", link, part) for part in parts)
 
 
 def gather(pages: Path) -> None:
@@ -72,12 +74,8 @@ def gather(pages: Path) -> None:
     order = [page for group in navigation(set(texts)).values() for page in group]
     texts["commands"] = commands_page(["\n".join(FENCED.findall(texts[name])) for name in ["index", *order]])
     texts["settings"] = settings_page()
-    trees = navigation({*texts, "reference"}).items()
-    texts["index"] += "".join(
-        f"\n```{{toctree}}\n:caption: {heading}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
-        for heading, names in trees
-        if names
-    )
+    for heading, names in navigation({*texts, "reference"}).items():
+        texts["index"] += f"\n```{{toctree}}\n:caption: {heading}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
     for name, text in (texts | api).items():
         (pages / f"{name}.md").write_text(text)
 
@@ -89,9 +87,8 @@ def main(words: list[str]) -> int:
     gather(pages)
     shutil.rmtree(out, ignore_errors=True)
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # the same pages give the same bytes
-    return build_main(
-        [*"-q -E -a -W --keep-going -b html -c".split(), str(HERE), str(pages), str(out), "-d", f"{pages}/.doctrees"]
-    )
+    strict = ["-q", "-E", "-W", "--keep-going"]
+    return build_main([*strict, "-b", "html", "-c", str(HERE), "-d", f"{pages}/.doctrees", str(pages), str(out)])
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 
 def example(verb: str, command: Any, pages: Sequence[str]) -> str:
-    """A line that runs it: the one in what it says of itself, else the first in the pages, in their order; alone where that will do."""
-    own = re.search(rf"(?<=: )metaformer {verb} [^;]*$|(?<=: )metaformer {verb} [^;]*(?=;)", command.help or "")
+    """A line that runs it: the one in what it says of itself, else the first in the pages, else the verb alone."""
+    own = re.search(rf"(?<=: )metaformer {verb} [^;]*", command.help or "")
     if own:
         return own[0].strip()
     for text in pages:
@@ -58,7 +58,7 @@ def commands_page(pages: Sequence[str]) -> str:
 def says(command: Any) -> str:
     """What a command says of itself, without its example."""
     text = " ".join((command.help or "").split())
-    return re.sub(r":? metaformer [^;]*$|: metaformer [^;]*(?=;)", "", text).rstrip(".") + "."
+    return re.sub(r": metaformer [^;]*", "", text).rstrip(".") + "."
 
 
 def section(verb: str, command: Any, line: str) -> str:

@@ -26,14 +26,6 @@ html_show_sourcelink = False
 html_show_copyright = False
 html_last_updated_fmt = None
 html_theme_options = {
-    "light_css_variables": {
-        "color-brand-primary": "#0b6e5f",
-        "color-brand-content": "#0b6e5f",
-        "color-brand-visited": "#0b6e5f",
-    },
-    "dark_css_variables": {
-        "color-brand-primary": "#5fd0bb",
-        "color-brand-content": "#5fd0bb",
-        "color-brand-visited": "#5fd0bb",
-    },
+    f"{mode}_css_variables": {f"color-brand-{what}": colour for what in ("primary", "content", "visited")}
+    for mode, colour in (("light", "#0b6e5f"), ("dark", "#5fd0bb"))
 }

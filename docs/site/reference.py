@@ -9,13 +9,15 @@ from inspect import cleandoc
 from pathlib import Path
 
 import metaformer
+from metaformer.recipes import SMALL
 
 SOURCE = Path(metaformer.__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 HOMES = {name: module for module, names in metaformer._HOME.items() for name in names.split()}
 """Each public name, and the module that it is defined in."""
 
 GROUPS = {
-    "Models": "zoo weights.create core.model core.architecture core.count",
+    "Models": "weights.create zoo core.model core.architecture core.count",
     "Mixers": "core.mixers",
     "Norms, activations, scales, heads": "core.layers",
     "Data": "data",
@@ -36,6 +38,14 @@ number of tokens or images. What a person can do wrong raises `ValueError` with 
 
 """
 
+SETTINGS = """# Settings
+
+Everything that decides how a run turns out: on the command line `key=value`, in Python `metaformer.train(model, key=value)`.
+The defaults are those for small images; the recipe that the data chooses may give others ([Recipes](recipes.md)).
+`metaformer settings` prints this list too, with what is allowed, and `model.<field>=` changes any field of the model's config.
+"""
+BAR = "\\|"
+
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -51,6 +61,36 @@ def definition(module: str, name: str) -> Definition:
     return next(node for node in parsed(module).body if isinstance(node, Definition) and node.name == name)
 
 
+def docstring(node: Definition) -> str:
+    """What it says of itself."""
+    return with_links(ast.get_docstring(node) or "")
+
+
+def with_links(text: str) -> str:
+    """Links to the pages that a text names."""
+
+    def link(match: re.Match[str]) -> str:
+        return f"[{match[0]}]({match[1]}.md)" if (ROOT / match[0]).exists() else match[0]
+
+    return re.sub(r"docs/(\w+)\.md", link, text)
+
+
+class Constants(ast.NodeTransformer):
+    """Puts values in the place of a module's constants."""
+
+    def __init__(self, module: str) -> None:
+        self.known = {
+            target.id: item.value
+            for item in parsed(module).body
+            if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant)
+            for target in item.targets
+            if isinstance(target, ast.Name)
+        }
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.known.get(node.id, node)
+
+
 @dataclass(frozen=True)
 class Field:
     """A field of a class, as it is written."""
@@ -61,13 +101,14 @@ class Field:
     says: str
 
 
-def fields(node: ast.ClassDef) -> list[Field]:
-    """The fields that a class declares, each with the text under it."""
-    found = []
+def fields(module: str, node: ast.ClassDef) -> list[Field]:
+    """The fields that a class declares, each with the text under it, after those of its base in the same module."""
+    found = [one for base in node.bases for item in parsed(module).body
+             if isinstance(item, ast.ClassDef) and item.name == ast.unparse(base) for one in fields(module, item)]  # fmt: skip
     for this, after in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(this, ast.AnnAssign) and isinstance(this.target, ast.Name) and not this.target.id.startswith("_"):
             text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            default = None if this.value is None else ast.unparse(this.value)
+            default = None if this.value is None else plain(ast.unparse(Constants(module).visit(this.value)))
             found.append(Field(this.target.id, ast.unparse(this.annotation).strip("'"), default, cleandoc(str(text))))
     return found
 
@@ -75,9 +116,8 @@ def fields(node: ast.ClassDef) -> list[Field]:
 def methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
     """What may be called or read of it, and says what it is; a call of a mixer's spec makes the module and is no news."""
     for item in node.body:
-        if isinstance(item, ast.FunctionDef) and ast.get_docstring(item):
-            if not item.name.startswith("_") or item.name == "__call__":
-                yield item
+        if isinstance(item, ast.FunctionDef) and (not item.name.startswith("_") or item.name == "__call__") and docstring(item):
+            yield item
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
@@ -85,12 +125,15 @@ def is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(mark) for mark in node.decorator_list)
 
 
-def arguments(node: ast.FunctionDef, method: bool) -> str:
+def arguments(module: str, node: ast.FunctionDef, *, method: bool) -> str:
     """The signature as it is written, without self."""
     written = ast.parse(ast.unparse(node)).body[0]
     assert isinstance(written, ast.FunctionDef)
     if method and not any(ast.unparse(mark) == "staticmethod" for mark in node.decorator_list):
         written.args.args.pop(0)
+    constants = Constants(module)
+    written.args.defaults = [constants.visit(value) for value in written.args.defaults]
+    written.args.kw_defaults = [value and constants.visit(value) for value in written.args.kw_defaults]
     return unquoted(f"({ast.unparse(written.args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else ""))
 
 
@@ -103,31 +146,21 @@ def made_of(module: str, node: ast.ClassDef) -> str:
     """What a class is called with."""
     if is_dataclass(node):
         keywords = "*, " if "kw_only=True" in ast.unparse(node.decorator_list[0]) else ""
-        parts = []
-        for base in node.bases:
-            if isinstance(base, ast.Name) and any(
-                isinstance(n, ast.ClassDef) and n.name == base.id for n in parsed(module).body
-            ):
-                inherited = definition(module, base.id)
-                assert isinstance(inherited, ast.ClassDef)
-                parts += fields(inherited)
-        shown = [
-            f"{f.name}: {f.kind}" + ("" if f.default is None else f" = {plain(f.default)}") for f in [*parts, *fields(node)]
-        ]
+        shown = [f"{f.name}: {f.kind}" + ("" if f.default is None else f" = {f.default}") for f in fields(module, node)]
         return f"({keywords}{', '.join(shown)})"
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return arguments(item, method=True).removesuffix(" -> None")
+            return arguments(module, item, method=True).removesuffix(" -> None")
     return "()"
 
 
-def plain(default: str) -> str:
-    """A field's default: what a factory makes rather than the factory."""
+def plain(default: str) -> str | None:
+    """A field's default: what a factory makes rather than the factory; None where there is none."""
     made = re.search(r"default_factory=(\w+)", default)
     if made:
         return f"{made[1]}()"
     given = re.search(r"field\(.*?default=([^,)]+)", default)
-    return given[1] if given else default
+    return given[1] if given else None if default.startswith("field(") else default
 
 
 def directive(kind: str, title: str, body: str, options: Iterable[str] = (), depth: int = 4) -> str:
@@ -139,23 +172,21 @@ def directive(kind: str, title: str, body: str, options: Iterable[str] = (), dep
 def described(module: str, name: str) -> str:
     """A public name, whole."""
     node = definition(module, name)
-    says = ast.get_docstring(node) or ""
+    says = docstring(node)
     if isinstance(node, ast.FunctionDef):
-        return directive("function", f"{name}{arguments(node, method=False)}", says)
+        return directive("function", f"{name}{arguments(module, node, method=False)}", says)
     calls = any(method.name == "__call__" for method in node.body if isinstance(method, ast.FunctionDef))
-    parts = [says]
-    for field in fields(node):
-        if field.says or not (is_dataclass(node) and calls):
-            parts.append(directive("attribute", field.name, field.says, [f":type: {field.kind}"], 3))
+    told = [one for one in fields(module, node) if one.says or not (is_dataclass(node) and calls)]
+    parts = [says, *(directive("attribute", one.name, one.says, [f":type: {one.kind}"], 3) for one in told)]
     for method in methods(node):
         marks = {ast.unparse(mark) for mark in method.decorator_list}
-        text = ast.get_docstring(method) or ""
+        text = docstring(method)
         if marks & {"property", "cached_property"}:
             options = [f":type: {ast.unparse(method.returns)}"] if method.returns else []
             parts.append(directive("property", method.name, text, options, 3))
         else:
             options = [":classmethod:"] if "classmethod" in marks else []
-            parts.append(directive("method", f"{method.name}{arguments(method, method=True)}", text, options, 3))
+            parts.append(directive("method", f"{method.name}{arguments(module, method, method=True)}", text, options, 3))
     return directive("class", f"{name}{made_of(module, node)}", "\n\n".join(parts))
 
 
@@ -176,12 +207,13 @@ def given_back(module: str, node: Definition) -> Iterator[tuple[str, str]]:
             yield home, origin
 
 
-def group_of(module: str) -> str:
-    """The page on which a module's names stand."""
-    for group, modules in GROUPS.items():
-        if any(module == known or module.startswith(f"{known}.") for known in modules.split()):
-            return group
-    return REST
+def place(module: str) -> tuple[int, str]:
+    """Where a module's names stand: a number to sort by, and the page."""
+    rooms = [(known, group) for group, modules in GROUPS.items() for known in modules.split()]
+    for number, (known, group) in enumerate(rooms):
+        if module == known or module.startswith(f"{known}."):
+            return number, group
+    return len(rooms), REST
 
 
 def slug(group: str) -> str:
@@ -191,16 +223,16 @@ def slug(group: str) -> str:
 
 def first_line(module: str, name: str) -> str:
     """What a name says of itself, for a table's cell."""
-    text = (ast.get_docstring(definition(module, name)) or "").partition("\n")[0]
+    text = docstring(definition(module, name)).partition("\n")[0]
     return text.replace("|", "\\|")
 
 
 def reference_pages() -> dict[str, str]:
     """The texts of the pages by their names: one for each group, and `reference`, which lists them all."""
-    groups: dict[str, list[str]] = {group: [] for group in [*GROUPS, REST]}
-    for name, module in HOMES.items():
-        groups[group_of(module)].append(name)
-    groups = {group: names for group, names in groups.items() if names}
+    places = {name: place(module) for name, module in HOMES.items()}
+    groups = dict[str, list[str]]()
+    for name in sorted(HOMES, key=lambda name: places[name][0]):
+        groups.setdefault(places[name][1], []).append(name)
     pages = {slug(group): group_page(group, names) for group, names in groups.items()}
     tables = [
         f"## [{group}]({slug(group)}.md)\n\n| name | |\n|---|---|\n"
@@ -224,24 +256,19 @@ def group_page(group: str, names: list[str]) -> str:
 
 
 def settings_page() -> str:
-    """What a recipe may say, by the headings of its source."""
+    """What a recipe may say, by the headings of its source; its defaults are the row's for small images, as the command's."""
     node = definition("config", "Recipe")
     assert isinstance(node, ast.ClassDef)
-    lines = (SOURCE / "config.py").read_text().splitlines()
-    places = {
-        item.target.id: item.lineno
-        for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    }
-    text = f"# Settings\n\n{ast.get_docstring(node)}\n\nOn the command line `key=value`, in Python `metaformer.train(model, key=value)`."
-    text += " A recipe's row may give others than these defaults; `metaformer settings` prints what is allowed.\n"
-    heading = ""
-    for field in fields(node):
-        above = [line.strip() for line in lines[: places[field.name] - 1] if re.match(r"    # ", line)]
-        if above and above[-1] != heading:
-            heading = above[-1]
-            text += f"\n## {heading.removeprefix('# ').capitalize()}\n\n| setting | default | |\n|---|---|---|\n"
-        default = "" if field.default is None else f"`{plain(field.default)}`"
-        says = " ".join(field.says.split()).replace("|", "\\|")
-        text += f"| `{field.name}` | {default} | {says} |\n"
+    lines = (SOURCE / "config.py").read_text().splitlines()[node.lineno :]
+    headings, heading = dict[str, str](), ""
+    for line in lines:
+        heading = line.removeprefix("    # ") if line.startswith("    # ") else heading
+        if found := re.match(r"    (\w+): ", line):
+            headings.setdefault(found[1], heading)
+    text = SETTINGS
+    for before, field in zip([None, *fields("config", node)], fields("config", node), strict=False):
+        if before is None or headings[before.name] != headings[field.name]:
+            text += f"\n## {headings[field.name].capitalize()}\n\n| setting | default | |\n|---|---|---|\n"
+        value = "" if field.default is None else f"`{str(getattr(SMALL, field.name)).lower()}`"
+        text += f"| `{field.name}` | {value} | {' '.join(with_links(field.says).split()).replace('|', BAR)} |\n"
     return text
