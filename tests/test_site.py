@@ -173,7 +173,7 @@ def test_in_a_browser_on_a_phone(pages: dict[Path, Page], site: Path, tmp_path: 
         threading.Thread(target=server.serve_forever, daemon=True).start()
         here = f"http://127.0.0.1:{server.server_port}/"
         quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
-                 "--disable-component-update", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
+                 "--disable-component-update", "--enable-logging=stderr", f"--user-data-dir={tmp_path}"]  # fmt: skip
         command = [CHROMIUM or "", "--headless", "--no-sandbox", *quiet, "--dump-dom", f"{here}frames.html"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
         server.shutdown()

@@ -24,6 +24,11 @@ NAVIGATION = {
 }
 """Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes after the second's."""
 REST = "Working with it"
+TITLES = {
+    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers", "dense": "Objects and regions",
+    "hub": "Published weights", "LOG": "Diary",
+}  # fmt: skip
+"""What the navigation calls a page whose own title is too long for it."""
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -66,16 +71,15 @@ def linked(page: Path, pages: Path) -> str:
 def gather(pages: Path) -> None:
     """Writes all that Sphinx reads into the folder `pages`, which is made anew."""
     shutil.rmtree(pages, ignore_errors=True)
-    (pages / "_static").mkdir(parents=True)
-    for file in ("site.css", "logo.svg"):
-        shutil.copy(HERE / file, pages / "_static" / file)
+    pages.mkdir(parents=True)
     texts = {name: linked(page, pages) for name, page in sources().items()}
     api = reference_pages()
     order = [page for group in navigation(set(texts)).values() for page in group]
     texts["commands"] = commands_page(["\n".join(FENCED.findall(texts[name])) for name in ["index", *order]])
     texts["settings"] = settings_page()
     for heading, names in navigation({*texts, "reference"}).items():
-        texts["index"] += f"\n```{{toctree}}\n:caption: {heading}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+        entries = "\n".join(f"{TITLES[name]} <{name}>" if name in TITLES else name for name in names)
+        texts["index"] += f"\n```{{toctree}}\n:caption: {heading}\n:hidden:\n\n{entries}\n```\n"
     for name, text in (texts | api).items():
         (pages / f"{name}.md").write_text(text)
 

@@ -68,7 +68,7 @@ def section(verb: str, command: Any, line: str) -> str:
     called = " ".join([word_name(word) for word in words] + (["[OPTIONS]"] if options else []))
     rows = [f"| `{word_name(word)}` | {cell(word.help)}{default(word)} |" for word in words]
     rows += [f"| {option_names(option)} | {cell(option.help)}{default(option)} |" for option in options]
-    table = "\n".join(["| argument or option | |", "|---|---|", *rows]) if rows else ""
+    table = "\n".join(["| option | |", "|---|---|", *rows]) if rows else ""
     return (
         f"## metaformer {verb}\n\n{says(command)}\n\n```text\nmetaformer {verb} {called}".rstrip()
         + f"\n```\n\n{table}\n\nAn example:\n\n```sh\n{line}\n```"

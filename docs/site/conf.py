@@ -1,26 +1,21 @@
 """Sphinx's settings for the site; `docs/site/build.py` gathers its pages and starts it."""
 
-from pathlib import Path
-
 import metaformer
-
-HERE = Path(__file__).parent
 
 project = "metaformer"
 release = metaformer.__version__
 extensions = ["myst_parser"]
-exclude_patterns = ["_static"]
-templates_path = [str(HERE / "templates")]
+myst_enable_extensions = ["colon_fence"]  # blocks within blocks, as methods in classes
 myst_heading_anchors = 4  # links may name a heading, as they do where Markdown is shown elsewhere
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"metaformer {release}"
-html_static_path = ["_static"]
+html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_logo = "_static/logo.svg"
-html_favicon = "_static/logo.svg"
+html_logo = "static/logo.svg"
+html_favicon = "static/logo.svg"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
