@@ -25,8 +25,8 @@ NAVIGATION = {
 """Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes after the second's."""
 REST = "Working with it"
 TITLES = {
-    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers", "dense": "Objects and regions",
-    "hub": "Published weights", "LOG": "Diary",
+    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers",
+    "dense": "Objects and regions", "hub": "Published weights", "LOG": "Diary",
 }  # fmt: skip
 """What the navigation calls a page whose own title is too long for it."""
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
