@@ -6,6 +6,7 @@ project = "metaformer"
 release = metaformer.__version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]  # blocks within blocks, as methods in classes
+smartquotes = False  # -- begins an option
 myst_heading_anchors = 4  # links may name a heading, as they do where Markdown is shown elsewhere
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"

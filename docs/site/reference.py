@@ -62,8 +62,9 @@ def definition(module: str, name: str) -> Definition:
 
 
 def docstring(node: Definition) -> str:
-    """What it says of itself."""
-    return with_links(ast.get_docstring(node) or "")
+    """What it says of itself. Stars and what stands in angles are meant, but for code."""
+    parts = re.split(r"(`[^`]+`)", ast.get_docstring(node) or "")
+    return with_links("".join(part if part.startswith("`") else re.sub(r"([*<])", r"\\\1", part) for part in parts))
 
 
 def with_links(text: str) -> str:
