@@ -62,18 +62,19 @@ def definition(module: str, name: str) -> Definition:
 
 
 def docstring(node: Definition) -> str:
-    """What it says of itself. Stars and what stands in angles are meant, but for code."""
-    parts = re.split(r"(`[^`]+`)", ast.get_docstring(node) or "")
-    return with_links("".join(part if part.startswith("`") else re.sub(r"([*<])", r"\\\1", part) for part in parts))
+    """What it says of itself."""
+    return markdown(ast.get_docstring(node) or "")
 
 
-def with_links(text: str) -> str:
-    """Links to the pages that a text names."""
+def markdown(text: str) -> str:
+    """A text of the source for a page: stars and angles outside code are meant, and a page that is named is linked."""
 
     def link(match: re.Match[str]) -> str:
         return f"[{match[0]}]({match[1]}.md)" if (ROOT / match[0]).exists() else match[0]
 
-    return re.sub(r"docs/(\w+)\.md", link, text)
+    parts = re.split(r"(`[^`]+`)", text)
+    escaped = "".join(part if part.startswith("`") else re.sub(r"([*<])", r"\\\1", part) for part in parts)
+    return re.sub(r"docs/(\w+)\.md", link, escaped)
 
 
 class Constants(ast.NodeTransformer):
@@ -110,7 +111,7 @@ def fields(module: str, node: ast.ClassDef) -> list[Field]:
         if isinstance(this, ast.AnnAssign) and isinstance(this.target, ast.Name) and not this.target.id.startswith("_"):
             text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
             default = None if this.value is None else plain(ast.unparse(Constants(module).visit(this.value)))
-            found.append(Field(this.target.id, ast.unparse(this.annotation).strip("'"), default, cleandoc(str(text))))
+            found.append(Field(this.target.id, ast.unparse(this.annotation).strip("'"), default, markdown(cleandoc(str(text)))))
     return found
 
 
@@ -271,5 +272,5 @@ def settings_page() -> str:
         if before is None or headings[before.name] != headings[field.name]:
             text += f"\n## {headings[field.name].capitalize()}\n\n| setting | default | |\n|---|---|---|\n"
         value = "" if field.default is None else f"`{str(getattr(SMALL, field.name)).lower()}`"
-        text += f"| `{field.name}` | {value} | {' '.join(with_links(field.says).split()).replace('|', BAR)} |\n"
+        text += f"| `{field.name}` | {value} | {' '.join(field.says.split()).replace('|', BAR)} |\n"
     return text
