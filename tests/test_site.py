@@ -5,6 +5,7 @@ import functools
 import html
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -71,6 +72,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[Path, Page]:
     return {file: Page(file) for file in sorted(site.rglob("*.html")) if "_static" not in file.parts}
+
+
+def test_navigation_passes_over_pages_that_are_not_there_and_finds_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    script = runpy.run_path(str(ROOT / "docs" / "site" / "build.py"))
+    found = script["navigation"]({"index", "train", "start", "data", "unheard", "settings"})
+    assert found["First steps"] == ["start", "train"]
+    assert found[script["REST"]] == ["data", "unheard"]
+    assert sorted(page for pages in found.values() for page in pages) == ["data", "settings", "start", "train", "unheard"]
 
 
 def test_every_page_that_is_written_is_there(pages: dict[Path, Page], site: Path) -> None:
