@@ -47,7 +47,10 @@ def navigation(there: set[str]) -> dict[str, list[str]]:
 
 
 def linked(page: Path, pages: Path) -> str:
-    """The text of a page whose links lead to the same things on the site; files that are no pages are copied there."""
+    """The text of a page whose links lead to the same things on the site.
+
+    A file that is no page is copied there; what leads to a folder is no link.
+    """
     names = {file: f"{name}.md" for name, file in sources().items()}
 
     def link(match: re.Match[str]) -> str:
@@ -55,6 +58,8 @@ def linked(page: Path, pages: Path) -> str:
         file = (page.parent / path).resolve()
         if "://" in path or not path or not file.exists():
             return match[0]
+        if file.is_dir():
+            return said
         name = names.get(file)
         if name is None:
             name = str(file.relative_to(ROOT / "docs" if file.is_relative_to(ROOT / "docs") else ROOT))
