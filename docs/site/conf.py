@@ -21,7 +21,8 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 html_last_updated_fmt = None
+COLOURED = ("brand-primary", "brand-content", "brand-visited", "api-name", "api-pre-name")
 html_theme_options = {
-    f"{mode}_css_variables": {f"color-brand-{what}": colour for what in ("primary", "content", "visited")}
+    f"{mode}_css_variables": {f"color-{what}": colour for what in COLOURED}
     for mode, colour in (("light", "#0b6e5f"), ("dark", "#5fd0bb"))
 }
