@@ -10,7 +10,7 @@ APART := tests/infer tests/export
 # An environment that the caller has activated must not leak into ours; without bytecode each process would compile torch anew.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test slow lint lock bench bench-gpu clean environment
+.PHONY: help demo test slow lint lock docs bench bench-gpu clean environment
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,9 +32,12 @@ lint: environment  ## ruff, pyrefly, import-linter
 	@$(BIN)/pyrefly check
 	@$(BIN)/lint-imports --no-logo
 
+docs: environment  ## the site, in build/site; open build/site/index.html
+	@$(BIN)/python docs/site/build.py
+
 lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the newest versions
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev --extra fast $(UPGRADE) \
-		--no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+		--extra dev --extra docs --extra fast $(UPGRADE) --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
 		--python $(BIN)/python pyproject.toml --output-file requirements.lock
 
 # What the Predictor would choose of ours, with timm's in every engine; who is left out so that two cores need 15 minutes is told.
