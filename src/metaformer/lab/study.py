@@ -263,7 +263,7 @@ def _resolved(
     """The recipe of a row, its model's config if that is ours, and what in it is the user's own code."""
     name, changes = _shaped(row, study, scale, dict(base.changes), size)
     own = [_sendable(code) for value in changes.values() for code in _code(value)]
-    texts = {} if own else {key: _text(value) for key, value in changes.items()}
+    texts: dict[str, str] = {} if own else {key: _text(value) for key, value in changes.items()}
     settings: dict[str, Any] = {"model": name, "changes": texts, "keep": 1} | dict(row.settings)
     if row.zoom != 1.0:
         if size is None:
