@@ -37,7 +37,7 @@ docs: environment  ## the site, in build/site; open build/site/index.html
 
 lock: environment  ## resolve requirements.lock again; UPGRADE=--upgrade for the newest versions
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
-		--extra dev --extra docs --extra fast $(UPGRADE) --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		--extra dev --extra docs --extra fast --extra ray --extra serve $(UPGRADE) --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
 		--python $(BIN)/python pyproject.toml --output-file requirements.lock
 
 # What the Predictor would choose of ours, with timm's in every engine; who is left out so that two cores need 15 minutes is told.
