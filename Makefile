@@ -7,6 +7,10 @@ BIN    := .venv/bin
 # Four runtimes in one process with everything else were seen to end it: their tests have a process of their own.
 APART := tests/infer tests/export
 
+# Files of tests beside each other, with a core each: what a test makes for its file is made once.
+JOBS   ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+
 # An environment that the caller has activated must not leak into ours; without bytecode each process would compile torch anew.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
@@ -18,13 +22,13 @@ help:  ## print this
 demo: environment  ## train a small CAFormer on real digits, evaluate it, classify images with it
 	@$(BIN)/metaformer demo
 
-test: lint  ## lint, types, architecture, and every test that is not slow
-	@$(BIN)/pytest -m "not slow" $(APART:%=--ignore=%)
-	@$(BIN)/pytest -m "not slow" $(APART)
+test: lint  ## lint, types, architecture, and every test that is not slow; JOBS=8 on a larger machine
+	@$(PYTEST) -m "not slow" $(APART:%=--ignore=%)
+	@$(PYTEST) -m "not slow" $(APART)
 
 slow: environment  ## the tests that need minutes
-	@$(BIN)/pytest -m slow $(APART:%=--ignore=%)
-	@$(BIN)/pytest -m slow $(APART)
+	@$(PYTEST) -m slow $(APART:%=--ignore=%)
+	@$(PYTEST) -m slow $(APART)
 
 lint: environment  ## ruff, pyrefly, import-linter
 	@$(BIN)/ruff check .
