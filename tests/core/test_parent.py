@@ -30,8 +30,9 @@ def test_it_ends_with_its_parent_however_that_ends() -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("parent", "code", "said"), [(os.getpid(), 1, "alive\n"), (1, -signal.SIGKILL, "")])
-def test_where_the_parent_is_dead_already_it_ends_at_once(parent: int, code: int, said: str) -> None:
+@pytest.mark.parametrize(("parent", "code", "said"), [(None, 1, "alive\n"), (1, -signal.SIGKILL, "")])
+def test_where_the_parent_is_dead_already_it_ends_at_once(parent: int | None, code: int, said: str) -> None:
+    parent = os.getpid() if parent is None else parent
     child = subprocess.run(
         [sys.executable, "-c", CHILD.format(parent)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
