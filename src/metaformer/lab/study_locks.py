@@ -25,7 +25,8 @@ class Locks:
         return True
 
     def leave(self, key: str) -> None:
-        """It is nobody's now."""
+        """It is nobody's now. Who waits for the file that was there tells by its result, kept before, that it is done."""
+        (self.folder / key).unlink(missing_ok=True)
         self.held.pop(key).release()
 
     def leave_all(self) -> None:
