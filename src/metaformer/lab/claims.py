@@ -20,8 +20,8 @@ SAME = 0.5
 RULES = (
     "A claim holds where the 95 % interval of each of its figures lies in the range that it claims, does not hold where one "
     "lies outside, and is undecided otherwise, as with a single seed. Above another row is more than 0 points; no worse, or no "
-    f"help, is less than {SAME} below; about the same is within {SAME}; collapse is less than two thirds of what the other row is "
-    "above chance; well above chance is above three times chance."
+    f"help, is less than {SAME} below; about the same is within {SAME}; collapse is less than two thirds of what the other row "
+    "is above chance; well above chance is above three times chance."
 )
 """For who reads verdicts."""
 LEAST = 2
