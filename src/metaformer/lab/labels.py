@@ -71,12 +71,12 @@ def _places(x: float, y: float, width: float, height: float, scale: float) -> It
     off = 4 * scale
     for ring in range(30):
         reach = ring * height / 2
-        for up in (0.0, reach, -reach) if ring else (0.0,):
+        for up in (-reach, reach) if ring else (0.0,):  # down first, as names come from the top
             for aside in {0.0, 0.5 * reach}:
                 yield x + off + aside, y - height / 2 + up
                 yield x - off - aside - width, y - height / 2 + up
-        yield x - width / 2, y + off + reach
         yield x - width / 2, y - off - reach - height
+        yield x - width / 2, y + off + reach
 
 
 def plain_ticks(axis: Any) -> None:
