@@ -139,7 +139,7 @@ def test_a_seed_that_stopped_early_leaves_a_shorter_curve(tmp_path: Path, drawn:
 def counted(model: nn.Module, size: int) -> Count:
     """Parameters as they are, in no time; multiply-accumulates as if each were needed so often."""
     parameters = sum(one.numel() for one in model.parameters())
-    return Count(parameters, 0, 150 * parameters, 300 * parameters, None, 0)
+    return Count(parameters, 0, 150 * parameters, 300 * parameters, None, 0, {})
 
 
 def test_figure_one_has_every_published_model(tmp_path: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> None:

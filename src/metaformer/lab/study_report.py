@@ -148,8 +148,9 @@ def studied_text(found: Studied) -> str:
     if found.verdicts:
         lines += ["", columns(claims_table(found.verdicts))]
     lines += ["", *(f"did not finish: {sentence}" for sentence in found.failures)] if found.failures else []
-    left = f", {found.left} trainings are still to come" if found.left else ""
-    lines += ["", f"All is in {found.path}: table.md, .csv and .tex, accuracy.png, learning.png, results.jsonl{left}"]
+    pictures = "".join(f" {name}," for name in ("accuracy.png", "learning.png") if (found.path / name).exists())
+    left = f"; trainings still to come: {found.left}" if found.left else ""
+    lines += ["", f"All is in {found.path}: table.md, .csv and .tex,{pictures} results.jsonl{left}"]
     return "\n".join(lines)
 
 
