@@ -344,6 +344,22 @@ def test_what_is_no_study(own: Path, what: str, said: str) -> None:
         find_study(what.replace("FILE", str(own)), STUDIES)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("STUDY = Stduy()", "NameError: name 'Stduy' is not defined"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("from metaformer import Study\nSTUDY = Study(name='empty', rows=())", "the study 'empty' needs rows"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_a_sentence(own: Path, code: str, said: str) -> None:
+    own.write_text(code)
+    with pytest.raises(ValueError, match=rf"own_study\.py cannot be imported: {said}"):
+        find_study(str(own), STUDIES)
+    own.write_text(OWN)
+    assert find_study(str(own), STUDIES)[0].name == "nothing"
+
+
 def test_which_of_two_studies_is_to_be_said(own: Path) -> None:
     own.write_text(OWN + "\nOTHER = Study(name='other', rows=(Row('pooling'),))\n")
     with pytest.raises(ValueError, match=r"has 2 studies \(STUDY, OTHER\): say which, .*own_study\.py:NAME$"):

@@ -13,6 +13,7 @@ from metaformer.config import Recipe, revise
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.spec import nearest, to_text
 from metaformer.lab.study_key import key_of
+from metaformer.own import FAILURES
 from metaformer.weights.peers import PREFIX
 from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
 
@@ -118,7 +119,7 @@ def load_code(file: Path) -> Any:
     sys.path.insert(0, str(file.absolute().parent))
     try:
         found.loader.exec_module(module)
-    except BaseException:
+    except FAILURES:
         del sys.modules[name]
         raise
     finally:
@@ -141,8 +142,9 @@ def find_study(what: str, known: Mapping[str, Study]) -> tuple[Study, Path | Non
         raise FileNotFoundError(f"there is no {file}")
     try:
         module = load_code(file) if file is not None else import_module(place)
-    except ImportError as error:
-        raise ValueError(f"{place} cannot be imported: {error}") from error
+    except FAILURES as error:
+        kind = "" if isinstance(error, (ImportError, ValueError)) else f"{type(error).__name__}: "
+        raise ValueError(f"{place} cannot be imported: {kind}{error}") from error
     found = {key: value for key, value in vars(module).items() if isinstance(value, Study)}
     if name and name not in found:
         raise ValueError(f"{place} has no study {name!r}{nearest(name, list(found))}")

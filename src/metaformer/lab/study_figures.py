@@ -104,7 +104,7 @@ class Figures:
         seeds = self.seeds(*weights)
         if not seeds:
             return None
-        right = self._summed(weights, {key: 100 * right for key, right in self.rights.items()}, seeds)
+        right = 100 * self._summed(weights, self.rights, seeds)
         low, high = interval(resampled(self._summed(weights, self.drawn, seeds), right)) or (math.nan, math.nan)
         return Interval(right.mean().item() + constant, low + constant, high + constant)
 
