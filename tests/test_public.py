@@ -97,6 +97,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name: by place, b
             "jobs": 1,
             "models": False,
             "train": True,
+            "measure": False,
             "name": None,
             "root": "studies",
             "quiet": False,

@@ -23,13 +23,17 @@ def study(
     models: Annotated[bool, typer.Option("--models", help="Keep the weights of what is trained.")] = False,
     only_list: Annotated[bool, typer.Option("--list", help="List the rows and what is to come; train nothing.")] = False,
     draw: Annotated[bool, typer.Option("--draw", help="Tables and pictures of what is done; train nothing.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure all speeds anew, on a machine at rest; train nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, with more digits.")] = False,
 ) -> None:
     """Train the rows of a study, the papers' or yours: metaformer study norm data=fashion-mnist epochs=5 --jobs 2"""
     from metaformer.config import parse
+    from metaformer.lab.study_asked import Wanted
     from metaformer.lab.study_report import plan_text, studied_text, studies_text
     from metaformer.lab.study_report import study as run
-    from metaformer.lab.study_run import Wanted, plan_study
+    from metaformer.lab.study_run import plan_study
 
     if what is None:
         typer.echo(studies_text())
@@ -40,7 +44,7 @@ def study(
     if seeds is not None and not seeds.isdecimal():
         raise ValueError(f"seeds={seeds} is not a whole number")
     if what == "figure1":
-        _figure_one(Path(root) / (name or "figure1"), given, draw=draw)
+        _figure_one(Path(root) / (name or "figure1"), given, draw=draw, anew=measure)
         return
     count = None if seeds is None else int(seeds)
     if only_list:
@@ -48,15 +52,15 @@ def study(
         typer.echo(plan_text(plan_study(what, given, wanted, quiet=True)))
         return
     found = run(
-        what, seeds=count, scale=scale, rows=rows, devices=devices, jobs=jobs, models=models, train=not draw, name=name,
-        root=root, quiet=as_json, **given,
+        what, seeds=count, scale=scale, rows=rows, devices=devices, jobs=jobs, models=models, train=not (draw or measure),
+        measure=measure, name=name, root=root, quiet=as_json, **given,
     )  # fmt: skip
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"\n{studied_text(found)}")
     if found.failures:
         raise typer.Exit(1)
 
 
-def _figure_one(folder: Path, given: dict[str, object], *, draw: bool) -> None:
+def _figure_one(folder: Path, given: dict[str, object], *, draw: bool, anew: bool) -> None:
     from metaformer.lab.published import draw_figure_one, measure_published
     from metaformer.lab.study_speed import known_speeds
 
@@ -66,5 +70,5 @@ def _figure_one(folder: Path, given: dict[str, object], *, draw: bool) -> None:
             f"{next(iter(given))}= is not for figure1, whose figures are published: it takes device=, name=, root="
         )
     folder.mkdir(parents=True, exist_ok=True)
-    speeds = known_speeds(folder) if draw else measure_published(folder, device=str(device))
+    speeds = known_speeds(folder) if draw else measure_published(folder, device=str(device), anew=anew)
     typer.echo(f"The picture: {draw_figure_one(folder, speeds)}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.studied import result, rights_of
 
-from metaformer.lab.claims import CLAIMS, FAILS, HOLDS, SAME, UNDECIDED, Claim, Part, Verdict, borne_by, judge_claims
+from metaformer.lab.claims import CLAIMS, FAILS, HOLDS, SAME, UNDECIDED, Claim, Part, Verdict, borne_by, chance, judge_claims
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures
@@ -54,6 +54,13 @@ def test_a_figure_tells_the_difference_its_interval_and_the_seeds() -> None:
     found = judged(Part("more", "row", "other"), {"other": [0.70, 0.71], "row": [0.80, 0.81]})
     assert found.parts[0].figure.startswith("row − other: +10.00 (")
     assert ", 2 seeds, p " in found.parts[0].figure
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(1.0, "1"), (0.0312, "0.031"), (0.0001, "0.0001"), (9e-5, "<0.0001"), (0.0, "<0.0001")]
+)
+def test_chances_are_told_as_far_as_they_mean_something(p: float, text: str) -> None:
+    assert chance(p) == text
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, HOLDS), (0.2, FAILS), (0.3, UNDECIDED)])

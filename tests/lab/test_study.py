@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metaformer import DepthwiseConv, Pooling, Scale, StarReLU
+from metaformer import Attention, DepthwiseConv, Identity, Pooling, Random, Scale, SepConv, StarReLU
 from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.layers import GELU, BatchNorm, LayerNorm, NoNorm, ReLU, SiLU, SquaredReLU
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import SCALES, Entry, Row, Study, entries, find_study, sides, sized
 from metaformer.recipes import SMALL
@@ -78,6 +79,61 @@ def test_rows_of_a_published_model_are_that_model() -> None:
     scaled = {"deep-3": "poolformer_s36", "deep-3-wide": "poolformer_m36", "deep-4-wide": "poolformer_m48"}
     for row, name in scaled.items():  # whose LayerScale begins at 1e-6
         assert shapes(STUDIES["depth-width"], "s12", 224)[row] == replace(ZOO[name], scales=Scale(branch=1e-5))
+
+
+FRAME = {
+    "identity": {"mixers": (Identity(),) * 4}, "depthwise": {"mixers": (DepthwiseConv(kernel=3),) * 4},
+    "random": {"mixers": (Random(grid=56), Random(grid=28), Random(grid=14), Random(grid=7))},
+    "separable": {"mixers": (SepConv(kernel=7, activation=GELU(), bias=True),) * 4},
+    "attention": {"mixers": (Attention(proj_bias=True),) * 4},
+    **{f"pooling-{window}": {"mixers": (Pooling(window=window),) * 4} for window in (5, 7, 9)},
+    "layernorm": {"norm": LayerNorm(eps=1e-5, bias=True)}, "batchnorm": {"norm": BatchNorm()}, "no-norm": {"norm": NoNorm()},
+    "relu": {"activation": ReLU()}, "silu": {"activation": SiLU()}, "no-layerscale": {"scales": (Scale(),) * 4},
+    "no-residual": {"residual": False}, "no-channel-mlp": {"mlp_ratio": 0.0}, "pooling": {},
+    "deep-2": {"depths": (4, 4, 12, 4)}, "deep-3": {"depths": (6, 6, 18, 6)},
+    "deep-3-wide": {"depths": (6, 6, 18, 6), "dims": (96, 192, 384, 768)},
+    "deep-4-wide": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768)},
+}  # fmt: skip
+"""What rows change of PoolFormer-S12."""
+STAR = {"scale": 0.8944, "bias": -0.4472}
+ACTS = {
+    "relu": ReLU(), "squared-relu": SquaredReLU(), "gelu": GELU(), "derived": StarReLU(**STAR),
+    "scale-frozen": StarReLU(**STAR, learn_scale=False), "bias-frozen": StarReLU(**STAR, learn_bias=False),
+    "both-frozen": StarReLU(**STAR, learn_scale=False, learn_bias=False),
+}  # fmt: skip
+SCALINGS = {
+    "layerscale": Scale(branch=1e-5), "branchscale": Scale(shortcut=1.0, branch=1e-5), "no-scale": Scale(),
+}  # fmt: skip
+HYBRIDS = {name: f"metaformer_{name}_s12_224" for name in ("pppa", "ppaa", "pppf", "ppff")}
+SIZED = {"identityformer": "s12", "randformer": "s12", "poolformerv2": "s12", "convformer": "s18", "caformer": "s18"}
+
+
+def expected() -> dict[str, MetaFormerConfig]:
+    """Every ablation row of both papers that is a change of PoolFormer-S12, ConvFormer-S18 or CAFormer-S18, by value."""
+    found = {row: replace(ZOO["poolformer_s12"], **changes) for row, changes in FRAME.items()}
+    found |= {row: ZOO[name] for row, name in HYBRIDS.items()}
+    found |= {row: ZOO[f"{row}_{size}"] for row, size in SIZED.items() if size == "s18"}
+    for family, convs in (("convformer", 4), ("caformer", 2)):
+        base = ZOO[f"{family}_s18"]
+        for name, act in ACTS.items():
+            mixers = (SepConv(activation=act),) * convs + base.mixers[convs:]
+            found[f"{family}-{name}"] = replace(base, activation=act, mixers=mixers)
+        for name, scale in SCALINGS.items():
+            found[f"{family}-{name}"] = replace(base, scales=(scale,) * 4)
+        mixers = (SepConv(bias=True),) * convs + (Attention(qkv_bias=True, proj_bias=True),) * (4 - convs)
+        found[f"{family}-biases"] = replace(base, mixers=mixers, mlp_bias=True)
+    return found
+
+
+def test_every_row_changes_what_it_says_and_nothing_else() -> None:
+    told, there = expected(), {row.name for study in STUDIES.values() for row in study.rows}
+    zoomed = {f"{family}-{size}" for family in ("convformer", "caformer") for size in ("half", "384")}
+    assert there == told.keys() | SIZED.keys() | zoomed
+    for study in STUDIES.values():
+        for scale in ("s12", "s18"):
+            for row, shape in shapes(study, scale, 224).items():
+                if row in told and (SIZED.get(row.partition("-")[0], "s12") == scale):
+                    assert shape == told[row], (study.name, row)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +342,22 @@ def test_a_study_in_a_module(own: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_no_study(own: Path, what: str, said: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=f"^{said}"):
         find_study(what.replace("FILE", str(own)), STUDIES)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("STUDY = Stduy()", "NameError: name 'Stduy' is not defined"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("from metaformer import Study\nSTUDY = Study(name='empty', rows=())", "the study 'empty' needs rows"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_a_sentence(own: Path, code: str, said: str) -> None:
+    own.write_text(code)
+    with pytest.raises(ValueError, match=rf"own_study\.py cannot be imported: {said}"):
+        find_study(str(own), STUDIES)
+    own.write_text(OWN)
+    assert find_study(str(own), STUDIES)[0].name == "nothing"
 
 
 def test_which_of_two_studies_is_to_be_said(own: Path) -> None:

@@ -8,8 +8,9 @@ import torch
 from scipy import stats
 from tests.studied import result, rights_of
 
+from metaformer.lab import study_figures
 from metaformer.lab.study import Row, Study
-from metaformer.lab.study_figures import Figures, over_seeds
+from metaformer.lab.study_figures import Figures, of_seeds, resampled
 
 STUDY = Study(name="made", rows=(Row("base"), Row("better"), Row("lone", against="lone")))
 IMAGES = 400
@@ -56,32 +57,69 @@ def test_the_interval_of_one_seed_is_scipy_s_bootstrap_of_images() -> None:
     assert paired.p_seeds is None
 
 
+def test_a_single_seed_tells_of_images_alone() -> None:
+    values = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(resampled(values, values), values[:, 0])
+
+
 def test_seeds_vary_by_what_they_should() -> None:
-    """Of values that only seeds make differ, the resampled mean has the variance s² / S, which plain resampling has not."""
-    values = torch.tensor([1.0, 4.0, 10.0])
-    drawn = over_seeds(values.expand(200_000, 3).double())
+    """Of values that only seeds make differ, the resampled mean has the variance s² / S, which plain resampling has not; and
+    its interval is that of Student's t, not of the normal."""
+    values = torch.tensor([1.0, 4.0, 10.0]).double()
+    drawn = resampled(values.expand(200_000, 3), values.expand(50, 3))
+    wide = stats.t.ppf(0.975, 2) / stats.norm.ppf(0.975)
     assert drawn.mean().item() == pytest.approx(5.0, abs=0.05)
-    assert drawn.var().item() == pytest.approx(values.var().item() / 3, rel=0.02)
-    assert torch.equal(over_seeds(values[:1].expand(5, 1)), values[:1].expand(5))
+    assert drawn.var().item() == pytest.approx(wide**2 * values.var().item() / 3, rel=0.02)
 
 
-def test_intervals_cover_what_they_promise() -> None:
-    """Studies drawn from a known truth: seeds differ by half a point, images by chance."""
-    random, inside, times = np.random.default_rng(0), 0, 60
-    for _ in range(times):
-        images = random.random(IMAGES)
-        shares = 0.7 + 0.02 * random.standard_normal(3)
-        rights = {
-            f"base-{seed}": torch.from_numpy(random.random(IMAGES) < share + 0.2 * (images - 0.5))
-            for seed, share in enumerate(shares)
-        }
-        results = [
-            result("base", seed, top1=100 * rights[f"base-{seed}"].double().mean().item(), images=IMAGES) for seed in range(3)
-        ]
-        found = Figures(STUDY, results, rights).combined({"base": 1.0})
-        assert found is not None
-        inside += found.low < 70 < found.high
-    assert 0.8 < inside / times <= 1.0
+def test_what_few_images_make_of_seeds_counts_once() -> None:
+    """Seeds of 400 images that are alike but for chance have hardly a variance of their own; those that differ have it all."""
+    draw = torch.Generator().manual_seed(0)
+    chance = torch.randn(400, 200, 3, generator=draw).double()
+    alike = [of_seeds(chance[:, i]) for i in range(200)]
+    assert np.median(alike) == 0.0
+    assert np.mean([of_seeds(chance[:, i] + torch.tensor([0.0, 1.0, 2.0])) for i in range(20)]) > 0.99
+    known = of_seeds(torch.tensor([[1.0, 2.0], [3.0, 8.0]]).double())  # means 2 and 5, rest ±1: 4 / 1 / 1 / 2 of 4.5
+    assert known == pytest.approx(1 - 2 / 4.5)
+
+
+def test_the_fewer_seeds_decide_the_less_they_widen() -> None:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(20_000, 1, generator=draw).double()
+    seeds = torch.tensor([[-1.0, 0.0, 1.0]]).double()  # whose mean has a variance of 1/3
+    for size, freedom in ((1e-6, math.inf), (1.0, 2 * (1 + 3) ** 2), (math.sqrt(3), 2 * (1 + 1) ** 2), (1e6, 2)):
+        drawn = resampled(images + size * seeds, (size * seeds).expand(50, 3))
+        expected = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975) * math.sqrt(1 + size**2 / 3)
+        assert drawn.std().item() == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("between", [0.04, *(pytest.param(between, marks=pytest.mark.slow) for between in (0.0, 0.02, 0.08))])
+def test_intervals_cover_what_they_promise(between: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 studies of three seeds that are drawn from a known truth, in one: images are uneven by chance, seeds by `between`."""
+    monkeypatch.setattr(study_figures, "TIMES", 500)
+    random, gap, studies = np.random.default_rng(0), 0.03, 300
+    results, rights = [], {}
+    for name, share in ((name, 0.55 + gap * (name == "row")) for name in ("base", "row")):
+        for number in range(studies):
+            for seed in range(3):
+                results.append(result(f"{name}-{number}", seed, images=IMAGES))
+                rights[results[-1].key] = (share + between * random.standard_normal(), number)
+    hard = {number: random.random(IMAGES) for number in range(studies)}  # the same images for all of a study
+    drawn = {
+        key: torch.from_numpy(hard[number] + 0.1 * random.standard_normal(IMAGES) < share)
+        for key, (share, number) in rights.items()
+    }
+    made = Study(name="made", rows=tuple(Row(f"{name}-{number}") for name in ("base", "row") for number in range(studies)))
+    found = Figures(made, results, drawn)
+    inside = {"top1": 0, "difference": 0}
+    for number in range(studies):
+        one = found.combined({f"row-{number}": 1.0})
+        both = found.combined({f"row-{number}": 1.0, f"base-{number}": -1.0})
+        assert one is not None
+        assert both is not None
+        inside["top1"] += one.low < 100 * (0.55 + gap) < one.high
+        inside["difference"] += both.low < 100 * gap < both.high
+    assert 0.9 * studies <= min(inside.values()) <= max(inside.values()) <= 0.99 * studies, inside
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:

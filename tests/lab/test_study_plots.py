@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from tests.studied import rights_of
+from torch import nn
 
-from metaformer.lab import published, study_plots
+from metaformer.core.count import Count
+from metaformer.lab import published, published_plot, study_plots
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures, Standing
@@ -31,7 +35,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         found.append(made)
         write(made, path)
 
-    monkeypatch.setattr(study_plots, "write", kept)
+    for module in (study_plots, published_plot):
+        monkeypatch.setattr(module, "write", kept)
+        monkeypatch.setattr(module, "DPI", 100)
     return found
 
 
@@ -50,21 +56,36 @@ def test_the_front_has_what_none_beats_in_both() -> None:
     assert front([], more=True) == []
 
 
-def test_what_collapsed_is_told_and_not_drawn() -> None:
-    places = dots((1, 87), (2, 88), (3, 89), (4, 86), (5, 56), (6, 10))
-    assert [(dot.x, dot.y) for dot in study_plots.apart(places)] == [(5, 56), (6, 10)]
-    assert study_plots.apart(places[:4]) == []
+def test_what_collapsed_is_told_and_not_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    assert study_plots.far_below([87, 88, 89, 86, 56, 10]) == [False] * 4 + [True] * 2
+    assert study_plots.far_below([87, 88, 89, 86]) == [False] * 4
+    rows = tuple(Row(name) for name in ("a", "b", "c", "gone"))
+    results, rights = rights_of({"a": [0.8], "b": [0.81], "c": [0.79], "gone": [0.1]}, 400)
+    results = [
+        replace(one, curve=[{"epoch": 1, "top1": 0.9 * one.top1}, {"epoch": 2, "top1": one.top1}])
+        for one in results
+        if one.top1
+    ]
+    standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
+    study_plots.accuracy(standings, tmp_path / "a.png", "made", "")
+    macs = drawn[0].axes[0]
+    assert sorted(text.get_text() for text in macs.texts) == ["a", "b", "c"]
+    assert macs.get_xlabel() == "multiply-accumulates, M\nfar below: gone 10.0"
+    study_plots.learning(standings, tmp_path / "l.png", "made")
+    a, *_, gone = drawn[1].axes
+    assert gone.get_title() == "gone (own scale)"
+    assert a.get_ylim()[0] > 60 > 12 > gone.get_ylim()[1]
 
 
 def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tmp_path: Path, drawn: list[Figure]) -> None:
     study_plots.accuracy(standings, tmp_path / "a.png", "made", "batch 64, median of 7")
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size[0] > 1500
+        assert picture.size[0] == round(100 * study_plots.COLUMN)
     macs, parameters, speed = drawn[0].axes
     assert [text.get_text() for text in macs.texts] == ["batchnorm", "layernorm", "pooling"]
     assert len(parameters.texts) == 3
     assert sorted(text.get_text() for text in speed.texts) == ["layernorm", "pooling"]
-    assert speed.get_title() == "batch 64"
+    assert speed.get_xlabel() == "measured images/s, forward\n(batch 64)"
     edge = speed.lines[0]
     assert list(edge.get_xdata()) == [100.0, 50.0]
 
@@ -75,12 +96,18 @@ def test_names_do_not_cover_each_other(tmp_path: Path, drawn: list[Figure]) -> N
     results, rights = rights_of({row.name: [0.5 + 0.002 * i] * 2 for i, row in enumerate(rows)}, 1000)
     study_plots.accuracy(Figures(Study(name="made", rows=rows), results, rights).standings({}), tmp_path / "a.png", "made", "")
     drawn[0].canvas.draw()
-    renderer = drawn[0].canvas.get_renderer()  # type: ignore[attr-defined]
-    boxes = [text.get_tightbbox(renderer) for text in drawn[0].axes[0].texts]
-    names = [text.get_window_extent(renderer) for text in drawn[0].axes[0].texts]
-    assert len(boxes) == 20
-    assert not [
-        (i, j) for i in range(20) for j in range(i) if shared(names[i], names[j]) > 0.1 * names[i].width * names[i].height
+    assert len(drawn[0].axes[0].texts) == 20
+    assert covered(drawn[0].axes[0]) == []
+
+
+def covered(axis: Axes) -> list[tuple[str, str]]:
+    """Names of which one covers more than a tenth of the other."""
+    names = [(text.get_text(), Text.get_window_extent(text)) for text in axis.texts]
+    return [
+        (a, b)
+        for i, (a, one) in enumerate(names)
+        for b, other in names[:i]
+        if shared(one, other) > 0.1 * min(one.width * one.height, other.width * other.height)
     ]
 
 
@@ -109,11 +136,17 @@ def test_a_seed_that_stopped_early_leaves_a_shorter_curve(tmp_path: Path, drawn:
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [40.0, 50.0]
 
 
+def counted(model: nn.Module, size: int) -> Count:
+    """Parameters as they are, in no time; multiply-accumulates as if each were needed so often."""
+    parameters = sum(one.numel() for one in model.parameters())
+    return Count(parameters, 0, 150 * parameters, 300 * parameters, None, 0, {})
+
+
 def test_figure_one_has_every_published_model(tmp_path: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "count", lambda model, size: type("C", (), {"parameters": 2e6, "macs": 10**9})())
-    rates = dict.fromkeys(TOP1, 5.0)
+    monkeypatch.setattr(published, "count", counted)
+    rates = {name: 400 / (1 + number % 7) for number, name in enumerate(TOP1)}
     models = published.published_models(rates)
-    study_plots.figure_one(models, published.LEVELS, tmp_path / "f.png", how="measured")
+    published_plot.figure_one(models, published.LEVELS, tmp_path / "f.png", how="measured")
     macs, parameters, speed = drawn[0].axes
     for axis, alone in ((macs, 2), (parameters, 2), (speed, 0)):
         points = np.concatenate([line.get_ydata() for line in axis.lines if line.get_marker() == "o"])
@@ -122,6 +155,9 @@ def test_figure_one_has_every_published_model(tmp_path: Path, drawn: list[Figure
     assert "PUBLISHED" in macs.get_ylabel()
     assert "none was trained here" in drawn[0].get_suptitle()
     assert {text.get_text() for text in macs.texts} >= {"Swin-B", "ConvNeXt-L", "RSB-ResNet-50"}
+    drawn[0].canvas.draw()
+    assert [covered(axis) for axis in drawn[0].axes] == [[], [], []]
+    assert "MEASURED HERE\nmeasured" in speed.get_xlabel()
     models = [replace(one, rate=None) for one in models]
-    study_plots.figure_one(models, published.LEVELS, tmp_path / "f.png")
+    published_plot.figure_one(models, published.LEVELS, tmp_path / "f.png")
     assert len(drawn[1].axes) == 2

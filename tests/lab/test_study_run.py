@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 import metaformer
 from metaformer import Identity, Pooling, Row, Studied, Study
-from metaformer.lab import study_report, study_run, study_speed, study_worker
+from metaformer.lab import study_asked, study_report, study_run, study_speed, study_worker
+from metaformer.lab.study_asked import Wanted
+from metaformer.lab.study_locks import Locks
 from metaformer.lab.study_results import FILE, read_results, read_right
-from metaformer.lab.study_run import Wanted, plan_study
+from metaformer.lab.study_run import plan_study
 from metaformer.lab.study_worker import StudyWorker
 from metaformer.train.stop import Terminated
 
@@ -157,8 +159,9 @@ def test_globs_choose_rows_and_what_they_are_compared_with(fashion: str, tmp_pat
     three = replace(STUDY, rows=(*STUDY.rows, Row("pooling-5", {"mixers": Pooling(window=5)})))
     plan = plan_study(three, {"data": fashion, **SETTINGS}, Wanted(1, "t4", "*-5", root=tmp_path))
     assert [entry.row for entry in plan.entries] == ["pooling", "pooling-5"]
-    with pytest.raises(ValueError, match=r"^no row of tiny matches 'x\*': pooling, identity, pooling-5$"):
-        plan_study(three, {"data": fashion}, Wanted(1, "t4", "x*", root=tmp_path))
+    for globs, said in (("x*", "'x\\*'; allowed: pooling, "), ("pooling,identiti", "'identiti', did you mean identity")):
+        with pytest.raises(ValueError, match=f"^no row of tiny matches {said}"):
+            plan_study(three, {"data": fashion}, Wanted(1, "t4", globs, root=tmp_path))
 
 
 # --- what is not trained ----------------------------------------------------------------------------------------------
@@ -210,6 +213,70 @@ def test_only_tables_are_made_of_what_is_done(fashion: str, whole: Studied, tmp_
     shutil.copytree(whole.path, tmp_path / "tiny")
     found = study(fashion, tmp_path, seeds=3, train=False)
     assert (found.left, [len(one.finished) for one in found.standings]) == (2, [2, 2])
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_committed_folder_is_drawn_without_its_images(whole: Studied, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lies, by its folder or its name; the tables are those that training wrote."""
+    monkeypatch.setitem(study_asked.STUDIES, "tiny", STUDY)
+    shutil.copytree(whole.path, here / "docs/tiny")
+    for file in (here / "docs/tiny").glob("*.json*"):
+        file.write_text(re.sub('fashion-mnist:[^"]*', "fashion-mnist:gone", file.read_text()))
+    written = {name: (whole.path / name).read_text() for name in ("table.md", "table.csv", "table.tex")}
+    for words in (["docs/tiny"], ["tiny", "root=docs"]):
+        for name in written:
+            (here / "docs/tiny" / name).unlink()
+        assert command("study", *words, "--draw")[::2] == (0, "")
+        assert {name: (here / "docs/tiny" / name).read_text() for name in written} == written
+    code, _, err = command("study", "tiny", "root=docs", "lr=1", "--draw")
+    assert (code, "docs/tiny is of tiny at scale=t4 with data=fashion-mnist:gone" in err) == (2, True)
+
+
+def test_speeds_are_measured_anew_when_that_is_asked(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    file = tmp_path / "tiny/speeds.json"
+    file.write_text(file.read_text().replace('"rates": {', '"rates": {"old": [1.0],'))
+    study(fashion, tmp_path)
+    assert json.loads(file.read_text())["rates"].keys() == {"old", "pooling", "identity"}
+    found = study(fashion, tmp_path, train=False, measure=True)
+    assert json.loads(file.read_text())["rates"].keys() == {"pooling", "identity"}
+    assert min(one.rate or 0 for one in found.standings) > 0
+
+
+# --- two commands at once ---------------------------------------------------------------------------------------------
+
+
+def test_what_another_study_trains_is_waited_for(
+    fashion: str, whole: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is trained once: here by the other, which is done when the first row of ours is."""
+    theirs = next(one for one in lines(whole.path) if (one["row"], one["seed"]) == ("pooling", 0))
+    other = Locks(tmp_path)
+    assert other.take(theirs["key"])
+    hear, wait = study_run.Running._hear, study_run.wait
+
+    def heard(self: Any, *arguments: Any) -> None:
+        hear(self, *arguments)
+        if not (tmp_path / "other").exists() and (tmp_path / "tiny" / FILE).exists():
+            shutil.copytree(whole.path, tmp_path / "other", ignore=lambda *_: {FILE})
+
+    def waited(links: list[Any], timeout: float) -> list[Any]:
+        if (tmp_path / "other").exists() and other.held:
+            (tmp_path / "other" / FILE).write_text(json.dumps(theirs) + "\n")
+            other.leave(theirs["key"])
+        return wait(links, timeout if links else 0.01)
+
+    monkeypatch.setattr(study_run.Running, "_hear", heard)
+    monkeypatch.setattr(study_run, "wait", waited)
+    found = study(fashion, tmp_path, seeds=1)
+    assert [(one["row"], one["study"], one["seconds"]) for one in lines(found.path)][1:] == [
+        ("pooling", "tiny", theirs["seconds"])
+    ]
+    log = (found.path / "log.txt").read_text()
+    assert "1 are being trained for another study: waits for them\n" in log
+    assert "pooling, seed 0: finished for another study meanwhile\n" in log
+    assert found.left == 0
+    assert list((tmp_path / ".training").glob("*")) == []
 
 
 # --- what is cut short ------------------------------------------------------------------------------------------------

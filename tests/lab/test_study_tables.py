@@ -75,6 +75,7 @@ def test_csv_has_numbers_in_full(standings: list[Standing]) -> None:
     [
         ("a_b & c", r"a\_b \& c"), ("50 % of $1", r"50 \% of \$1"), ("{x}#~^", r"\{x\}\#\textasciitilde{}\textasciicircum{}"),
         ("\\", r"\textbackslash{}"), ("−0.5 – 1", "$-$0.5 -- 1"), ("a < b > c", r"a \textless{} b \textgreater{} c"),
+        ("λ|x| ± 2×", r"$\lambda$\textbar{}x\textbar{} $\pm$ 2$\times$"),
     ],
 )  # fmt: skip
 def test_latex_prints_what_is_there(text: str, printed: str) -> None:
@@ -89,6 +90,7 @@ def test_latex_has_as_many_cells_everywhere(standings: list[Standing]) -> None:
     assert all(line.endswith(r" \\") for line in body)
     assert r"\caption{100 \% \& more}" in text
     assert text.count("{") == text.count("}")
+    assert text.startswith("% \\usepackage{booktabs,graphicx}\n\\begin{table}\n")
     assert rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}" in text
     assert not re.search(r"[^\x00-\x7f]", text)
 

@@ -17,6 +17,13 @@ from metaformer.lab.study_results import DIVERGED, Result
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided at this scale"
 SAME = 0.5
 """Points within which rows are about the same."""
+RULES = (
+    "A claim holds where the 95 % interval of each of its figures lies in the range that it claims, does not hold where one "
+    "lies outside, and is undecided otherwise, as with a single seed. Above another row is more than 0 points; no worse, or no "
+    f"help, is less than {SAME} below; about the same is within {SAME}; collapse is less than two thirds of what the other row "
+    "is above chance; well above chance is above three times chance."
+)
+"""For who reads verdicts."""
 LEAST = 2
 """Seeds below which nothing is decided: what one training happens to give is not told from what a row is worth."""
 
@@ -77,7 +84,13 @@ CLAIMS = (
     Claim("Random mixing is no worse than identity", "v1, v2", (Part("least", "random", "identity", "+1.5"),)),
     Claim("Pooling beats random mixing", "v1, v2", (Part("more", "pooling", "random", "+1.4"),)),
     Claim("Convolution beats pooling", "v1, v2", (Part("more", "depthwise", "pooling", "+0.9"),)),
-    Claim("Convolution, then attention, is best", "v2", (Part("more", "caformer", "convformer", "+0.6"),)),
+    Claim(
+        "Convolution, then attention, is the best mixer", "v2",
+        (
+            Part("more", "caformer", "convformer", "+0.6"),
+            *(Part("more", "caformer", name, "above") for name in ("depthwise", "pooling", "random", "identity")),
+        ),
+    ),
     Claim(
         "StarReLU > GELU > Squared ReLU > ReLU", "v2",
         _order(
@@ -93,9 +106,15 @@ CLAIMS = (
         tuple(Part("more", "convformer", f"convformer-{name}", "above") for name in ("layerscale", "branchscale", "no-scale")),
     ),
     Claim("MLN > LayerNorm > BatchNorm", "v1", _order(("pooling", "+0.7"), ("layernorm", "+0.1"), ("batchnorm", ""))),
-    Claim("Without norm training collapses", "v1", (Part("collapse", "no-norm", "pooling", "46.1 against 77.2"),)),
-    Claim("Without residual connections it does", "v1", (Part("collapse", "no-residual", "pooling", "0.1 against 77.2"),)),
-    Claim("Without the channel MLP it does", "v1", (Part("collapse", "no-channel-mlp", "pooling", "5.7 against 77.2"),)),
+    Claim("Without norms, training collapses", "v1", (Part("collapse", "no-norm", "pooling", "46.1 against 77.2"),)),
+    Claim(
+        "Without residual connections, training collapses", "v1",
+        (Part("collapse", "no-residual", "pooling", "0.1 against 77.2"),),
+    ),
+    Claim(
+        "Without the channel MLP, training collapses", "v1",
+        (Part("collapse", "no-channel-mlp", "pooling", "5.7 against 77.2"),),
+    ),
     Claim("Pooling with attention late beats pooling alone", "v1", (Part("more", "ppaa", "pooling", "+3.8"),)),
     Claim(
         "Pool sizes 3, 5 and 7 are about the same, 9 is worse", "v1",
@@ -140,7 +159,8 @@ def _judged(part: Part, figures: Figures) -> Found:
     if found is None:
         return Found(part, UNDECIDED, f"{part.row} or {part.other} is not trained")
     edges = {"more": (0.0, math.inf), "least": (-SAME, math.inf), "same": (-SAME, SAME)}[part.kind]
-    text = f"{part.row} − {part.other}: {signed(found)} points, {found.seeds} seeds, p {found.p_images:.2g} over images"
+    seeds = f"{found.seeds} seed{'s' if found.seeds > 1 else ''}"
+    text = f"{part.row} − {part.other}: {signed(found)} points, {seeds}, p {chance(found.p_images)} over images"
     return Found(part, _verdict(found, *edges, seeds=found.seeds), text)
 
 
@@ -149,22 +169,22 @@ def _against_chance(part: Part, figures: Figures) -> Found:
     done = [one for one in (*figures.results[part.row], *figures.results.get(part.other, ())) if one.classes]
     if not done:
         return Found(part, UNDECIDED, f"{part.row} is not trained")
-    chance = 100 / done[0].classes
+    level = 100 / done[0].classes
     if part.kind == "floor":
         found = figures.combined({part.row: 1.0})
         if found is None:
             return Found(part, UNDECIDED, f"{part.row} is not trained")
-        text = f"{part.row}: {plain(found)} %, chance is {chance:.3g} %"
-        return Found(part, _verdict(found, 3 * chance, math.inf, seeds=len(figures.seeds(part.row))), text)
+        text = f"{part.row}: {plain(found)} %, chance is {level:.3g} %"
+        return Found(part, _verdict(found, 3 * level, math.inf, seeds=len(figures.seeds(part.row))), text)
     lost = [one for one in figures.results[part.row] if one.state == DIVERGED]
     own, base = figures.combined({part.row: 1.0}), figures.combined({part.other: 1.0})
     if base is None or (own is None and not lost):
         return Found(part, UNDECIDED, f"{part.row} or {part.other} is not trained")
-    told = f"{part.other}: {plain(base)} %, chance is {chance:.3g} %"
+    told = f"{part.other}: {plain(base)} %, chance is {level:.3g} %"
     gone = f"{len(lost)} of {len(figures.results[part.row])} seeds diverged"
     if own is None:
         return Found(part, HOLDS if len(lost) >= LEAST else UNDECIDED, f"{part.row}: {gone}; {told}")
-    found = figures.combined({part.row: 1.0, part.other: -2 / 3}, -chance / 3)
+    found = figures.combined({part.row: 1.0, part.other: -2 / 3}, -level / 3)
     if found is None:
         return Found(part, UNDECIDED, f"{part.row} and {part.other} have no seed in common")
     verdict = _verdict(found, -math.inf, 0.0, seeds=len(figures.seeds(part.row, part.other)))
@@ -202,3 +222,8 @@ def plain(found: Interval) -> str:
 def signed(found: Interval) -> str:
     """`+0.31 (−0.02 to 0.60)`."""
     return f"{found.value:+.2f} ({found.low:.2f} to {found.high:.2f})".replace("-", "−")
+
+
+def chance(p: float) -> str:
+    """`0.031`; what is smaller than 0.0001 is only that."""
+    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"

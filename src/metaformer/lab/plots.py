@@ -15,9 +15,9 @@ from metaformer.runs import SCORES, score, score_of
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8a8f98"
 
 
-def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, *, dpi: int = 130) -> tuple[Figure, Any]:
     """A figure in inches with its axes, drawn without any window."""
-    made = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    made = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(made)
     axes = made.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:

@@ -9,7 +9,7 @@ import torch
 from metaformer.core.count import count
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.core.model import MetaFormer
-from metaformer.lab.study_plots import PublishedModel, figure_one
+from metaformer.lab.published_plot import PublishedModel, figure_one
 from metaformer.lab.study_speed import Speeds, in_turns, known_speeds, machine
 from metaformer.runs import write_text
 from metaformer.zoo import TOP1, ZOO
@@ -40,13 +40,13 @@ def published_models(rates: dict[str, float]) -> list[PublishedModel]:
     return [*found, *OTHERS]
 
 
-def measure_published(folder: Path, *, device: str = "auto", batch: int = 8, rounds: int = 3) -> Speeds:
-    """Images/s of every such model, kept in speeds.json in the folder; measured anew on another machine."""
+def measure_published(folder: Path, *, device: str = "auto", batch: int = 8, rounds: int = 3, anew: bool = False) -> Speeds:
+    """Images/s of every such model, kept in speeds.json in the folder; measured again on another machine, or with `anew`."""
     chosen = choose_device(device)
     precision = choose_precision("auto", chosen)
     where = "GPU" if chosen.type == "cuda" else f"{torch.get_num_threads()} threads"
     how = f"forward, eager, batch {batch} at {SIZE}, {str(precision).removeprefix('torch.')}, {where}, {machine()}"
-    known = known_speeds(folder)
+    known = None if anew else known_speeds(folder)
     if known is not None and known.how == how:
         return known
     makers = {name: (lambda name=name: MetaFormer(ZOO[name])) for name in TOP1}

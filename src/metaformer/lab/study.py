@@ -1,11 +1,9 @@
 """A study as data: rows that each change one thing over a common base. `lab/studies.py` has those of the papers."""
 
-import hashlib
-import json
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 from metaformer.config import Recipe, revise
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.spec import nearest, to_text
+from metaformer.lab.study_key import key_of
+from metaformer.own import FAILURES
 from metaformer.weights.peers import PREFIX
 from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
 
@@ -119,7 +119,7 @@ def load_code(file: Path) -> Any:
     sys.path.insert(0, str(file.absolute().parent))
     try:
         found.loader.exec_module(module)
-    except BaseException:
+    except FAILURES:
         del sys.modules[name]
         raise
     finally:
@@ -142,8 +142,9 @@ def find_study(what: str, known: Mapping[str, Study]) -> tuple[Study, Path | Non
         raise FileNotFoundError(f"there is no {file}")
     try:
         module = load_code(file) if file is not None else import_module(place)
-    except ImportError as error:
-        raise ValueError(f"{place} cannot be imported: {error}") from error
+    except FAILURES as error:
+        kind = "" if isinstance(error, (ImportError, ValueError)) else f"{type(error).__name__}: "
+        raise ValueError(f"{place} cannot be imported: {kind}{error}") from error
     found = {key: value for key, value in vars(module).items() if isinstance(value, Study)}
     if name and name not in found:
         raise ValueError(f"{place} has no study {name!r}{nearest(name, list(found))}")
@@ -286,22 +287,3 @@ def _sendable(code: Any) -> Any:
             f"{name} cannot be told to another process: write a class or a function at the top of a file"
         ) from None
     return code
-
-
-FREE = {"device", "workers", "log", "save_minutes", "keep", "recipe", "model", "changes", "data", "precision"}
-"""Settings that decide nothing, or that the key has otherwise."""
-
-
-def key_of(recipe: Recipe, shape: MetaFormerConfig | None, mark: str, precision: str, own: Sequence[Any]) -> str:
-    """Sixteen letters of the hash of all that decides a result: settings, model, data, precision, code of the user's own."""
-    told: dict[str, Any] = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in FREE}
-    told |= {"data": mark, "precision": precision, "model": recipe.model if shape is None else shape.to_dict()}
-    told["code"] = [[hashlib.sha256(pickle.dumps(code)).hexdigest(), _file_of(code)] for code in own]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _file_of(code: Any) -> str:
-    """The hash of the file that the user's code is in."""
-    module = sys.modules[getattr(code, "__module__", type(code).__module__)]
-    file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

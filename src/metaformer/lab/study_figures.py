@@ -4,15 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import mean, stdev
+from statistics import stdev
 
 import torch
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 from scipy.stats import ttest_rel
 from torch import Tensor
 
 from metaformer.lab.study import Study
 from metaformer.lab.study_results import FINISHED, Result
-from metaformer.tasks.bootstrap import Bootstrap, interval
+from metaformer.tasks.bootstrap import LEVEL, Bootstrap, interval
 from metaformer.tasks.paired import sign_flip
 
 TIMES = 2000
@@ -102,12 +104,13 @@ class Figures:
         seeds = self.seeds(*weights)
         if not seeds:
             return None
-        value = mean(sum(w * 100 * self.rights[row, seed].mean().item() for row, w in weights.items()) for seed in seeds)
-        each = torch.stack(
-            [sum((w * self.drawn[row, seed] for row, w in weights.items()), torch.zeros(())) for seed in seeds], 1
-        )
-        low, high = interval(over_seeds(each)) or (math.nan, math.nan)
-        return Interval(value + constant, low + constant, high + constant)
+        right = 100 * self._summed(weights, self.rights, seeds)
+        low, high = interval(resampled(self._summed(weights, self.drawn, seeds), right)) or (math.nan, math.nan)
+        return Interval(right.mean().item() + constant, low + constant, high + constant)
+
+    def _summed(self, weights: Mapping[str, float], values: Mapping[tuple[str, int], Tensor], seeds: Sequence[int]) -> Tensor:
+        """(K, seeds): the weighted sum of rows' values (K,)."""
+        return torch.stack([torch.stack([w * values[row, seed] for row, w in weights.items()]).sum(0) for seed in seeds], 1)
 
     def difference(self, row: str, base: str) -> Difference | None:
         """How many points a row is above another."""
@@ -139,15 +142,34 @@ class Figures:
         return found
 
 
-def over_seeds(each: Tensor) -> Tensor:
-    """(times,): means over seeds that are drawn with replacement, of values (times, seeds).
+def resampled(each: Tensor, values: Tensor) -> Tensor:
+    """(times,): means of values (images, seeds) over images and seeds that are drawn with replacement; `each` (times, seeds)
+    are those over images alone.
 
     The mean of S seeds drawn from S varies by (S - 1) / S of what it should, so that it is put as much farther from the mean
-    of all (Efron and Tibshirani 1993, section 5.3); of three seeds an interval would else be a fifth too narrow.
+    of all (Efron and Tibshirani 1993, section 5.3), and less where seeds differ because the images are few (`of_seeds`), which
+    resampling images has shown already. How much they vary is known badly all the same: bootstrap intervals are expanded by
+    Student's t over the normal quantile (Hesterberg 2015, What Teachers Should Know About the Bootstrap), with the degrees of
+    freedom of a sum of two variances of which only the seeds' is known badly (Satterthwaite 1946).
     """
     times, seeds = each.shape
-    if seeds == 1:
-        return each[:, 0]
-    places = torch.randint(seeds, (times, seeds), generator=torch.Generator().manual_seed(1))
     middle = each.mean(1)
-    return middle + math.sqrt(seeds / (seeds - 1)) * (each.gather(1, places).mean(1) - middle)
+    between = values.mean(0).var().item() / seeds if seeds > 1 else 0.0
+    if between == 0:
+        return middle
+    part = of_seeds(values)
+    places = torch.randint(seeds, (times, seeds), generator=torch.Generator().manual_seed(1))
+    drawn = middle + math.sqrt(part * seeds / (seeds - 1)) * (each.gather(1, places).mean(1) - middle)
+    freedom = (seeds - 1) * ((middle.var().item() + part * between) / between) ** 2
+    upper = (1 + LEVEL) / 2
+    return drawn.mean() + float(student.ppf(upper, freedom) / normal.ppf(upper)) * (drawn - drawn.mean())
+
+
+def of_seeds(values: Tensor) -> float:
+    """The part of the variance between seeds that is theirs: what images (images, seeds), each by itself, do not explain in an
+    analysis of variance."""
+    images, seeds = values.shape
+    means = values.mean(0)
+    rest = values - values.mean(1)[:, None] - means + means.mean()
+    noise = rest.square().sum().item() / ((images - 1) * (seeds - 1)) / images
+    return max(0.0, 1 - noise / means.var().item())

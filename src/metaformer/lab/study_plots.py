@@ -1,23 +1,26 @@
-"""Pictures of a study: top-1 against what a row costs, learning curves, and figure 1 of both papers drawn again."""
+"""Pictures of a study, as wide as a column of a page: top-1 against what a row costs, and learning curves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metaformer.lab.plots import BLUE, GREY, ORANGE, figure, write
+from metaformer.lab.labels import Label, plain_ticks, write_names
+from metaformer.lab.plots import BLUE, GREY, figure, write
 from metaformer.lab.study_figures import Standing
 
 PALETTE = ("#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8e5bd0", "#a0522d", "#17a2b8")
-"""Of the families."""
+"""Of rows that are compared with the same one."""
+COLUMN, DPI = 5.2, 200
+"""Inches, of which a page shrinks few, and dots an inch."""
+LINES = "#e6e8eb"
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A model in a picture: what it costs, what it reaches, between which bounds, and whose it is."""
+    """A row in a picture: what it costs, what it reaches, between which bounds, and what it is compared with."""
 
     name: str
     x: float
@@ -36,11 +39,10 @@ def front(dots: Sequence[Dot], *, more: bool) -> list[Dot]:
     return found
 
 
-def apart(dots: Sequence[Dot]) -> list[Dot]:
-    """Those that are so far below the others that nothing could be told of these in one picture with them."""
-    ys = [dot.y for dot in dots]
+def far_below(ys: Sequence[float]) -> list[bool]:
+    """Which of some top-1 are so far below the others that nothing could be told of these in one picture with them."""
     middle = float(np.median(ys))
-    return [dot for dot in dots if dot.y < middle - 4 * max(1.0, max(ys) - middle)]
+    return [y < middle - 4 * max(1.0, max(ys) - middle) for y in ys]
 
 
 PANELS: tuple[tuple[str, Callable[[Standing], float | None], bool], ...] = (
@@ -60,126 +62,99 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
     how speed was measured."""
     groups = list(dict.fromkeys(one.base for one in standings))
     shown = [one for one in standings if one.top1 is not None]
-    made, axes = figure(13.5, 4.9, 1, 3)
-    for axis, (label, value, more) in zip(axes[0], PANELS, strict=True):
+    made, axes = figure(COLUMN, 10.6, 3, 1, dpi=DPI)
+    made.suptitle(
+        f"{title}: top-1 of the last epoch, %\nmean of the seeds, 95 % intervals; grey line: Pareto front", fontsize=9
+    )
+    names = list[tuple[Any, list[Label]]]()
+    for axis, (label, value, more) in zip(axes.flat, PANELS, strict=True):
         dots = [
             Dot(one.row, x, one.top1.value, one.top1.low, one.top1.high, one.base)
             for one in shown
             if one.top1 is not None and (x := value(one)) is not None
         ]
-        if not dots:
+        axis.set_xlabel(f"{label}\n({how.partition(', median')[0]})" if more and how else label, fontsize=8)
+        if dots:
+            names.append((axis, _scatter(axis, dots, groups, more=more)))
+        else:
             axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color=GREY)
-            continue
-        far = apart(dots)
-        _scatter(axis, [dot for dot in dots if dot not in far], groups, more=more)
-        axis.set_xlabel(label, fontsize=9)
-        if far:
-            told = ", ".join(f"{dot.name} {dot.y:.1f}" for dot in far)
-            axis.text(0.01, 0.01, f"far below: {told}", fontsize=6.5, color=GREY, transform=axis.transAxes)
-    axes[0, 0].set_ylabel("top-1, %", fontsize=9)
-    made.suptitle(f"{title}: top-1 of the last epoch, mean of the seeds, 95 % intervals; line: Pareto front", fontsize=10)
-    if how:
-        axes[0, 2].set_title(how.partition(", median")[0], fontsize=7, color=GREY)
+    if len(groups) > 1:
+        _key(axes[0, 0], groups)
+    for axis, labels in names:
+        write_names(axis, labels)
     write(made, path)
 
 
-def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: bool) -> None:
-    edge = front(dots, more=more)
+def _key(axis: Any, groups: Sequence[str]) -> None:
+    """What colours mean, above the picture."""
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=PALETTE[i % len(PALETTE)]) for i in range(len(groups))
+    ]
+    names = [f"compared with {group}" for group in groups]
+    axis.legend(marks, names, fontsize=7, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handletextpad=0.2)
+
+
+def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: bool) -> list[Label]:
+    """Everything but names, which are returned: what else is in the picture decides where they have room."""
+    far = [dot for dot, below in zip(dots, far_below([dot.y for dot in dots]), strict=True) if below]
+    near = [dot for dot in dots if dot not in far]
+    edge = front(near, more=more)
     axis.plot([dot.x for dot in edge], [dot.y for dot in edge], color=GREY, linewidth=1, zorder=1)
-    for dot in dots:
+    for dot in near:
         colour = PALETTE[groups.index(dot.group) % len(PALETTE)]
         axis.plot([dot.x, dot.x], [dot.low, dot.high], color=colour, linewidth=1, alpha=0.5, zorder=2)
-        axis.plot(dot.x, dot.y, "o", color=colour, markersize=4.5, zorder=3)
-    xs = np.array([dot.x for dot in dots])
+        axis.plot(dot.x, dot.y, "o", color=colour, markersize=4, zorder=3)
+    xs = np.array([dot.x for dot in near])
     axis.set_xscale("log")
-    axis.set_xlim(xs.min() / 1.15, xs.max() * max(1.15, (xs.max() / xs.min()) ** 0.22))  # room for names
-    _plain_ticks(axis)
-    _names(axis, dots)
-    axis.grid(visible=True, which="major", color="#e6e8eb", linewidth=0.6, zorder=0)
+    room = max(1.15, (xs.max() / xs.min()) ** 0.25)  # for names
+    axis.set_xlim(xs.min() / room, xs.max() * room)
+    axis.tick_params(labelsize=7)
+    plain_ticks(axis)
+    axis.grid(visible=True, which="major", color=LINES, linewidth=0.6, zorder=0)
     axis.set_axisbelow(True)
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Numbers as they are on a logarithmic axis, few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axis.get_xlim()
-    steps = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    if high / low < 1.6:
-        steps = tuple(1 + 0.1 * i for i in range(90))
-    axis.xaxis.set_major_locator(LogLocator(subs=steps, numticks=6))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _names(axis: Any, dots: Sequence[Dot], size: float = 6.5) -> None:
-    """A name beside each dot, moved up or down until no two overlap; a thin line leads to one that was moved."""
-    axis.figure.canvas.draw()  # which decides on the axes' places
-    to_pixels = axis.transData.transform
-    scale = axis.figure.dpi / 72
-    taken: list[tuple[float, float, float, float]] = []
-    height = 1.25 * size * scale
-    inside = axis.get_window_extent()
-    dotted = [(*to_pixels((dot.x, dot.y)),) for dot in dots]
-    taken += [(x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale) for x, y in dotted]
-    for dot, (x, y) in sorted(zip(dots, dotted, strict=True), key=lambda pair: -pair[0].y):
-        width = 0.56 * size * scale * len(dot.name)
-        place = _free(x, y, width, height, scale, inside, taken)
-        taken.append((place[0], place[1], place[0] + width, place[1] + height))
-        moved = abs(place[1] + height / 2 - y) > height
-        axis.annotate(
-            dot.name, (dot.x, dot.y), ((place[0] - x) / scale, (place[1] + height / 4 - y) / scale), textcoords="offset points",
-            fontsize=size, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkB": 3} if moved else None,
-        )  # fmt: skip
-
-
-def _free(
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    scale: float,
-    inside: Any,
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float]:
-    """The nearest place for a name beside a dot where nothing is yet: left and lower corner."""
-    steps = [sign * step for step in range(40) for sign in (1, -1)]
-    lefts = [left for left in (x + 5 * scale, x - 5 * scale - width) if inside.x0 <= left and left + width <= inside.x1]
-    bottoms = [y - height / 2 + step * height / 3 for step in steps]
-    bottoms = [bottom for bottom in bottoms if inside.y0 <= bottom and bottom + height <= inside.y1]
-    for bottom, left in product(bottoms, lefts):
-        if not any(left < b and a < left + width and bottom < d and c < bottom + height for a, c, b, d in taken):
-            return left, bottom
-    return x + 5 * scale, y - height / 2
+    if far:
+        told = ", ".join(f"{dot.name} {dot.y:.1f}" for dot in far)
+        axis.set_xlabel(f"{axis.get_xlabel()}\nfar below: {told}", fontsize=8)
+    return [Label(dot.name, dot.x, dot.y) for dot in near]
 
 
 def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
     """Top-1 by epoch, a panel per row: the mean of its seeds, between the lowest and the highest; grey is what it is compared
-    with."""
+    with. What is far below the others has a scale of its own."""
     shown = [one for one in standings if any(result.curve for result in one.results)]
     curves = {one.row: _curves(one) for one in shown}
-    columns = min(6, len(shown))
+    alone = {
+        one.row: below
+        for one, below in zip(shown, far_below([float(np.nanmax(curves[one.row])) for one in shown]), strict=True)
+    }
+    every = np.concatenate([curves[one.row].ravel() for one in shown if not alone[one.row]])
+    columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    made, axes = figure(2.1 * columns + 0.3, 1.75 * rows + 0.4, rows, columns)
-    every = np.concatenate([values.ravel() for values in curves.values()])
-    low, high = np.nanmin(every), np.nanmax(every)
+    made, axes = figure(1.75 * columns + 0.3, 1.5 * rows + 0.5, rows, columns, dpi=DPI)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
     for axis, one in zip(axes.flat, shown, strict=False):
-        if one.base in curves and one.base != one.row:
-            values = curves[one.base]
-            axis.plot(range(1, values.shape[1] + 1), np.nanmean(values, 0), color=GREY, linewidth=1)
         values = curves[one.row]
+        if one.base in curves and one.base != one.row and not alone[one.row]:
+            _mean(axis, curves[one.base], color=GREY, linewidth=1)
         epochs = range(1, values.shape[1] + 1)
         axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=BLUE, alpha=0.2, linewidth=0)
-        axis.plot(epochs, np.nanmean(values, 0), color=BLUE, linewidth=1.2, marker="." if values.shape[1] < 12 else "")
-        axis.set_title(one.row, fontsize=8)
+        _mean(axis, values, color=BLUE, linewidth=1.2, marker="." if values.shape[1] < 12 else "")
+        axis.set_title(f"{one.row} (own scale)" if alone[one.row] else one.row, fontsize=7)
+        scale = values if alone[one.row] else every
+        low, high = np.nanmin(scale), max(np.nanmax(scale), np.nanmin(scale) + 1)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         axis.tick_params(labelsize=6.5)
-        axis.grid(visible=True, color="#e6e8eb", linewidth=0.6)
-    made.suptitle(f"{title}: top-1 on held-out images by epoch, %; grey is the row compared with", fontsize=9)
+        axis.grid(visible=True, color=LINES, linewidth=0.6)
+    made.suptitle(f"{title}: top-1 on held-out images by epoch, %\ngrey: the row compared with", fontsize=8.5)
     write(made, path)
+
+
+def _mean(axis: Any, values: np.ndarray[Any, Any], *, color: str, linewidth: float, marker: str = "") -> None:
+    axis.plot(range(1, values.shape[1] + 1), np.nanmean(values, 0), color=color, linewidth=linewidth, marker=marker)
 
 
 def _curves(one: Standing) -> np.ndarray[Any, Any]:
@@ -189,65 +164,3 @@ def _curves(one: Standing) -> np.ndarray[Any, Any]:
     for values, line in zip(made, lines, strict=True):
         values[: len(line)] = line
     return made
-
-
-# --- figure 1 of both papers ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PublishedModel:
-    """A model of a paper: cost and published top-1, and images/s as measured here, if they were."""
-
-    name: str
-    family: str
-    parameters: float
-    """Millions."""
-    macs: float
-    """Billions, at 224."""
-    top1: float
-    rate: float | None = None
-
-
-def figure_one(models: Sequence[PublishedModel], levels: Mapping[str, float], path: Path, *, how: str = "") -> None:
-    """PUBLISHED top-1 on ImageNet-1K against MACs, parameters and, where it was, images/s as measured here. `levels` are models
-    of which only top-1 is known."""
-    measured = [one for one in models if one.rate is not None]
-    panels: list[tuple[str, Callable[[PublishedModel], float | None]]] = [
-        ("multiply-accumulates at 224, G", lambda one: one.macs), ("parameters, M", lambda one: one.parameters),
-    ]  # fmt: skip
-    if measured:
-        panels.append(("images/s as measured here, forward", lambda one: one.rate))
-    made, axes = figure(5.4 * len(panels), 5.6, 1, len(panels))
-    families = list(dict.fromkeys(one.family for one in models))
-    for axis, (label, value) in zip(axes[0], panels, strict=True):
-        for number, family in enumerate(families):
-            dots = [(x, one.top1, one.name) for one in models if one.family == family and (x := value(one)) is not None]
-            if not dots:
-                continue
-            dots.sort()
-            xs, ys, _ = zip(*dots, strict=True)
-            alone = len(dots) == 1
-            colour = GREY if family == "others" else PALETTE[number % len(PALETTE)]
-            line = "" if alone or family in ("others", "hybrids") else "-"
-            axis.plot(xs, ys, marker="o", markersize=4, linestyle=line, linewidth=1.2, color=colour, label=family)
-            for x, y, name in dots:
-                axis.annotate(name, (x, y), (4, -8), textcoords="offset points", fontsize=6, color=colour)
-        axis.set_xscale("log")
-        _plain_ticks(axis)
-        axis.set_xlabel(label, fontsize=9)
-        axis.grid(visible=True, color="#e6e8eb", linewidth=0.6)
-        axis.set_axisbelow(True)
-    first = axes[0, 0]
-    for name, top1 in levels.items():
-        first.axhline(top1, color=GREY, linewidth=0.5, linestyle=":")
-        first.annotate(name, (1, top1), (-2, 1.5), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=5.5,
-                       color=GREY, ha="right")  # fmt: skip
-    first.set_ylabel("PUBLISHED top-1 on ImageNet-1K at 224, %", fontsize=9)
-    first.legend(fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.05))
-    if how and measured:
-        axes[0, -1].set_title(how, fontsize=7, color=ORANGE)
-    made.suptitle(
-        "Figure 1 of arXiv 2111.11418 and 2210.13452 drawn again: all top-1 figures are the papers', none was trained here",
-        fontsize=9,
-    )  # fmt: skip
-    write(made, path)

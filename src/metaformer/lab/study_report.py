@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from metaformer.lab import study_plots
-from metaformer.lab.claims import Verdict, borne_by, judge_claims
+from metaformer.lab.claims import RULES, Verdict, borne_by, judge_claims
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
+from metaformer.lab.study_asked import Known, Wanted, known_of
 from metaformer.lab.study_figures import Figures, Standing
 from metaformer.lab.study_results import FINISHED, read_right
-from metaformer.lab.study_run import Plan, Wanted, plan_study, run_study
+from metaformer.lab.study_run import Plan, plan_study, run_study
 from metaformer.lab.study_speed import Speeds, known_speeds, measure_rows
 from metaformer.lab.study_tables import claims_markdown, claims_table, failures, latex, markdown, table, to_csv
 from metaformer.lab.tables import Rows, columns
@@ -20,10 +21,10 @@ from metaformer.runs import write_text
 from metaformer.train.display import say
 
 HOW = (
-    "Top-1 is of the last epoch, so that nothing was chosen on the held-out images; in brackets 95 % of resamples of images "
-    "and seeds. p images: that the images are so uneven by chance, the trained models being what they are; p seeds: that the "
-    "seeds are (Student's paired t-test). Minutes are of one training, which may have had others beside it. Published is "
-    "ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
+    "Top-1 is of the last epoch, so that nothing was chosen on the held-out images; in brackets 95 % intervals by bootstrap "
+    "over images and seeds. p images: that the images are so uneven by chance, the trained models being what they are; "
+    "p seeds: that the seeds are (Student's paired t-test). Minutes are of one training, which may have had others beside it. "
+    "Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
 )
 
 
@@ -64,6 +65,7 @@ def study(
     jobs: int = 1,
     models: bool = False,
     train: bool = True,
+    measure: bool = False,
     name: str | None = None,
     root: str | Path = "studies",
     quiet: bool = False,
@@ -74,48 +76,52 @@ def study(
     `what` is a named study (norm), a file or module that has one (mine.py, mine.py:STUDY), a `Study`, or the folder of one to
     go on with. `scale` is the end of a model's name (t6, s12, s18), `rows` are globs with commas between; rows that those are
     compared with join. A row that is done, in another study too, is not trained again; one that was cut short goes on at the
-    step where it was saved. `jobs` rows are trained at a time on each of so many `devices`. `models` keeps the weights, and
-    with `train=False` only tables and pictures are made. `settings` are keys of `Recipe`, for all rows. A row that fails is
-    told in `failures`. Start it under `if __name__ == "__main__":` in a script, as its processes import that.
+    step where it was saved. `jobs` rows are trained at a time on each of so many `devices`. `models` keeps the weights. With
+    `train=False` only tables and pictures are made, of what the folder holds: images are not needed. `measure` has the speed
+    of all rows measured anew. `settings` are keys of `Recipe`, for all rows. A row that fails is told in `failures`. Start it
+    under `if __name__ == "__main__":` in a script, as its processes import that.
 
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C and SystemExit after
     SIGTERM, with all work saved.
     """
-    plan = plan_study(what, settings, Wanted(seeds, scale, rows, devices, jobs, name, Path(root)), quiet=quiet)
+    wanted = Wanted(seeds, scale, rows, devices, jobs, name, Path(root))
+    if not (train or measure):
+        return told(known_of(what, settings, wanted))
+    plan = plan_study(what, settings, wanted, as_it_is=not train, quiet=quiet)
     if train:
         run_study(plan, models=models, quiet=quiet)
-    return told(plan, measure=train, quiet=quiet)
-
-
-def told(plan: Plan, *, measure: bool, quiet: bool) -> Studied:
-    """Writes the tables and pictures of what is known, after measuring how fast rows are, where that is wanted."""
-    results = plan.results()
-    if not results:
-        raise ValueError(f"nothing is trained yet for {plan.path}")
-    rights = {one.key: read_right(plan.path, one) for one in results if one.state == FINISHED}
-    speeds = known_speeds(plan.path)
-    finished = {one.row for one in results if one.state == FINISHED}
-    if measure and finished:
+    known = plan.known()
+    finished = {one.row for one in known.results if one.state == FINISHED}
+    if finished:
         say("measuring how fast the rows are", quiet=quiet)
-        speeds = measure_rows(plan, finished)
-    figures = Figures(plan.study, results, rights)
+        measure_rows(plan, finished, anew=measure)
+    return told(known)
+
+
+def told(known: Known) -> Studied:
+    """Writes the tables and pictures of what is known."""
+    results = known.results
+    if not results:
+        raise ValueError(f"nothing is trained yet for {known.path}")
+    rights = {one.key: read_right(known.path, one) for one in results if one.state == FINISHED}
+    speeds = known_speeds(known.path)
+    figures = Figures(known.study, results, rights)
     standings = figures.standings({} if speeds is None else speeds.medians)
-    verdicts = judge_claims(figures, borne_by(plan.study))
-    _write(plan, standings, verdicts, speeds)
-    return Studied(plan.path, plan.study, tuple(standings), tuple(verdicts), tuple(failures(standings)), len(plan.todo()))
+    verdicts = judge_claims(figures, borne_by(known.study))
+    _write(known, standings, verdicts, speeds)
+    return Studied(known.path, known.study, tuple(standings), tuple(verdicts), tuple(failures(standings)), known.left)
 
 
-def _write(plan: Plan, standings: list[Standing], verdicts: list[Verdict], speeds: Speeds | None) -> None:
-    path, rows = plan.path, table(standings)
-    title = f"{plan.study.name} on {Path(plan.recipe.data.partition(':')[0]).name}"
-    setting = (
-        f"{title}: {plan.recipe.epochs} epochs, batch {plan.recipe.batch}, lr {plan.recipe.lr:g}, scale {plan.asked.scale}."
-    )
+def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], speeds: Speeds | None) -> None:
+    path, rows = known.path, table(standings)
+    title = f"{known.study.name} on {Path(known.setting('data').partition(':')[0]).name}"
+    epochs, batch, lr = (known.setting(key) for key in ("epochs", "batch", "lr"))
+    setting = f"{title}: {epochs} epochs, batch {batch}, lr {lr:g}, scale {known.scale}."
     how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
     notes = [f"- Did not finish: {sentence}" for sentence in failures(standings)]
     parts = [
-        f"# {plan.study.name}",
-        plan.study.about,
+        f"# {known.study.name}",
+        known.study.about,
         setting,
         markdown(rows).rstrip(),
         *(["\n".join(notes)] if notes else []),
@@ -125,7 +131,7 @@ def _write(plan: Plan, standings: list[Standing], verdicts: list[Verdict], speed
     write_text(path / "table.csv", to_csv(standings))
     write_text(path / "table.tex", latex(rows, f"{setting} {how}".strip()))
     if verdicts:
-        write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting}\n\n{claims_markdown(verdicts)}")
+        write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting} {RULES}\n\n{claims_markdown(verdicts)}")
         write_text(path / "claims.json", json.dumps([asdict(one) for one in verdicts], indent=1) + "\n")
     if any(one.top1 is not None for one in standings):
         study_plots.accuracy(standings, path / "accuracy.png", title, "" if speeds is None else speeds.how)
@@ -142,8 +148,9 @@ def studied_text(found: Studied) -> str:
     if found.verdicts:
         lines += ["", columns(claims_table(found.verdicts))]
     lines += ["", *(f"did not finish: {sentence}" for sentence in found.failures)] if found.failures else []
-    left = f", {found.left} trainings are still to come" if found.left else ""
-    lines += ["", f"All is in {found.path}: table.md, .csv and .tex, accuracy.png, learning.png, results.jsonl{left}"]
+    pictures = "".join(f" {name}," for name in ("accuracy.png", "learning.png") if (found.path / name).exists())
+    left = f"; trainings still to come: {found.left}" if found.left else ""
+    lines += ["", f"All is in {found.path}: table.md, .csv and .tex,{pictures} results.jsonl{left}"]
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,10 +127,10 @@ def read_right(folder: Path, result: Result) -> Tensor:
     return torch.from_numpy(bits).bool()
 
 
-def borrow(folder: Path, others: Iterable[Path], wanted: Mapping[str, str]) -> list[Result]:
-    """Takes over from other studies what is final there of the rows by key, with their names here; what was taken."""
+def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
+    """Takes over from the studies beside it what is final there of the rows by key, with their names here; what was taken."""
     taken = list[Result]()
-    for other in others:
+    for other in sorted(file.parent for file in folder.parent.glob(f"*/{FILE}") if file.parent != folder):
         missing = wanted.keys() - {one.key for one in taken}
         for key, one in read_results(other).items() if missing else ():
             source = _right(other, key)

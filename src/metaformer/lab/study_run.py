@@ -7,8 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -18,37 +17,22 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from metaformer.config import Recipe, check_key, read_json
+from metaformer.config import Recipe, check_key
 from metaformer.core.device import choose_device, choose_precision, precision_name
 from metaformer.data.dataset import Data, split_csv
 from metaformer.data.splits import Images
 from metaformer.lab.jobs import resolve
-from metaformer.lab.studies import STUDIES
-from metaformer.lab.study import SETTLED, Entry, Study, entries, find_study, sized
+from metaformer.lab.study import SETTLED, Entry, Study, entries, sized
+from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found
+from metaformer.lab.study_locks import Locks
 from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, keep, mend, read_results
 from metaformer.lab.study_worker import Place, StudyWorker
-from metaformer.runs import Run, check_name, write_text
+from metaformer.runs import Run, write_text
 from metaformer.train.display import Display
 from metaformer.train.stop import Stop, stops
 
-SCHEMA = 1
-"""Version of `study.json`."""
 WAIT = 5.0
 """Seconds for which the lock is asked for: processes of a study that was killed may hold it until they notice."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What `study.json` holds: what must be the same when a study goes on."""
-
-    study: str
-    """Its name, or the file or module that it is from."""
-    settings: dict[str, Any]
-    scale: str
-
-    def to_json(self) -> str:
-        """The text of the file."""
-        return json.dumps({"schema": SCHEMA} | asdict(self), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -80,32 +64,24 @@ class Plan:
         final = {key for key, one in read_results(self.path).items() if one.final}
         return list({entry.key: entry for entry in self.entries if entry.key not in final}.values())
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """How much of a study is wanted, how it is trained, and where it goes; None is what the study says."""
-
-    seeds: int | None = None
-    scale: str | None = None
-    rows: str = "*"
-    """Globs, with commas between."""
-    devices: int = 1
-    jobs: int = 1
-    name: str | None = None
-    root: Path = Path("studies")
+    def known(self) -> Known:
+        """What its tables are made of."""
+        return Known(self.study, self.path, self.asked.scale, tuple(self.results()), len(self.todo()))
 
 
-def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted, *, quiet: bool = False) -> Plan:
-    """Checks and resolves everything; nothing is written.
+def plan_study(
+    what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted, *, as_it_is: bool = False, quiet: bool = False
+) -> Plan:
+    """Checks and resolves everything; nothing is written. With `as_it_is` no settings are those that its folder has.
 
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
-    study, code, path, asked = _found(what, settings, wanted)
+    study, code, path, asked = found(what, settings, wanted, as_it_is=as_it_is)
     for key in asked.settings:
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
-    study = _chosen(study, wanted.rows)
+    study = chosen(study, wanted.rows)
     seeds = study.seeds if wanted.seeds is None else wanted.seeds
     if min(seeds, wanted.devices, wanted.jobs) < 1:
         raise ValueError(f"seeds={seeds}, {wanted.devices} devices, {wanted.jobs} jobs: each is at least 1")
@@ -117,7 +93,7 @@ def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wa
     device = choose_device(recipe.device)
     slots = _slots(device, wanted.devices, wanted.jobs)
     named = precision_name(choose_precision(recipe.precision, device))
-    found = entries(
+    made = entries(
         study,
         replace(recipe, changes=dict(fixed.get("changes", {}))),
         asked.scale,
@@ -129,43 +105,7 @@ def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wa
         precision=recipe.precision if recipe.precision == "tf32" else named,
     )
     threads = max(1, torch.get_num_threads() // len(slots))
-    return Plan(study, path, code, asked, recipe, data, tuple(found), slots, threads)
-
-
-def _found(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted) -> tuple[Study, Path | None, Path, Asked]:
-    """The study, the user's file that it is from, its folder, and what study.json holds or is to hold."""
-    if not isinstance(what, Study) and (Path(what) / "study.json").is_file():
-        path = Path(what)
-        if settings or wanted.scale or wanted.name is not None:
-            raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
-        asked = _read_asked(path)
-        return *find_study(asked.study, STUDIES), path, asked
-    study, code = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
-    check_name(wanted.name)
-    path = wanted.root / (wanted.name or study.name)
-    source = study.name if isinstance(what, Study) else str(what)
-    asked = Asked(source, dict(settings), wanted.scale or study.scale)
-    if (path / "study.json").is_file() and (then := _read_asked(path)) != asked:
-        told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
-        raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
-    return study, code, path, asked
-
-
-def _read_asked(path: Path) -> Asked:
-    told = read_json(path / "study.json")
-    if told.pop("schema", None) != SCHEMA:
-        raise ValueError(f"{path / 'study.json'} is not of schema {SCHEMA}, the one this version reads and writes")
-    return Asked(**told)
-
-
-def _chosen(study: Study, rows: str) -> Study:
-    """The study with the rows that match one of some globs, and those that they are compared with."""
-    globs = rows.split(",")
-    chosen = {row.name for row in study.rows if any(fnmatchcase(row.name, glob) for glob in globs)}
-    if not chosen:
-        raise ValueError(f"no row of {study.name} matches {rows!r}: {', '.join(row.name for row in study.rows)}")
-    chosen |= {study.base(name) for name in chosen}
-    return replace(study, rows=tuple(row for row in study.rows if row.name in chosen))
+    return Plan(study, path, code, asked, recipe, data, tuple(made), slots, threads)
 
 
 def _slots(device: torch.device, devices: int, jobs: int) -> tuple[str, ...]:
@@ -218,8 +158,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
             write_text(plan.path / "split.csv", split_csv(plan.data))
         mend(plan.path)
         todo = plan.todo()
-        others = sorted(file.parent for file in plan.path.parent.glob("*/results.jsonl") if file.parent != plan.path)
-        taken = {one.key for one in borrow(plan.path, others, {entry.key: entry.row for entry in todo})}
+        taken = {one.key for one in borrow(plan.path, {entry.key: entry.row for entry in todo})}
         todo = [entry for entry in todo if entry.key not in taken]
         _tidy(plan, todo)
         epochs = plan.recipe.epochs
@@ -232,7 +171,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
             for sentence in plan.data.notes if todo else ():
                 display.say(sentence)
             with stops() as stop:
-                Running(plan, display, models, deque(todo))(stop)
+                Running(plan, display, models, deque(todo), Locks(plan.path.parent))(stop)
 
 
 def _tidy(plan: Plan, todo: list[Entry]) -> None:
@@ -253,8 +192,11 @@ class Running:
     display: Display
     models: bool
     todo: deque[Entry]
+    locks: Locks
     done: int = 0
     """Epochs of rows that are done."""
+    waiting: bool = False
+    """Whether it was said that others are waited for."""
 
     def __call__(self, stop: Stop) -> None:
         slots: dict[int, StudyWorker] = {}
@@ -262,10 +204,13 @@ class Running:
         try:
             while (self.todo or under_way) and not stop.wanted():
                 for number in range(len(self.plan.slots)):
-                    if number not in under_way and self.todo:
+                    if number not in under_way and (entry := self._next()):
                         slots[number] = slots.get(number) or self._worker(number)
-                        slots[number].train(self.todo.popleft())
+                        slots[number].train(entry)
                         under_way[number] = 0
+                if self.todo and not under_way and not self.waiting:
+                    self.display.say(f"{len(self.todo)} are being trained for another study: waits for them")
+                    self.waiting = True
                 for link in wait([slots[number].link for number in under_way], timeout=0.5):
                     number = next(n for n in under_way if slots[n].link is link)
                     self._hear(number, slots, under_way)
@@ -274,6 +219,21 @@ class Running:
         if stop.wanted():
             self.display.say("stopped and saved; the same command goes on")
             raise stop.error()
+
+    def _next(self) -> Entry | None:
+        """The next one that no other study trains now; what another has finished meanwhile is taken over."""
+        for _ in range(len(self.todo)):
+            entry = self.todo.popleft()
+            if not self.locks.take(entry.key):
+                self.todo.append(entry)
+                continue
+            taken = borrow(self.plan.path, {entry.key: entry.row})
+            if not taken:
+                return entry
+            self.locks.leave(entry.key)
+            self.done += entry.recipe.epochs
+            self.display.say(f"{entry.row}, seed {entry.seed}: {taken[0].state} for another study meanwhile")
+        return None
 
     def _worker(self, number: int) -> StudyWorker:
         plan = self.plan
@@ -319,6 +279,7 @@ class Running:
             _move(Run(folder).kept[-1], self.plan.path / "models" / f"{entry.row}-{entry.seed}")
         if result.final:
             shutil.rmtree(folder, ignore_errors=True)
+        self.locks.leave(entry.key)
         self.done += entry.recipe.epochs
         if result.state == FINISHED:
             said = f"top-1 {result.top1:.2f} %, {result.seconds:.0f} s"
@@ -339,6 +300,7 @@ class Running:
                 worker.link.close()  # all are asked to end before one is waited for
             for worker in slots.values():
                 worker.close()
+            self.locks.leave_all()
 
 
 PATIENCE = 60.0

@@ -49,25 +49,24 @@ def machine() -> str:
     return f"{known['processor']}, {known['cuda']}, torch {known['torch']}"
 
 
-def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH) -> Speeds:
-    """Of rows of a study, kept in speeds.json; measured anew, all together, where a row, this machine or its threads are
-    new. Measure while the machine does nothing else."""
-    file, device = plan.path / "speeds.json", choose_device(plan.recipe.device)
+def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew: bool = False) -> Speeds:
+    """Of rows of a study, kept in speeds.json; measured again, all together, where a row, this machine or its threads are
+    new, or with `anew`. Measure while the machine does nothing else."""
+    device = choose_device(plan.recipe.device)
     firsts = {entry.row: entry for entry in reversed(plan.entries) if entry.row in rows}
     size = plan.recipe.image_size or plan.data.image_size
     precision = choose_precision(plan.recipe.precision, device)
     keys = {row: _key(entry, size) for row, entry in firsts.items()}
     where = "the GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     how = f"forward, eager, batch {batch}, {str(precision).removeprefix('torch.')}, {where}, median of {ROUNDS} rounds in turns"
-    if file.is_file():
-        known = Speeds(**read_json(file))
-        if (known.how, known.machine) == (how, machine()) and keys.items() <= known.keys.items():
-            return known
+    known = None if anew else known_speeds(plan.path)
+    if known is not None and (known.how, known.machine) == (how, machine()) and keys.items() <= known.keys.items():
+        return known
     makers = {row: (lambda entry=entry: _model(entry, plan)) for row, entry in firsts.items()}
     sizes = {row: entry.recipe.image_size or size or 224 for row, entry in firsts.items()}
     rates = in_turns(makers, sizes, plan.data.channels, batch=batch, device=device, precision=precision, rounds=ROUNDS)
     made = Speeds(rates, keys, how, machine())
-    write_text(file, json.dumps(asdict(made), indent=1) + "\n")
+    write_text(plan.path / "speeds.json", json.dumps(asdict(made), indent=1) + "\n")
     return made
 
 

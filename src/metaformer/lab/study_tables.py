@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from metaformer.lab.claims import Verdict, plain, signed
+from metaformer.lab.claims import Verdict, chance, plain, signed
 from metaformer.lab.study_figures import Standing
 from metaformer.lab.study_results import FINISHED
 from metaformer.lab.tables import Rows
@@ -34,8 +34,8 @@ def _texts(one: Standing) -> tuple[str, ...]:
         "–" if one.top1 is None else plain(one.top1),
         _text(one.deviation, ".2f"),
         ("base" if one.base == one.row else "–") if gap is None else signed(gap),
-        "–" if gap is None else f"{gap.p_images:.2g}",
-        "–" if gap is None else _text(gap.p_seeds, ".2g"),
+        "–" if gap is None else chance(gap.p_images),
+        "–" if gap is None or gap.p_seeds is None else chance(gap.p_seeds),
         f"{done}" if done == len(one.results) else f"{done} of {len(one.results)}",
         "–" if known is None or known.parameters is None else f"{known.parameters / 1e6:.2f} M",
         "–" if known is None or known.macs is None else f"{known.macs / 1e6:,.1f} M",
@@ -96,6 +96,7 @@ def _numbers(one: Standing) -> dict[str, object]:
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "λ": r"$\lambda$", "√": r"$\surd$",
 }  # fmt: skip
 
 
@@ -105,11 +106,12 @@ def escaped(text: str) -> str:
 
 
 def latex(rows: Rows, caption: str) -> str:
-    """A table with booktabs' rules, on its own width."""
+    """A table with booktabs' rules, as wide as the text."""
     head, *body = ([escaped(cell) for cell in row] for row in rows)
     lines = [
-        r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule", " & ".join(head) + r" \\", r"\midrule", *(" & ".join(row) + r" \\" for row in body), r"\bottomrule",
+        r"% \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering", r"\setlength{\tabcolsep}{3pt}",
+        r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule",
+        " & ".join(head) + r" \\", r"\midrule", *(" & ".join(row) + r" \\" for row in body), r"\bottomrule",
         r"\end{tabular}}", rf"\caption{{{escaped(caption)}}}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -1,0 +1,58 @@
+"""The key of a row with a seed: the hash of all that decides its result, by which it is known for good and trained once.
+
+Results are kept and committed under their keys, so that keys outlive the code: a setting or a field that is new since then is
+in the key only where it is not at its default, as all was before there was one.
+"""
+
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from metaformer.config import Recipe
+from metaformer.core.architecture import MetaFormerConfig
+
+FREE = {"device", "workers", "log", "save_minutes", "keep", "recipe", "model", "changes", "data", "precision"}
+"""Settings that decide nothing, or that the key has otherwise."""
+SETTINGS = frozenset({
+    "weights", "labels", "image_size", "start_size", "augment", "fit", "crop_fraction", "normalise", "learn",
+    "freeze_norms", "layer_decay", "epochs", "patience", "hours", "batch", "accumulate", "checkpointing", "seed", "smoke",
+    "optimizer", "schedule", "lr", "warmup_epochs", "warmup_lr", "min_lr", "weight_decay", "clip", "ema", "ema_warmup",
+    "nonfinite", "drop_path", "head_dropout", "label_smoothing", "crop", "pad", "flip", "randaugment", "erase", "mixup",
+    "cutmix", "class_weights", "sampling", "window", "teacher", "distill", "distill_weight", "distill_temperature",
+    "deterministic", "compile",
+})  # fmt: skip
+"""Those that are always in the key."""
+SHAPE = frozenset({
+    "depths", "dims", "mixers", "norm", "activation", "mlp_ratio", "mlp_bias", "scales", "residual", "pos_embed",
+    "stem_stride", "patch_norm", "patch_init", "head_norm", "pool_first", "head", "head_dropout", "drop_path", "in_chans",
+    "num_classes",
+})  # fmt: skip
+"""Fields of a model's config that always are."""
+
+
+def key_of(recipe: Recipe, shape: MetaFormerConfig | None, mark: str, precision: str, own: Sequence[Any]) -> str:
+    """Sixteen letters of the hash of all that decides a result: settings, model, data, precision, code of the user's own."""
+    told: dict[str, Any] = {name: getattr(recipe, name) for name in _telling(recipe, SETTINGS) if name not in FREE}
+    told |= {"data": mark, "precision": precision, "model": recipe.model}
+    if shape is not None:
+        texts = shape.to_dict()
+        told["model"] = {name: texts[name] for name in _telling(shape, SHAPE)}
+    told["code"] = [[hashlib.sha256(pickle.dumps(code)).hexdigest(), _file_of(code)] for code in own]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _telling(value: Recipe | MetaFormerConfig, first: frozenset[str]) -> list[str]:
+    """Fields that were there from the first on, and newer ones that are not at their default."""
+    return [f.name for f in fields(value) if f.name in first or getattr(value, f.name) != f.default]
+
+
+def _file_of(code: Any) -> str:
+    """The hash of the file that the user's code is in."""
+    module = sys.modules[getattr(code, "__module__", type(code).__module__)]
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

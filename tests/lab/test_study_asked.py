@@ -1,0 +1,70 @@
+"""What is asked of a study, and what its folder holds by itself."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from tests.studied import result
+
+from metaformer.lab.study import Row, Study
+from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found, known_of
+from metaformer.lab.study_results import FAILED
+from metaformer.runs import append_line
+
+STUDY = Study(name="made", rows=(Row("a"), Row("b", against="c"), Row("c"), Row("ab")))
+
+
+@pytest.mark.parametrize(
+    ("globs", "rows"),
+    [("*", ["a", "b", "c", "ab"]), ("c", ["a", "c"]), ("ab, b", ["a", "b", "c", "ab"]), ("?", ["a", "b", "c"])],
+)
+def test_globs_choose_rows_and_their_bases(globs: str, rows: list[str]) -> None:
+    assert [row.name for row in chosen(STUDY, globs).rows] == rows
+
+
+@pytest.mark.parametrize("globs", ["x", "a,x", "a,", ""])
+def test_a_glob_that_nothing_matches_is_a_mistake(globs: str) -> None:
+    with pytest.raises(ValueError, match=r"^no row of made matches '"):
+        chosen(STUDY, globs)
+
+
+def held(folder: Path, **changes: object) -> Path:
+    """A folder with results: a in two seeds, of which the second was done again after a change of code; b failed."""
+    folder.mkdir()
+    (folder / "study.json").write_text(Asked("made", {"lr": "1"}, "t6").to_json())
+    recipe = {"data": "d", "epochs": 5}
+    for one in (
+        result("a", 0, recipe=recipe), result("a", 1, recipe=recipe, top1=10.0),
+        result("a", 1, recipe=recipe | {"epochs": 9}, key="again", top1=20.0), result("b", 0, recipe=recipe, state=FAILED),
+        result("gone", 0, recipe=recipe),
+    ):  # fmt: skip
+        append_line(folder / "results.jsonl", asdict(one))
+    return folder
+
+
+def known(root: Path, settings: dict[str, str] | None = None, **wanted: object) -> Known:
+    return known_of(STUDY, settings or {}, Wanted(root=root, **wanted))  # type: ignore[arg-type]
+
+
+def test_a_folder_tells_by_itself_what_is_known(tmp_path: Path) -> None:
+    held(tmp_path / "made")
+    told = known(tmp_path)
+    assert [(one.row, one.seed, one.top1) for one in told.results] == [("a", 0, 50.0), ("a", 1, 20.0), ("b", 0, 50.0)]
+    assert (told.path, told.scale, told.left) == (tmp_path / "made", "t6", 4 * 3 - 2)
+    assert (told.setting("data"), told.setting("epochs")) == ("d", 5)
+    fewer = known(tmp_path, seeds=1, rows="b")
+    assert [(one.row, one.seed) for one in fewer.results] == [("b", 0)]  # and of c, its base, nothing is known
+    assert fewer.left == 2
+    assert known(tmp_path / "nowhere").results == ()
+
+
+def test_other_settings_are_another_study(tmp_path: Path) -> None:
+    held(tmp_path / "made")
+    assert known(tmp_path, {"lr": "1"}).results
+    for changes in ({"settings": {"lr": "2"}}, {"scale": "s12"}):
+        with pytest.raises(FileExistsError, match=r"made is of made at scale=t6 with lr=1: give this one another name="):
+            known(tmp_path, **changes)  # type: ignore[arg-type]
+    with pytest.raises(FileExistsError):
+        found(STUDY, {}, Wanted(root=tmp_path))
+    with pytest.raises(FileExistsError):
+        known_of(Study(name="made", rows=(Row("a"),)), {"lr": "3"}, Wanted(root=tmp_path))
