@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.pages import PAGES, SHOWN, blocks, lines, name, typed
 from tests.painted import several, write_coco, write_masks, write_voc
-from tests.photos import photo, photos
+from tests.photos import photo
 from tests.test_lines import is_place
 from tests.tiny import command, one_core
 
@@ -36,8 +36,9 @@ def to_run(page: Path) -> list[list[str]]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photographs, painted data sets, and a run of a classifier and of a detector."""
     root = tmp_path_factory.mktemp("world")
-    for start, folder in enumerate(f"{data}/{kind}" for data in ("photos", "more-photos") for kind in ("ants", "bee", "bees")):
-        photos(root / folder, 6, 100 * start)
+    for number in range(36):
+        folder = ("photos", "more-photos")[number % 2], ("ants", "bee", "bees")[number % 3]
+        photo(root.joinpath(*folder, f"{number}.png"), number)
     photo(root / "photo.jpg")
     write_voc(root / "cells", several(12))
     write_coco(root / "nuts", several(12))

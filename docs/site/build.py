@@ -28,7 +28,8 @@ NAVIGATION = {
 REST = "Putting it to work"
 TITLES = {
     "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers",
-    "dense": "Objects and regions", "hub": "Published weights", "LOG": "Diary",
+    "runs": "Compare runs", "saves": "Stop and go on", "dense": "Objects and regions", "hub": "Published weights",
+    "export": "Export", "LOG": "Diary",
 }  # fmt: skip
 """What the navigation calls a page whose own title is too long for it."""
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
