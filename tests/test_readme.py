@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.pages import PAGES, PYTHON, README, ROOT, SHELL, SHOWN, blocks, name, prose
 from tests.published import PUBLISHED
 from tests.tiny import command
 
@@ -18,36 +18,6 @@ from metaformer import count
 from metaformer.lab import tables
 from metaformer.lab.tables import markdown, model_table
 from metaformer.zoo import ZOO
-
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHELL, PYTHON, SHOWN = {"sh", "bash"}, {"python"}, {"text", "console", "json"}
-
-
-@dataclass(frozen=True)
-class Block:
-    """Fenced code."""
-
-    language: str
-    code: str
-    line: int
-
-
-def blocks(page: Path) -> list[Block]:
-    """In order. A fence that does not open or close a block is an error."""
-    text = page.read_text()
-    found = [
-        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
-        for match in re.finditer(r"^```([^\n`]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    ]
-    assert 2 * len(found) == len(re.findall(r"^\s*```", text, re.MULTILINE)), f"{page}: a fence is not closed"
-    return found
-
-
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
 
 CODED = [page for page in PAGES if blocks(page)]
 LONG = {"docs/mixer.md"}
@@ -160,7 +130,7 @@ def test_the_model_table_is_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(page))
     local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
     assert [link for link in local if not (page.parent / link).exists()] == []
 

@@ -18,15 +18,18 @@ ROOT = HERE.parents[1]
 
 NAVIGATION = {
     "First steps": "start train finetune detect segment fast mixer study",
-    "Working with it": "data recipes eval explain inspect runs tune saves many dense hub weights export quantize bench",
+    "Training": "data recipes tune runs saves many dense",
+    "Looking closer": "eval explain inspect bench",
+    "Putting it to work": "weights hub export quantize serve batch containers",
     "Reference": "commands settings reference",
     "The project": "results LOG contributing changelog",
 }
-"""Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes after the second's."""
-REST = "Working with it"
+"""Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes last under REST."""
+REST = "Putting it to work"
 TITLES = {
     "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers",
-    "dense": "Objects and regions", "hub": "Published weights", "LOG": "Diary",
+    "runs": "Compare runs", "saves": "Stop and go on", "dense": "Objects and regions", "hub": "Published weights",
+    "export": "Export", "LOG": "Diary",
 }  # fmt: skip
 """What the navigation calls a page whose own title is too long for it."""
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)

@@ -1,5 +1,11 @@
 """Sphinx's settings for the site; `docs/site/build.py` gathers its pages and starts it."""
 
+import builtins
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
 import metaformer
 
 project = "metaformer"
@@ -26,3 +32,15 @@ html_theme_options = {
     f"{mode}_css_variables": {f"color-{what}": colour for what in COLOURED}
     for mode, colour in (("light", "#0b6e5f"), ("dark", "#5fd0bb"))
 }
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls."""
+    app.connect("doctree-read", unlinked)
+
+
+def unlinked(app: Sphinx, page: nodes.document) -> None:
+    """Leaves `bytes` in a signature a word, which else would link to whatever attribute has that name."""
+    for link in list(page.findall(pending_xref)):
+        if link["reftarget"] in vars(builtins):
+            link.replace_self(link.children)

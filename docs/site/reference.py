@@ -22,8 +22,9 @@ GROUPS = {
     "Norms, activations, scales, heads": "core.layers",
     "Data": "data",
     "Training": "lab.jobs runs lab.search lab.trials lab.soup lab.compare",
-    "Judging": "infer.evaluate lab.judge lab.probe",
-    "Predicting": "infer.predictor infer.dense infer.fuse infer.quantize",
+    "Studies": "lab.study lab.study_report",
+    "Judging, explaining, inspecting": "infer.evaluate lab.judge lab.probe lab.explain lab.inspect",
+    "Predicting, serving": "infer.predictor infer.dense infer.fuse infer.quantize infer serve",
     "Weights and files": "weights export",
 }
 """Pages of the reference, and the modules, or rooms of them, whose names stand there. What is in none is under More."""

@@ -20,7 +20,7 @@ def check(
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON, too.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Try a mixer's contract line by line, measure it, compare it: metaformer mixer check mine.py:Mine. Else exit code 1."""
+    """Try a mixer's contract, measure and compare it; exit code 1 if it is broken: metaformer mixer check mine.py:Mine"""
     from metaformer.lab.mixer_check import check as try_out
     from metaformer.lab.mixer_check import write_checked
 
