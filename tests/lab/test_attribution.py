@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Attention, Pooling
 from metaformer.core.model import MetaFormer
-from metaformer.lab.attribution import Through, captum, grad_cam, occlusion
+from metaformer.lab.attribution import captum, grad_cam, occlusion
 from metaformer.lab.cam import class_activation
+from metaformer.lab.feature_maps import Through
 from metaformer.weights.peers import Peer, PeerConfig
 
 pytestmark = pytest.mark.usefixtures("thread")

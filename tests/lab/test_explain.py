@@ -13,8 +13,8 @@ from tests.tiny import command
 from metaformer import Run
 from metaformer.data.sources import open_data
 from metaformer.lab.cam import class_activation
+from metaformer.lab.classifier import open_classifier
 from metaformer.lab.explain import _batches, explain, read_methods
-from metaformer.lab.opened import open_to_explain
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_pretrained
 
@@ -75,7 +75,7 @@ def test_everything_of_two_models_side_by_side(run: Run, peer: Path, images: Pat
 
 def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path) -> None:
     found = explain(run.path, sorted(images.glob("?.png")), ask="cam", shown=3, out=tmp_path)
-    opened = open_to_explain(run.path)
+    opened = open_classifier(run.path)
     data = open_data(run.recipe.data).val
     fed = torch.cat([opened.preprocess(data.image(i)[None]) for i in range(3)])
     logits = opened.model(fed)
@@ -86,7 +86,7 @@ def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path
 
 
 def test_only_what_is_asked_of_the_label_asked(run: Run, images: Path, tmp_path: Path) -> None:
-    label = open_to_explain(run.path).classes[4]
+    label = open_classifier(run.path).classes[4]
     found = explain(run.path, images, ask="occlusion", label=label, shown=1, window=4, out=tmp_path)
     (told,) = found.told["models"]
     assert sorted(told) == ["answers", "name", "occlusion", "pixels"]
@@ -107,7 +107,8 @@ def test_mistakes_are_said(run: Run, images: Path, tmp_path: Path) -> None:
     for wrong, said in (
         ({"ask": "cam,cams"}, "ask='cams' is not one of all, cam, occlusion"),
         ({"shown": 0}, "shown=0 is not at least 1"),
-        ({"label": "zebra"}, "label='zebra' is no class of"),
+        ({"label": "zebra"}, "'zebra' is no class of"),
+        ({"label": "Sneeker"}, "did you mean Sneaker?"),
         ({"window": 9, "ask": "occlusion"}, "window=9 is not between 1 and 8"),
         ({"beside": ["model.onnx"]}, "explain the run or model that it was exported from"),
     ):

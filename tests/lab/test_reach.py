@@ -31,11 +31,10 @@ def test_a_stack_of_poolings_is_what_the_algebra_says(times: int) -> None:
     assert torch.allclose(field, expected, atol=1e-6)
 
 
-def test_pooling_blocks_with_their_shortcut() -> None:
-    """x + pool(x) − x is pool(x): a stage of two such blocks alone reaches as two poolings do."""
-
-    def bare(depth: int, mixer: Pooling | Identity) -> MetaFormer:
-        config = MetaFormerConfig(
+def bare(depth: int, mixer: Pooling | Identity) -> MetaFormer:
+    """A stage of such blocks with nothing in them but the mixer and its shortcut."""
+    return MetaFormer(
+        MetaFormerConfig(
             depths=(depth,),
             dims=(4,),
             mixers=mixer,
@@ -45,14 +44,36 @@ def test_pooling_blocks_with_their_shortcut() -> None:
             num_classes=0,
             stem_stride=1,
         )
-        return MetaFormer(config)
+    )
 
-    (found,) = reach_of_blocks(bare(2, Pooling()), torch.randn(2, 3, 9, 9))
-    row = boxed(2)
-    assert torch.allclose(found.field[2:7, 2:7], row[:, None] * row, atol=1e-6)
-    assert (found.side(0.5), found.side(0.95), found.side(1.0)) == (3, 5, 5)
-    (alone,) = reach_of_blocks(bare(3, Identity()), torch.randn(2, 3, 9, 9))
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_each_pooling_block_reaches_two_places_further(depth: int) -> None:
+    """x + pool(x) − x is pool(x): so many blocks alone reach as so many poolings do. Blocks of the identity reach themselves."""
+    images = torch.randn(2, 3, 11, 11)
+    (found,) = reach_of_blocks(bare(depth, Pooling()), images)
+    row, inside = boxed(depth), slice(5 - depth, 6 + depth)
+    assert torch.allclose(found.field[inside, inside], row[:, None] * row, atol=1e-6)
+    assert found.side(1.0) == 1 + 2 * depth
+    (alone,) = reach_of_blocks(bare(depth, Identity()), images)
     assert alone.side(1.0) == 1
+
+
+def test_images_are_averaged_over_though_some_at_a_time() -> None:
+    """The first half of ten images pass on the centre, the others the place to its right: both are seen, as the numbers
+    drawn for them have it, and nothing else."""
+
+    def turned(x: Tensor) -> Sequence[Tensor]:
+        return [torch.where(x[:, :, :1, :1] > 0, x, x.roll(-1, 3))]
+
+    images = torch.ones(10, 1, 3, 3)
+    images[5:] = -1
+    ((field, _),) = fields(turned, images)
+    drawn = torch.cat([torch.randn(n, 1, generator=draw) for draw in [torch.Generator().manual_seed(0)] for n in (4, 4, 2)])
+    sizes = drawn.flatten().abs().double()
+    expected = torch.stack([torch.tensor(0.0).double(), sizes[:5].sum(), sizes[5:].sum()]) / sizes.sum()
+    assert torch.allclose(field[1], expected)
+    assert field[[0, 2]].abs().max() == 0
 
 
 def test_attention_reaches_everything_and_pooling_does_not() -> None:

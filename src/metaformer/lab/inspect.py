@@ -15,10 +15,11 @@ from metaformer.dense.model import Dense
 from metaformer.infer.about import is_dense_source, read_about
 from metaformer.infer.exported import is_exported
 from metaformer.infer.source import find_source, open_source
-from metaformer.lab.blueprint import draw
-from metaformer.lab.gauge import Subject, kept_bytes, peaks, shapes, times
-from metaformer.lab.part_bars import draw_bars
-from metaformer.lab.parts import parts
+from metaformer.lab.inspect_bars import draw_bars
+from metaformer.lab.inspect_drawing import draw
+from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks, shapes, times
+from metaformer.lab.inspect_parts import parts
+from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.weights.create import create_dense, create_model
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
@@ -87,7 +88,7 @@ def inspect(
     *,
     image_size: int | None = None,
     batch: int = 1,
-    time: bool = False,
+    time: bool = True,
     rounds: int = 15,
     device: str = "auto",
 ) -> Inspection:
@@ -163,3 +164,29 @@ def _open(source: str | Path, image_size: int | None) -> tuple[nn.Module, int]:
         return model, int(about.get("shown", {"short": 512})["short"])
     model, about = open_source(source, device="cpu")
     return model, read_about(about, source, model.config.num_classes).preprocess.size
+
+
+# --- a screen ---------------------------------------------------------------------------------------------------------
+
+
+def inspected_text(found: Inspection) -> str:
+    """A row for each part, then the whole."""
+    timed = found.whole.seconds is not None
+    rows: Rows = [("part", "what", "gives", "parameters", "MACs", "kept", "peak", *(("ms", "quartiles") if timed else ()))]
+    rows += [_row(part, timed=timed) for part in (*found.parts, found.whole)]
+    images = f"{found.batch} image{'s' if found.batch > 1 else ''} of {found.image_size} × {found.image_size}"
+    said = (
+        f"{images} on {found.device}; kept: MB for the backward pass; peak: MB alive at once in inference; both without weights"
+    )
+    return f"{columns(rows, right=(3, 4, 5, 6, 7, 8))}\n\n{said}"
+
+
+def _row(part: PartFigures, *, timed: bool) -> tuple[str, ...]:
+    shape = "" if part.shape is None else " × ".join(map(str, part.shape))
+    macs = "–" if part.macs is None else f"{part.macs:,}"
+    row = (part.name, part.kind, shape, f"{part.parameters:,}", macs, f"{part.kept / 1e6:.2f}", f"{part.peak / 1e6:.2f}")
+    if not timed:
+        return row
+    if part.seconds is None or part.low is None or part.high is None:
+        return (*row, "", "")
+    return (*row, f"{1e3 * part.seconds:.2f}", f"{1e3 * part.low:.2f}–{1e3 * part.high:.2f}")

@@ -26,11 +26,17 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     return made, axes
 
 
-def write(made: Figure, path: Path) -> None:
-    """Writes a PNG under a temporary name, then renames it."""
+def write(made: Figure, path: Path, *, kind: str = "png", dpi: float | None = None) -> None:
+    """Writes a PNG, or another kind of file, under a temporary name, then renames it."""
     temporary = path.with_name(path.name + ".tmp")
-    made.savefig(temporary, format="png")
+    made.savefig(temporary, format=kind, dpi=dpi or made.dpi)
     temporary.replace(path)
+
+
+def write_all(made: Figure, path: Path, kinds: Sequence[str] = ("png", "pdf")) -> None:
+    """Writes PATH.png and PATH.pdf, or files of other kinds, fine enough for paper."""
+    for kind in kinds:
+        write(made, path.with_name(f"{path.name}.{kind}"), kind=kind, dpi=200)
 
 
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:

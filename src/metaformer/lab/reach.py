@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.core.model import MetaFormer, Stage
-from metaformer.lab.levels import level_maps, level_names
+from metaformer.lab.feature_maps import level_maps, level_names
 
 PARTS = (0.5, 0.95)
 """Parts of the whole whose squares are told."""
+AT_ONCE = 4
+"""Images whose slopes are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,30 @@ def fields(function: Callable[[Tensor], Sequence[Tensor]], x: Tensor) -> list[tu
     """For each map (B, C, h, w) that `function` makes of x (B, C', H, W): the field (H, W), and the centre in it.
 
     The field is |∂(v · y) / ∂x|, y the channels of the map's central place and v a normal vector drawn anew for each image,
-    summed over input channels and averaged over images, divided by its sum. Its expectation is proportional to the root of
-    the sum over y's channels of the squared slopes: a sum of y itself, as of normalised channels, might have none.
+    summed over input channels and over images, divided by its sum. Its expectation is proportional to the root of the sum over
+    y's channels of the squared slopes: a sum of y itself, as of normalised channels, might have none.
     """
-    x = x.detach().clone().requires_grad_()
     draw = torch.Generator().manual_seed(0)
+    parts = [_slopes(function, some.detach().clone().requires_grad_(), draw) for some in x.split(AT_ONCE)]
+    found = []
+    for one in zip(*parts, strict=True):
+        field = torch.stack([slope for slope, _ in one]).sum(0)
+        found.append((field / field.sum().clamp(min=torch.finfo(torch.double).tiny), one[0][1]))
+    return found
+
+
+def _slopes(
+    function: Callable[[Tensor], Sequence[Tensor]], x: Tensor, draw: torch.Generator
+) -> list[tuple[Tensor, tuple[int, int]]]:
+    """By map the slopes' sizes (H, W), summed over images, and the centre."""
     found = []
     for y in function(x):
         row, column = y.shape[2] // 2, y.shape[3] // 2
         v = torch.randn(y.shape[:2], generator=draw).to(y)
         (slope,) = torch.autograd.grad((y[:, :, row, column] * v).sum(), x, retain_graph=True)
-        field = slope.abs().sum(1).cpu().double().mean(0)
-        centre = tuple(
-            int((at + 0.5) * whole / parts) for at, whole, parts in zip((row, column), x.shape[2:], y.shape[2:], strict=True)
-        )
-        found.append((field / field.sum().clamp(min=torch.finfo(torch.double).tiny), (centre[0], centre[1])))
+        sides = zip((row, column), x.shape[2:], y.shape[2:], strict=True)
+        high, wide = (int((at + 0.5) * whole / places) for at, whole, places in sides)
+        found.append((slope.abs().sum(1).cpu().double().sum(0), (high, wide)))
     return found
 
 

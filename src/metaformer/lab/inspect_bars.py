@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metaformer.lab.explain_pictures import save
-from metaformer.lab.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, plain
+from metaformer.lab.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, plain, write_all
 
 PANELS = (
     ("parameters", "parameters, M", 1e-6),
@@ -37,7 +36,7 @@ def draw_bars(told: dict[str, Any], path: Path) -> None:
         axis.set_ylim(len(parts) - 0.4, -0.6)
         axis.set_xlim(0, 1.05 * max([*values, 1e-9]))
         axis.locator_params(axis="x", nbins=4)
-    save(made, path)
+    write_all(made, path)
 
 
 def _label(part: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import NoNorm, Scale
-from metaformer.lab.parts import brief, mixer_name
-from metaformer.lab.plots import plain
+from metaformer.lab.inspect_parts import brief, mixer_name
+from metaformer.lab.plots import plain, write_all
 
 TINTS = ("#cfe0fb", "#fbdcc4", "#cdebd9", "#e3d6f7", "#f8d3d0", "#d3eef1", "#f5e8b8", "#e2e4e8")
 """Of blocks, a colour for each mixer."""
@@ -73,11 +73,7 @@ def kinds_of(stages: Sequence[Drawn]) -> list[Kind]:
 
 def draw(config: MetaFormerConfig, image_size: int, path: Path, title: str = "") -> None:
     """Writes PATH.svg, PATH.png and PATH.pdf."""
-    made = blueprint(config, image_size, title)
-    for format in ("svg", "png", "pdf"):
-        temporary = path.with_name(f"{path.name}.{format}.tmp")
-        made.savefig(temporary, format=format, dpi=200)
-        temporary.replace(path.with_name(f"{path.name}.{format}"))
+    write_all(blueprint(config, image_size, title), path, ("svg", "png", "pdf"))
 
 
 def blueprint(config: MetaFormerConfig, image_size: int, title: str = "") -> Figure:

@@ -1,6 +1,7 @@
 """A classifier to look into: the model, its classes, and how images are made ready for it; ours or timm's, with weights."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from metaformer.weights.pretrained import Model
 
 
 @dataclass(frozen=True)
-class Opened:
+class Classifier:
     """A model in evaluation mode on its device."""
 
     name: str
@@ -30,6 +31,14 @@ class Opened:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def number(self, label: str) -> int:
+        """Which of its classes that is. Raises ValueError for none."""
+        if label not in self.classes:
+            near = get_close_matches(label, self.classes, n=1, cutoff=0.6)
+            few = ", ".join(self.classes[:10]) + (" ..." if len(self.classes) > 10 else "")
+            raise ValueError(f"{label!r} is no class of {self.name}" + (f", did you mean {near[0]}?" if near else f": {few}"))
+        return self.classes.index(label)
+
 
 def open_model(source: str | Path, model: Model | None, device: str) -> tuple[Model, dict[str, Any]]:
     """As `open_source`; `timm:NAME` is timm's model with the weights that timm publishes."""
@@ -39,7 +48,7 @@ def open_model(source: str | Path, model: Model | None, device: str) -> tuple[Mo
     return peer.eval().to(choose_device(device)), about
 
 
-def open_to_explain(source: str | Path, model: Model | None = None, device: str = "auto") -> Opened:
+def open_classifier(source: str | Path, model: Model | None = None, device: str = "auto") -> Classifier:
     """Raises ValueError or OSError with a sentence, also for what has no gradients or is no classifier."""
     if is_exported(source):
         raise ValueError(
@@ -52,4 +61,4 @@ def open_to_explain(source: str | Path, model: Model | None = None, device: str 
         )
     made, about = open_model(source, model, device)
     known = read_about(about, source, made.config.num_classes)
-    return Opened(str(source), made, known.classes, known.preprocess, known.several)
+    return Classifier(str(source), made, known.classes, known.preprocess, known.several)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from metaformer.dense.model import Dense
-from metaformer.lab.parts import Part
+from metaformer.lab.inspect_parts import Part
 
 SECONDS = 0.005
 """What a measured turn takes at least: shorter calls are repeated."""

@@ -12,7 +12,7 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import MLN, LayerNorm, MLPHead, NoNorm, Scale
 from metaformer.core.mixers import Attention, Identity, Pooling, SepConv
 from metaformer.core.model import MetaFormer
-from metaformer.lab.blueprint import blueprint, draw, kinds_of, stages_of
+from metaformer.lab.inspect_drawing import blueprint, draw, kinds_of, stages_of
 from metaformer.zoo import ZOO
 
 
