@@ -49,7 +49,7 @@ def bare(depth: int, mixer: Pooling | Identity) -> MetaFormer:
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_each_pooling_block_reaches_two_places_further(depth: int) -> None:
-    """x + pool(x) − x is pool(x): so many blocks alone reach as so many poolings do. Blocks of the identity reach themselves."""
+    """x + pool(x) − x is pool(x): so many blocks alone reach as so many poolings do, of the identity nothing else."""
     images = torch.randn(2, 3, 11, 11)
     (found,) = reach_of_blocks(bare(depth, Pooling()), images)
     row, inside = boxed(depth), slice(5 - depth, 6 + depth)

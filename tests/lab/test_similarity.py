@@ -42,7 +42,7 @@ def test_unrelated_features_have_nothing_in_common() -> None:
 
 
 def test_of_many_images_it_is_the_plain_formula() -> None:
-    """‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centred features, Kornblith et al. 2019, section 3: the bias is of the order of 1 / images."""
+    """‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centred features, Kornblith et al. 2019, section 3: its bias is about 1 / images."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(800, 6, generator=draw).double() @ torch.randn(6, 6, generator=draw).double()
     y = x[:, :4].relu() + torch.randn(800, 4, generator=draw).double()

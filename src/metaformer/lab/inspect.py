@@ -96,8 +96,8 @@ def inspect(
     (of names no weights are fetched), or a module, which is left as it was.
 
     Counted are parameters, multiply-accumulates, what a training step keeps for its backward pass and what is alive at once in
-    inference, of `batch` random images of `image_size`, by default the model's own. With `time` each part is measured alone, in
-    turns, in `rounds`, in evaluation mode. Raises ValueError or OSError with a sentence.
+    inference, of `batch` random images of `image_size`, by default the model's own. Unless `time=False`, each part is measured
+    alone, in turns, in `rounds`, in evaluation mode. Raises ValueError or OSError with a sentence.
     """
     for name, value in (("batch", batch), ("rounds", rounds), ("image_size", 1 if image_size is None else image_size)):
         if value < 1:
