@@ -15,6 +15,7 @@ from metaformer.data.sources import open_data
 from metaformer.lab.cam import class_activation
 from metaformer.lab.classifier import open_classifier
 from metaformer.lab.explain import _batches, explain, read_methods
+from metaformer.lab.explain_model import called
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_pretrained
 
@@ -129,6 +130,11 @@ def test_a_detector_is_answered_by_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"schema": 1, "dense": {}}')
     with pytest.raises(ValueError, match="finds objects or regions, and what is explained are classifiers"):
         explain(tmp_path, tmp_path)
+
+
+def test_models_are_called_by_what_tells_them_apart() -> None:
+    assert called(["/a/runs/one", "timm:resnet18", "hf:someone/caformer"]) == ["one", "timm:resnet18", "caformer"]
+    assert called(["runs/a/best", "runs/b/best", "runs/a/best"]) == ["a/best", "b/best", "a/best"]
 
 
 def test_methods_are_read_in_their_order() -> None:

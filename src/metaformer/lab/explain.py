@@ -13,11 +13,10 @@ from metaformer.core.device import memory_told
 from metaformer.lab.attribution import captum
 from metaformer.lab.classifier import Classifier, open_classifier
 from metaformer.lab.explain_images import read_images
-from metaformer.lab.explain_model import Findings, look, rounded
+from metaformer.lab.explain_model import Findings, called, look, rounded
 from metaformer.lab.explain_page import page
 from metaformer.lab.explain_pictures import draw
 from metaformer.lab.feature_maps import level_maps, level_names
-from metaformer.lab.judge_page import short
 from metaformer.lab.similarity import LEAST, Similarity
 from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
@@ -158,7 +157,7 @@ def _maps(one: Findings, part: slice) -> list[Tensor]:
 def explained_text(told: dict[str, Any]) -> str:
     """The answers, how far each level sees, the similarity of levels with themselves left out."""
     models = told["models"]
-    names = short([model["name"] for model in models])
+    names = called([model["name"] for model in models])
     heads: Rows = [("image", *names)]
     for number, image in enumerate(told["images"]):
         said = (f"{model['answers'][number]['label']} {model['answers'][number]['probability']:.1%}" for model in models)

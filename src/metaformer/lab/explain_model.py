@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,6 +78,17 @@ class Findings:
             told["reach"] = [reach_told(one) for one in self.reach]
             told["reach_of_blocks"] = [reach_told(one) for one in self.of_blocks]
         return told
+
+
+def called(names: Sequence[str]) -> list[str]:
+    """What stands over the pictures of models: of paths the shortest ends that tell them apart."""
+    paths = {name: Path(name).parts or (name,) for name in names}
+    ends = {name: parts[-1] for name, parts in paths.items()}
+    count = 1
+    while len(set(ends.values())) < len(paths):
+        count += 1
+        ends = {name: "/".join(parts[-count:]) for name, parts in paths.items()}
+    return [ends[name] for name in names]
 
 
 def reach_told(one: Reach) -> dict[str, Any]:

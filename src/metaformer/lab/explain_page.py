@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaformer import __version__
-from metaformer.lab.explain_model import Findings, reach_told
+from metaformer.lab.explain_model import Findings, called, reach_told
 from metaformer.lab.explain_pictures import Grid, attention_grid, cam_grid, occlusion_grid, ramps, reach_picture
 from metaformer.lab.frame import template
-from metaformer.lab.judge_page import short
 from metaformer.lab.page import number
 from metaformer.lab.pictures import SIDE, embedded, shrunk
 
 
 def page(seen: Sequence[Findings], figures: dict[str, Any]) -> str:
     """The HTML text; the same figures and maps give the same text."""
-    names = short([one.name for one in seen])
+    names = called([one.name for one in seen])
     return template("explain.html", {"number": number}).render(
         figures=figures,
         names=names,

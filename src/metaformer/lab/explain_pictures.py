@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from metaformer.lab.explain_model import Findings, Focus, reach_told
-from metaformer.lab.judge_page import short
+from metaformer.lab.explain_model import Findings, Focus, called, reach_told
 from metaformer.lab.pictures import blended, picture
-from metaformer.lab.plots import figure, plain, write_all
+from metaformer.lab.plots import figure, fitting, plain, write_all
 
 SIDE = 384
 """Pixels up to which small images are enlarged for paper."""
@@ -94,13 +93,13 @@ def _beside(maps: Sequence[Tensor | None], seen: Sequence[Findings], side: int) 
             assert heat is not None
             row.append(Tile(blended(one.fed[number], heat[number], side), answer(one, number)))
         rows.append(row)
-    return ["image", *short([one.name for one in seen])], rows
+    return ["image", *called([one.name for one in seen])], rows
 
 
 def attention_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     """An image, then for each model and grid of attention what the marked place takes, and the rollout."""
     focused = [
-        (one, name, focus) for one, name in zip(seen, short([s.name for s in seen]), strict=True) for focus in one.focus or ()
+        (one, name, focus) for one, name in zip(seen, called([s.name for s in seen]), strict=True) for focus in one.focus or ()
     ]
     if not focused:
         return [], []
@@ -111,7 +110,7 @@ def attention_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
         for one, _, focus in focused:
             taken, rolled = (times_even(maps[number]) for maps in (focus.taken, focus.rolled))
             tiles = [
-                Tile(blended(one.fed[number], above_even(times), side), f"up to ×{times.max():.1f}")
+                Tile(blended(one.fed[number], above_even(times), side, smooth=False), f"up to ×{times.max():.1f}")
                 for times in (taken, rolled)
             ]
             row += [replace(tiles[0], image=_marked(tiles[0].image, focus, number)), tiles[1]]
@@ -182,9 +181,9 @@ def grid_figure(heads: Sequence[str], rows: Sequence[Sequence[Tile]], ramp: Ramp
         for axis, tile, head in zip(axes[place], row, heads, strict=True):
             _bare(axis)
             axis.imshow(tile.image, interpolation="none")
-            axis.set_xlabel(plain(tile.note), fontsize=6.5, labelpad=2)
+            axis.set_xlabel(plain(tile.note), fontsize=fitting(tile.note, 1.45, 6.5), labelpad=2)
             if place == 0:
-                axis.set_title(plain(head), fontsize=8, pad=4)
+                axis.set_title(plain(head), fontsize=fitting(head, 1.45, 8), pad=4)
     return made
 
 
@@ -193,13 +192,13 @@ def reach_figure(seen: Sequence[Findings]) -> Figure:
     most = max(len(one.reach or ()) for one in seen)
     made, axes = figure(0.25 + 1.5 * most, 1.78 * len(seen) + STRIP, len(seen), most)
     _tight(made, ramps()["reach"])
-    for row, one, name in zip(axes, seen, short([one.name for one in seen]), strict=True):
+    for row, one, name in zip(axes, seen, called([one.name for one in seen]), strict=True):
         for axis in row:
             _bare(axis)
-        row[0].set_ylabel(plain(name), fontsize=8)
+        row[0].set_ylabel(plain(name), fontsize=fitting(name, 1.45, 8))
         for axis, level in zip(row, one.reach or (), strict=False):
             axis.imshow(reach_picture(level.field), interpolation="none")
-            axis.set_title(plain(level.name), fontsize=8, pad=3)
+            axis.set_title(plain(level.name), fontsize=fitting(level.name, 1.45, 8), pad=3)
             told = reach_told(level)
             axis.set_xlabel(f"50 %: {told['side_50']}, 95 %: {told['side_95']} px", fontsize=6.5, labelpad=2)
     return made
@@ -238,7 +237,7 @@ def similarity_figure(found: Sequence[dict[str, Any]]) -> Figure:
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     whole = [*dict.fromkeys(name for pair in found for name in (pair["one"], pair["other"]))]
-    short_of = dict(zip(whole, short(whole), strict=True))
+    short_of = dict(zip(whole, called(whole), strict=True))
     shades = None
     for axis, pair in zip(axes.flat, found, strict=False):
         values = np.array(pair["values"], float)
@@ -249,8 +248,8 @@ def similarity_figure(found: Sequence[dict[str, Any]]) -> Figure:
             range(len(pair["columns"])), pair["columns"], fontsize=6.5, rotation=45, ha="right", rotation_mode="anchor"
         )
         axis.set_yticks(range(len(pair["rows"])), pair["rows"], fontsize=6.5)
-        axis.set_xlabel(plain(short_of[pair["other"]]), fontsize=8)
-        axis.set_ylabel(plain(short_of[pair["one"]]), fontsize=8)
+        axis.set_xlabel(plain(short_of[pair["other"]]), fontsize=fitting(short_of[pair["other"]], 1.9, 8))
+        axis.set_ylabel(plain(short_of[pair["one"]]), fontsize=fitting(short_of[pair["one"]], 1.9, 8))
         for (row, column), value in np.ndenumerate(values):
             axis.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 else "black"

@@ -17,7 +17,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import NoNorm, Scale
 from metaformer.lab.inspect_parts import brief, mixer_name
-from metaformer.lab.plots import plain, write_all
+from metaformer.lab.plots import fitting, plain, write_all
 
 TINTS = ("#cfe0fb", "#fbdcc4", "#cdebd9", "#e3d6f7", "#f8d3d0", "#d3eef1", "#f5e8b8", "#e2e4e8")
 """Of blocks, a colour for each mixer."""
@@ -152,8 +152,9 @@ MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.15, "
 
 # --- above: the stages ------------------------------------------------------------------------------------------------
 
-CHIP, STAGE, GAP, ENDS, GUTTER = 0.3, 1.28, 0.2, 0.62, 0.36
-"""Inches: the height of a box, the widths of a stage, an arrow, image and head, the way between (a) and (b)."""
+CHIP, SMALL, STAGE, GAP, ENDS, GUTTER = 0.3, 0.22, 1.28, 0.2, 0.62, 0.36
+"""Inches: the heights of a box and of one of the head's, the widths of a stage, an arrow, image and head, the way between (a)
+and (b)."""
 
 
 def _chips(stage: Drawn) -> int:
@@ -184,26 +185,24 @@ def _draw_stages(
         top = middle + (len(chips) * (CHIP + 0.08) - 0.08) / 2
         for place, (text, fill) in enumerate(chips):
             at = top - CHIP - place * (CHIP + 0.08)
-            pen.box(left + 0.08, at, STAGE - 0.16, CHIP, text, fill, size=_fitting(text, STAGE - 0.2))
+            pen.box(left + 0.08, at, STAGE - 0.16, CHIP, text, fill, size=fitting(text, STAGE - 0.2, 7.5))
             if place:
                 pen.arrow((left + STAGE / 2, at + CHIP + 0.08), (left + STAGE / 2, at + CHIP))
         left += STAGE + GAP
     pen.arrow((left - GAP, middle), (left, middle))
-    pen.text(left + ENDS / 2, middle, _head(config))
+    steps = _head(config)
+    top = middle + len(steps) * SMALL / 2
+    for place, text in enumerate(steps, 1):
+        pen.box(left, top - place * SMALL, ENDS, SMALL, text, EMBED, size=fitting(text, ENDS - 0.06, 7.5))
+    if config.num_classes:
+        pen.text(left + ENDS / 2, y + 0.25, f"{config.num_classes} classes", size=7, soft=True)
 
 
-def _head(config: MetaFormerConfig) -> str:
+def _head(config: MetaFormerConfig) -> list[str]:
+    """From above downwards."""
     norm = [] if isinstance(config.head_norm, NoNorm) else ["Norm"]
     steps = ["mean", *norm] if config.pool_first else [*norm, "mean"]
-    if config.num_classes:
-        steps += [brief(config.head).removesuffix("Head"), f"{config.num_classes} classes"]
-    return "\n".join(steps)
-
-
-def _fitting(text: str, width: float, largest: float = 7.5) -> float:
-    """The size of type in which the text's longest line is not wider: a letter is taken as 0.55 of its size."""
-    longest = max(len(line) for line in text.split("\n"))
-    return min(largest, width * 72 / (0.55 * max(1, longest)))
+    return [*steps, *([brief(config.head).removesuffix("Head")] if config.num_classes else [])]
 
 
 # --- below: the blocks ------------------------------------------------------------------------------------------------
@@ -253,7 +252,7 @@ def _draw_block(pen: Pen, kind: Kind, tint: str, config: MetaFormerConfig, x: fl
         for text, fill in half:
             tall = TALL + (0.1 if "\n" in text else 0.0)
             pen.arrow((middle, y), (middle, y + STEP))
-            pen.box(middle - WIDE / 2, y + STEP, WIDE, tall, text, fill, size=_fitting(text, WIDE - 0.06, 7.0))
+            pen.box(middle - WIDE / 2, y + STEP, WIDE, tall, text, fill, size=fitting(text, WIDE - 0.06, 7.0))
             y += STEP + tall
         if config.residual:
             centre = y + STEP + PLUS

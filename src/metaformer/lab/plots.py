@@ -223,6 +223,11 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def fitting(text: str, width: float, largest: float) -> float:
+    """The size of type in which the text's longest line is no wider, in inches: a letter is taken as 0.55 of its size."""
+    return min(largest, width * 72 / (0.55 * max(1, *map(len, text.split("\n")))))
+
+
 def bars(cells: Sequence[tuple[str, str, Sequence[Any]]], path: Path) -> None:
     """Images/s of each contestant with the range over the rounds, a panel per cell: its title, its baseline, its rows."""
     columns = min(2, len(cells))
