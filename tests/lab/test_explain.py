@@ -135,6 +135,7 @@ def test_a_detector_is_answered_by_one_sentence(tmp_path: Path) -> None:
 def test_models_are_called_by_what_tells_them_apart() -> None:
     assert called(["/a/runs/one", "timm:resnet18", "hf:someone/caformer"]) == ["one", "timm:resnet18", "caformer"]
     assert called(["runs/a/best", "runs/b/best", "runs/a/best"]) == ["a/best", "b/best", "a/best"]
+    assert called(["runs/a", "runs/a/"]) == ["a", "a"]
 
 
 def test_methods_are_read_in_their_order() -> None:

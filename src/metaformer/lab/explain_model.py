@@ -85,7 +85,7 @@ def called(names: Sequence[str]) -> list[str]:
     paths = {name: Path(name).parts or (name,) for name in names}
     ends = {name: parts[-1] for name, parts in paths.items()}
     count = 1
-    while len(set(ends.values())) < len(paths):
+    while len({*ends.values()}) < len({*paths.values()}):
         count += 1
         ends = {name: "/".join(parts[-count:]) for name, parts in paths.items()}
     return [ends[name] for name in names]
