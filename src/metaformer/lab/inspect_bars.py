@@ -20,15 +20,18 @@ COLOURS = (BLUE, GREEN, ORANGE, RED, "#7a5cc9", "#0e9aa7")
 def draw_bars(told: dict[str, Any], path: Path) -> None:
     """A row of bars for each part, the first above, coloured by stage. Writes PATH.png and PATH.pdf."""
     parts = [part for part in told["parts"] if part["kind"]]
-    panels = [panel for panel in PANELS if all(part[panel[0]] is not None for part in parts)]
+    panels = [panel for panel in PANELS if any(part[panel[0]] is not None for part in parts)]
     made, axes = figure(1.9 + 1.75 * len(panels), max(1.8, 0.75 + 0.15 * len(parts)), 1, len(panels))
     places, colours = range(len(parts)), _colours([part["name"] for part in parts])
     for number, (axis, (name, title, factor)) in enumerate(zip(axes[0], panels, strict=True)):
-        values = [factor * part[name] for part in parts]
-        axis.barh(places, values, color=colours, height=0.72)
-        if name == "seconds":
-            for place, part in zip(places, parts, strict=True):
-                axis.plot([factor * part["low"], factor * part["high"]], [place, place], color="black", linewidth=0.8)
+        values = [factor * (part[name] or 0) for part in parts]
+        axis.barh(places, list(values), color=colours, height=0.72)
+        between = [
+            (at, factor * part["low"], factor * part["high"]) for at, part in enumerate(parts) if part["low"] is not None
+        ]
+        for at, low, high in between if name == "seconds" else ():
+            axis.plot([low, high], [at, at], color="black", linewidth=0.8)
+            values.append(high)
         axis.set_title(title, fontsize=8)
         axis.set_yticks(places, [_label(part) for part in parts] if number == 0 else [], fontsize=6.5)
         axis.tick_params(axis="x", labelsize=7)

@@ -69,13 +69,23 @@ def kept_bytes(subject: Subject, found: Sequence[Part]) -> dict[str, int]:
         return tensor
 
     cuda = [subject.device] if subject.device.type == "cuda" else []
+    norms = [module for module in subject.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(_spare) for norm in norms]
     subject.model.train(not isinstance(subject.model, Dense))
     try:
         with torch.random.fork_rng(cuda), _now(found) as now, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             subject.model(subject.images)
     finally:
         subject.model.eval()
+        for hook in hooks:
+            hook.remove()
     return sizes
+
+
+def _spare(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Batch norm does not train on a single value per channel, which is what a small image leaves in the end."""
+    if inputs[0].numel() == inputs[0].shape[1]:
+        norm.eval()
 
 
 class _Alive(TorchDispatchMode):
