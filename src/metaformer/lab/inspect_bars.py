@@ -26,12 +26,10 @@ def draw_bars(told: dict[str, Any], path: Path) -> None:
     for number, (axis, (name, title, factor)) in enumerate(zip(axes[0], panels, strict=True)):
         values = [factor * (part[name] or 0) for part in parts]
         axis.barh(places, list(values), color=colours, height=0.72)
-        between = [
-            (at, factor * part["low"], factor * part["high"]) for at, part in enumerate(parts) if part["low"] is not None
-        ]
-        for at, low, high in between if name == "seconds" else ():
-            axis.plot([low, high], [at, at], color="black", linewidth=0.8)
-            values.append(high)
+        for at, part in enumerate(parts):
+            if name == "seconds" and part["low"] is not None:
+                axis.plot([factor * part["low"], factor * part["high"]], [at, at], color="black", linewidth=0.8)
+                values.append(factor * part["high"])
         axis.set_title(title, fontsize=8)
         axis.set_yticks(places, [_label(part) for part in parts] if number == 0 else [], fontsize=6.5)
         axis.tick_params(axis="x", labelsize=7)
