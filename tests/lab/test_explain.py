@@ -69,7 +69,7 @@ def test_everything_of_two_models_side_by_side(run: Run, peer: Path, images: Pat
         assert [pair["values"][i][i] for i in range(3)] == pytest.approx([1] * 3, abs=1e-4)
     page = found.page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # self-contained
-    assert page.count("<img") == 2 * (3 + 3 + 1 + 2 * 2 + 2) + 8
+    assert page.count("<img") == 2 * (3 + 3 + 1 + 2 * 2 + 2) + 8 + 4  # tiles, fields, what colours mean
     for section in ("cam", "occlusion", "attention", "reach", "similarity"):
         assert f'<section id="{section}">' in page
 
