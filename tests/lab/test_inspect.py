@@ -14,8 +14,10 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Attention, Identity, Pooling
 from metaformer.core.model import MetaFormer
 from metaformer.lab.inspect import REST, inspect, inspected_text
+from metaformer.lab.inspect_bars import _colours, _label
 from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks
 from metaformer.lab.inspect_parts import parts
+from metaformer.lab.plots import GREY
 from metaformer.weights.peers import Peer, PeerConfig
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -175,7 +177,12 @@ def test_time_is_of_each_part_and_of_the_whole() -> None:
 def test_sources(run: Run) -> None:
     of_run = inspect(run.path, time=False)
     assert (of_run.image_size, of_run.whole.shape) == (8, (10,))
-    assert inspect("retinanet/caformer_t6", image_size=64, device="cpu", time=False).config is not None
+    found = inspect("retinanet/caformer_t6", image_size=64, device="cpu", time=False)
+    assert found.config is not None
+    assert found.dense
+    given = {part.name: part.shape for part in found.parts}
+    assert given["head.box"] == (36, 8, 8)  # on the finest level, which comes first
+    assert given["backbone.norms.0"] == (64, 8, 8)
     assert inspect("timm:resnet18", image_size=32, device="cpu", time=False).whole.parameters == 11_689_512
     with pytest.raises(ValueError, match="was exported from"):
         inspect("model.onnx")
@@ -205,5 +212,24 @@ def test_table_and_files(tmp_path: Path) -> None:
     assert told["parts"][1]["kept"] == found.parts[1].kept
     assert told["config"]["mixers"] == ["Pooling(window=3)", "Attention(head_dim=8, qkv_bias=False, proj_bias=False)"]
     with one_core():
-        peer = inspect("timm:resnet18", image_size=32, device="cpu", time=False).write(tmp_path / "peer")
+        peer = inspect("timm:resnet18", image_size=32, device="cpu", time=False).write(folder)  # where a drawing lies
     assert {file.name for file in peer.iterdir()} == {"inspect.json", "parts.png", "parts.pdf"}
+
+
+def test_bars_have_a_colour_for_each_stage() -> None:
+    ours = ["stages.0.embed", "stages.0.blocks.0", "stages.1.embed", "head"]
+    resnet = ["model.conv1", "model.layer1.0", "model.layer1.1", "model.layer2.0", "model.fc"]
+    vit = ["model.patch_embed", "model.blocks.0", "model.blocks.1", "model.norm"]
+    detector = ["backbone.body.stages.0.embed", "backbone.body.stages.1.blocks.0", "fpn", "head.tower.0", "head.tower.1"]
+    for names, stages in ((ours, "1120"), (resnet, "01120"), (vit, "0110"), (detector, "12033")):
+        colours = _colours(names)
+        first = {stage: colours[stages.index(stage)] for stage in stages}
+        assert colours == [first[stage] for stage in stages]
+        assert len({*first.values()}) == len(first)
+        assert first.get("0", GREY) == GREY
+
+
+def test_bars_are_called_by_what_the_part_is() -> None:
+    part = {"name": "head.tower.1", "kind": "Sequential", "shape": (256, 8, 4)}
+    assert _label(part) == "tower.1  8×4"
+    assert _label(part | {"kind": "Conv2d", "shape": (10,)}) == "Conv2d"

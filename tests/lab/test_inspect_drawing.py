@@ -78,6 +78,9 @@ def test_what_is_not_there_is_not_drawn() -> None:
     heights = {text.get_text(): text.get_position()[1] for text in made.axes[0].texts}
     assert heights["Norm"] > heights["mean"] > heights["MLP"] > heights["7 classes"]
     assert texts(made).count("MLN") == 4
+    found = texts(blueprint(config(), 224, backbone=True))
+    assert not {"mean", "Linear", "1000 classes"} & {*found}
+    assert found.count("maps of\nits stages") == 1
 
 
 def test_a_mixer_of_one_s_own_has_its_name() -> None:

@@ -64,7 +64,8 @@ def explain(
     publishes; `model` is for `source`, as there. `ask` is all or, with commas, cam, occlusion, attention, reach, similarity.
     Grad-CAM, occlusion and attention are of the first `shown` images and of `label`, by default of each model's own answer;
     `window` is occlusion's side in pixels, by default a seventh of the image's. Receptive fields are averaged over the first
-    16 images, similarity is measured on the first 256. Written are explain.html, explain.json, and a PNG and a PDF of each.
+    16 images, similarity is measured on the first 256. Written are explain.html, explain.json, and a PNG and a PDF of each;
+    pictures that an earlier call left in the folder are removed.
     Raises ValueError or OSError with a sentence.
     """
     methods = read_methods(ask)

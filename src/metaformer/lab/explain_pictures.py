@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metaformer.lab.explain_model import Findings, Focus, called, reach_told
 from metaformer.lab.pictures import blended, picture
-from metaformer.lab.plots import figure, fitting, plain, write_all
+from metaformer.lab.plots import figure, fitting, plain, remove_all, write_all
 
 SIDE = 384
 """Pixels up to which small images are enlarged for paper."""
@@ -30,8 +30,10 @@ class Tile:
 
 
 def draw(seen: Sequence[Findings], figures: dict[str, Any], folder: Path) -> None:
-    """Writes the pictures of what was asked."""
+    """Writes the pictures of what was asked, and removes those of an earlier call that was asked for more."""
     grids = {"cam": cam_grid(seen), "occlusion": occlusion_grid(seen), "attention": attention_grid(seen)}
+    for name in (*grids, "reach", "similarity"):
+        remove_all(folder / name)
     for name, (heads, rows) in grids.items():
         if heads:
             write_all(grid_figure(heads, rows, ramps()[name]), folder / name)

@@ -19,6 +19,7 @@ from metaformer.lab.inspect_bars import draw_bars
 from metaformer.lab.inspect_drawing import draw
 from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks, shapes, times
 from metaformer.lab.inspect_parts import parts
+from metaformer.lab.plots import remove_all
 from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.weights.create import create_dense, create_model
@@ -66,6 +67,8 @@ class Inspection:
     """The model: the sums of parameters, MACs and bytes kept; the peak and the seconds of all."""
     config: MetaFormerConfig | None = None
     """What is drawn; None for models that are no MetaFormers."""
+    dense: bool = False
+    """Whether that is the backbone of a detector or segmenter."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -73,13 +76,16 @@ class Inspection:
         return told | {"config": None if self.config is None else self.config.to_dict()}
 
     def write(self, folder: str | Path) -> Path:
-        """Writes inspect.json, parts.png and .pdf, and of a MetaFormer architecture.svg, .png and .pdf."""
+        """Writes inspect.json, parts.png and .pdf, and of a MetaFormer architecture.svg, .png and .pdf; what an earlier call
+        drew there is removed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "inspect.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_bars(self.to_dict(), folder / "parts")
+        remove_all(folder / "architecture")
         if self.config is not None:
-            draw(self.config, self.image_size, folder / "architecture", self.model)
+            title = f"the backbone of {self.model}" if self.dense else self.model
+            draw(self.config, self.image_size, folder / "architecture", title, backbone=self.dense)
         return folder
 
 
@@ -110,7 +116,7 @@ def inspect(
         rows, whole = _figures(subject, called, _macs(model, side), rounds if time else 0)
     body = model.backbone.body if isinstance(model, Dense) else model
     config = body.config if isinstance(body, MetaFormer) else None
-    return Inspection(called, side, batch, str(where), tuple(rows), whole, config)
+    return Inspection(called, side, batch, str(where), tuple(rows), whole, config, isinstance(model, Dense))
 
 
 def _figures(subject: Subject, called: str, macs: dict[str, int] | None, rounds: int) -> tuple[list[PartFigures], PartFigures]:

@@ -43,14 +43,18 @@ def draw_bars(told: dict[str, Any], path: Path) -> None:
 def _label(part: dict[str, Any]) -> str:
     shape = part["shape"]
     sized = f"  {shape[1]}×{shape[2]}" if shape is not None and len(shape) == 3 else ""
-    return plain(f"{part['kind']}{sized}")
+    called = part["kind"] if part["kind"] != "Sequential" else ".".join(part["name"].split(".")[-2:])
+    return plain(f"{called}{sized}")
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    """One for each container that the parts lie in, `stages.0` or `layer1`, grey for parts that lie in none."""
-    stages = [
-        ".".join(words[: 1 + next((i for i, word in enumerate(words) if word.isdigit()), 0)]) if len(words) > 1 else ""
-        for words in (name.split(".") for name in names)
-    ]
-    known = [stage for stage in dict.fromkeys(stages) if stage]
-    return [COLOURS[known.index(stage) % len(COLOURS)] if stage else GREY for stage in stages]
+    """One for each stage that parts lie in, such as `stages.0`, `layer1` or `blocks`; grey for parts of none."""
+    inside = [_stage(name.removeprefix("model.").split(".")[:-1]) for name in names]
+    known = [stage for stage in dict.fromkeys(inside) if stage]
+    return [COLOURS[known.index(stage) % len(COLOURS)] if stage else GREY for stage in inside]
+
+
+def _stage(containers: Sequence[str]) -> str:
+    """The outermost numbered one, else the innermost."""
+    numbered = next((place for place, word in enumerate(containers) if word.isdigit()), len(containers))
+    return ".".join(containers[: numbered + 1])

@@ -71,13 +71,16 @@ def kinds_of(stages: Sequence[Drawn]) -> list[Kind]:
     return list(dict.fromkeys(kind for stage in stages for kind, _ in stage.runs))
 
 
-def draw(config: MetaFormerConfig, image_size: int, path: Path, title: str = "") -> None:
+def draw(config: MetaFormerConfig, image_size: int, path: Path, title: str = "", *, backbone: bool = False) -> None:
     """Writes PATH.svg, PATH.png and PATH.pdf."""
-    write_all(blueprint(config, image_size, title), path, ("svg", "png", "pdf"))
+    write_all(blueprint(config, image_size, title, backbone=backbone), path, ("svg", "png", "pdf"))
 
 
-def blueprint(config: MetaFormerConfig, image_size: int, title: str = "") -> Figure:
-    """The figure, in inches: above the stages from left to right, below a drawing of each kind of block."""
+def blueprint(config: MetaFormerConfig, image_size: int, title: str = "", *, backbone: bool = False) -> Figure:
+    """The figure, in inches: above the stages from left to right, below a drawing of each kind of block.
+
+    A `backbone` gives its maps away and has no head.
+    """
     stages = stages_of(config, image_size)
     kinds = kinds_of(stages)
     names = list(dict.fromkeys(kind.name for kind in kinds))
@@ -90,7 +93,12 @@ def blueprint(config: MetaFormerConfig, image_size: int, title: str = "") -> Fig
     axis.set(xlim=(0, width), ylim=(0, above[1] + high + GUTTER + 0.04))
     axis.axis("off")
     pen = Pen(axis)
-    _draw_stages(pen, stages, tints, config, image_size, (width - above[0]) / 2, high + GUTTER)
+    corner = ((width - above[0]) / 2, high + GUTTER)
+    end = _draw_stages(pen, stages, tints, f"{image_size}×{image_size}\n×{config.in_chans}", corner)
+    if backbone:
+        pen.text(end[0] + ENDS / 2, end[1], "maps of\nits stages")
+    else:
+        _draw_head(pen, config, end, corner[1])
     pen.title(0.12, above[1] + high + GUTTER - 0.09, f"(a) {title}" if title else "(a)")
     pen.title(0.12, high + 0.22, "(b) its blocks" if len(kinds) > 1 else "(b) its block")
     for place, kind in enumerate(kinds):
@@ -167,12 +175,13 @@ def _stages_size(stages: Sequence[Drawn]) -> tuple[float, float]:
 
 
 def _draw_stages(
-    pen: Pen, stages: Sequence[Drawn], tints: dict[Kind, str], config: MetaFormerConfig, image_size: int, x: float, y: float
-) -> None:
-    """Each stage is a frame: from above the embedding, the position embedding if there is one, and the runs of blocks."""
-    height = _stages_size(stages)[1] - 0.62
+    pen: Pen, stages: Sequence[Drawn], tints: dict[Kind, str], image: str, corner: tuple[float, float]
+) -> tuple[float, float]:
+    """Each stage is a frame: from above the embedding, the position embedding if there is one, and the runs of blocks. What
+    is told is where the last arrow ends."""
+    (x, y), height = corner, _stages_size(stages)[1] - 0.62
     middle = y + 0.36 + height / 2
-    pen.text(x + 0.12 + ENDS / 2, middle, f"image\n{image_size}×{image_size}\n×{config.in_chans}")
+    pen.text(x + 0.12 + ENDS / 2, middle, f"image\n{image}")
     left = x + 0.12 + ENDS + GAP
     for number, stage in enumerate(stages, 1):
         pen.arrow((left - GAP, middle), (left, middle))
@@ -190,10 +199,15 @@ def _draw_stages(
                 pen.arrow((left + STAGE / 2, at + CHIP + 0.08), (left + STAGE / 2, at + CHIP))
         left += STAGE + GAP
     pen.arrow((left - GAP, middle), (left, middle))
+    return left, middle
+
+
+def _draw_head(pen: Pen, config: MetaFormerConfig, at: tuple[float, float], y: float) -> None:
+    left, middle = at
     steps = _head(config)
     top = middle + len(steps) * SMALL / 2
     for place, text in enumerate(steps, 1):
-        pen.box(left, top - place * SMALL, ENDS, SMALL, text, EMBED, size=fitting(text, ENDS - 0.06, 7.5))
+        pen.box(left, top - place * SMALL + 0.02, ENDS, SMALL - 0.04, text, EMBED, size=fitting(text, ENDS - 0.06, 7.5))
     if config.num_classes:
         pen.text(left + ENDS / 2, y + 0.25, f"{config.num_classes} classes", size=7, soft=True)
 

@@ -122,12 +122,13 @@ def peaks(subject: Subject, found: Sequence[Part]) -> dict[str, int]:
 
 @torch.inference_mode()
 def shapes(subject: Subject, found: Sequence[Part]) -> dict[str, tuple[int, ...]]:
-    """By part, and "" for the model: the shape of what it gives, without the batch; of those that give a single tensor."""
+    """By part, and "" for the model: the shape of what it gives, without the batch; of those that give a single tensor, and of
+    a part that is called several times, such as a detector's head on each level, what it gives first."""
     given: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, out: object) -> None:
         if isinstance(out, Tensor):
-            given[name] = tuple(out.shape[1:])
+            given.setdefault(name, tuple(out.shape[1:]))
 
     hooks = [p.module.register_forward_hook(lambda _, inputs, out, name=p.name: note(name, out)) for p in found]
     try:

@@ -39,6 +39,12 @@ def write_all(made: Figure, path: Path, kinds: Sequence[str] = ("png", "pdf")) -
         write(made, path.with_name(f"{path.name}.{kind}"), kind=kind, dpi=200)
 
 
+def remove_all(path: Path) -> None:
+    """Removes what an earlier call of `write_all` wrote at PATH, of any kind."""
+    for kind in ("png", "pdf", "svg"):
+        path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+
+
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """Losses, top-1 (or mAP) and learning rate by epoch."""
     made, axes = figure(9, 2.8, 1, 3)
