@@ -50,7 +50,8 @@ def test_grad_cam_is_the_reports(side: int) -> None:
     ("name", "side"),
     [
         ("convnext_atto", 64),
-        ("resnet18", 64),
+        ("resnet18", 128),
+        ("resnet18", 32),  # whose last map is one place: read is that of layer2
         ("vit_tiny_patch16_224", 64),
         pytest.param("swin_s3_tiny_224", 224, marks=pytest.mark.slow),
     ],

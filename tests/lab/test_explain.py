@@ -119,8 +119,17 @@ def test_mistakes_are_said(run: Run, images: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             explain(run.path, images, out=tmp_path, **wrong)  # pyrefly: ignore[bad-argument-type]
-    with pytest.raises(ValueError, match="none of the 1 images can be read"):
+    with pytest.raises(ValueError, match=r"the image cannot be read: .*broken\.png: "):
         explain(run.path, images / "broken.png", out=tmp_path)
+
+
+def test_what_is_too_small_is_said_of_its_model(run: Run, images: Path, tmp_path: Path) -> None:
+    about = json.loads((run.best / "model.json").read_text())
+    about["preprocess"] |= {"size": 16}
+    model = Peer(PeerConfig(name="vit_tiny_patch16_224", num_classes=10, in_chans=1, image_size=16))
+    save_pretrained(model, tmp_path / "vit", {key: about[key] for key in ("classes", "preprocess")})
+    with pytest.raises(ValueError, match=r"/vit: the images are so small that"):
+        explain(run.path, images, beside=[tmp_path / "vit"], ask="cam", shown=1, out=tmp_path / "out")
 
 
 def test_without_images_those_that_the_run_held_out(run: Run, tmp_path: Path) -> None:
@@ -134,6 +143,8 @@ def test_a_detector_is_answered_by_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"schema": 1, "dense": {}}')
     with pytest.raises(ValueError, match="finds objects or regions, and what is explained are classifiers"):
         explain(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="finds objects or regions"):
+        explain("retinanet/poolformerv2_t6", tmp_path)
 
 
 def test_models_are_called_by_what_tells_them_apart() -> None:

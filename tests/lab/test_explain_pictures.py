@@ -1,9 +1,10 @@
 """What the pictures of `explain` say: labels, figures, ramps."""
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metaformer.lab.explain_pictures import Tile, grid_figure, ramps, similarity_figure
+from metaformer.lab.explain_pictures import Tile, grid_figure, lost_shades, ramps, similarity_figure
 
 
 def texts(made: Figure) -> list[str]:
@@ -17,6 +18,19 @@ def test_a_grid_has_its_heads_notes_and_ramp() -> None:
     assert [found.count(text) for text in ("image", "mine", "bee 93%", r"\$5")] == [1] * 4
     assert [label.get_text() for label in made.axes[-1].get_xticklabels()] == ["0", "the map's maximum"]
     assert [axis.get_images() != [] for axis in made.axes] == [True] * 5
+
+
+def test_what_costs_next_to_nothing_is_not_red() -> None:
+    lost = torch.tensor([[[0.4, 0.2], [-0.3, 0.0]], [[0.02, 0.01], [0.0, -0.5]]])
+    expected = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.2, 0.1], [0.0, 0.0]]])
+    assert torch.allclose(lost_shades(lost), expected)
+
+
+def test_letters_are_of_one_size() -> None:
+    tile, long = Image.new("RGB", (8, 8)), "a name that is far too long for the picture above it"
+    made = grid_figure(["image", long], [[Tile(tile, "short"), Tile(tile, long)]], ramps()["cam"])
+    assert len({axis.title.get_fontsize() for axis in made.axes[:2]}) == 1
+    assert len({axis.xaxis.label.get_fontsize() for axis in made.axes[:2]}) == 1
 
 
 def test_ramps_go_from_the_least_to_the_most() -> None:

@@ -14,6 +14,7 @@ from metaformer.infer.exported import is_exported
 from metaformer.infer.source import open_source
 from metaformer.weights.peers import PREFIX, create_published_peer
 from metaformer.weights.pretrained import Model
+from metaformer.zoo import HEADS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def open_classifier(source: str | Path, model: Model | None = None, device: str 
         raise ValueError(
             f"{source} is for a runtime, which has no gradients: explain the run or model that it was exported from"
         )
-    if is_dense_source(source):
+    if is_dense_source(source) or (not Path(source).exists() and str(source).partition("/")[0] in HEADS):
         raise ValueError(
             f"{source} finds objects or regions, and what is explained are classifiers' answers: "
             f"metaformer predict {source} IMAGE... draws its own, metaformer inspect {source} looks into it"

@@ -83,7 +83,10 @@ def explain(
     for place, (one, fed) in enumerate(zip(opened, read.fed, strict=True)):
         tell("explained", place, steps)
         with memory_told(one.device, f"shown={max(1, shown // 2)} needs less"):
-            seen.append(look(one, fed, methods, label=label, shown=shown, window=window))
+            try:
+                seen.append(look(one, fed, methods, label=label, shown=shown, window=window))
+            except ValueError as error:
+                raise ValueError(f"{one.name}: {error}") from error
     tell("explained", len(opened), steps)
     figures = {
         "images": list(read.names[:shown]),

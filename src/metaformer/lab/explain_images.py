@@ -56,7 +56,8 @@ def read_images(
         for rows, fit in zip(fed, fits, strict=True):
             rows.append(fit.fitted(pixels[len(fit.mean)]))
     if not names:
-        raise ValueError(f"none of the {len(wanted)} images can be read: {unreadable[0]['path']}: {unreadable[0]['error']}")
+        none = "the image cannot" if len(wanted) == 1 else f"none of the {len(wanted)} images can"
+        raise ValueError(f"{none} be read: {unreadable[0]['path']}: {unreadable[0]['error']}")
     return Images(tuple(names), tuple(torch.cat(rows) for rows in fed), unreadable, len(asked) - len(wanted))
 
 

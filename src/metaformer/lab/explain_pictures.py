@@ -19,6 +19,9 @@ from metaformer.lab.plots import figure, fitting, plain, remove_all, write_all
 SIDE = 384
 """Pixels up to which small images are enlarged for paper."""
 
+FAINT = 0.1
+"""Of occlusion: the loss of probability that is red at least."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -75,13 +78,14 @@ def cam_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
 
 def occlusion_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     """An image, then for each model where covering it costs probability, the costliest place red; below it, how much."""
-    maps = [None if one.lost is None else _to_one(one.lost.clamp(min=0)) for one in seen]
+    maps = [None if one.lost is None else lost_shades(one.lost) for one in seen]
     heads, rows = _beside(maps, seen, side)
     for number, row in enumerate(rows):
         for place, one in enumerate(seen, 1):
             assert one.lost is not None
             most = max(0.0, 100 * one.lost[number].max().item())
-            row[place] = Tile(row[place].image, f"{row[place].note}, up to −{most:.0f} points")
+            least = "under 1 point" if most < 1 else f"up to −{most:.0f} points"
+            row[place] = Tile(row[place].image, f"{row[place].note}, {least}")
     return heads, rows
 
 
@@ -130,9 +134,9 @@ def answer(one: Findings, number: int) -> str:
     return f"{one.classes[number].split(',')[0]} {one.sure[number]:.0%}"
 
 
-def _to_one(maps: Tensor) -> Tensor:
-    """(N, h, w), each divided by its maximum."""
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+def lost_shades(lost: Tensor) -> Tensor:
+    """(N, h, w), each divided by its maximum, but by no less than FAINT, lest what costs next to nothing is red."""
+    return lost.clamp(min=0) / lost.amax((1, 2), keepdim=True).clamp(min=FAINT)
 
 
 def times_even(taken: Tensor) -> Tensor:
@@ -179,13 +183,15 @@ def grid_figure(heads: Sequence[str], rows: Sequence[Sequence[Tile]], ramp: Ramp
     over = 0.3 + 0.12 * max(head.count("\n") for head in heads)
     made, axes = figure(1.5 * len(heads), over + (1.46 + below) * len(rows) + STRIP, len(rows), len(heads))
     _tight(made, ramp)
+    small = min(fitting(tile.note, 1.45, 6.5) for row in rows for tile in row)
+    large = min(fitting(head, 1.45, 8) for head in heads)
     for place, row in enumerate(rows):
         for axis, tile, head in zip(axes[place], row, heads, strict=True):
             _bare(axis)
             axis.imshow(tile.image, interpolation="none")
-            axis.set_xlabel(plain(tile.note), fontsize=fitting(tile.note, 1.45, 6.5), labelpad=2)
+            axis.set_xlabel(plain(tile.note), fontsize=small, labelpad=2)
             if place == 0:
-                axis.set_title(plain(head), fontsize=fitting(head, 1.45, 8), pad=4)
+                axis.set_title(plain(head), fontsize=large, pad=4)
     return made
 
 
@@ -240,10 +246,10 @@ def similarity_figure(found: Sequence[dict[str, Any]]) -> Figure:
         axis.set_visible(False)
     whole = [*dict.fromkeys(name for pair in found for name in (pair["one"], pair["other"]))]
     short_of = dict(zip(whole, called(whole), strict=True))
-    shades = None
+    shades = []
     for axis, pair in zip(axes.flat, found, strict=False):
         values = np.array(pair["values"], float)
-        shades = axis.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        shades.append(axis.imshow(values, cmap="Blues", vmin=0, vmax=1))
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
         axis.set_xticks(
@@ -256,7 +262,7 @@ def similarity_figure(found: Sequence[dict[str, Any]]) -> Figure:
             axis.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 else "black"
             )
-    bar = made.colorbar(shades, ax=axes, shrink=0.6 / rows + 0.1, aspect=18, pad=0.02)
+    bar = made.colorbar(shades[0], ax=axes, shrink=0.6 / rows + 0.1, aspect=18, pad=0.02)
     bar.set_label("linear CKA", fontsize=7)
     bar.ax.tick_params(labelsize=6.5, length=2)
     bar.outline.set_visible(False)

@@ -71,8 +71,9 @@ class Through(nn.Module):
     """The model, with the map that Grad-CAM reads, (B, C, h, w), led through `place`; the answers stay the same.
 
     Of a MetaFormer it is that of the deepest stage with at least 4 places on its shorter side, else of the first; of timm's
-    models the last before the head, of transformers what enters the last block, which may reach the head by its class token
-    alone when it leaves it. Calling it raises ValueError for a model that has no map, or one of a single place.
+    models the last before the head, where that is smaller the deepest level's of those that are not; of transformers what
+    enters the last block, which may reach the head by its class token alone when it leaves it. Calling it raises ValueError
+    for a model that has no map, or one of a single place.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -86,13 +87,37 @@ class Through(nn.Module):
         inner = inner_of(self.model)
         if not hasattr(inner, "forward_features") or not hasattr(inner, "forward_head"):
             raise ValueError(f"{type(inner).__name__} has no forward_features and forward_head, so no map to explain it by")
-        if not hasattr(inner, "blocks"):
+        if hasattr(inner, "blocks"):
+            hook = inner.blocks[-1].register_forward_pre_hook(lambda _, inputs: (self._placed(inputs[0]), *inputs[1:]))
+        elif (level := self._level(inner, images[:1])) is not None:
+            hook = level.register_forward_hook(lambda _, inputs, out: self._placed(out))
+        else:
             return inner.forward_head(self._placed(inner.forward_features(images)))
-        hook = inner.blocks[-1].register_forward_pre_hook(lambda _, inputs: (self._placed(inputs[0]), *inputs[1:]))
         try:
             return inner.forward_head(inner.forward_features(images))
         finally:
             hook.remove()
+
+    @torch.no_grad()
+    def _level(self, inner: Any, images: Tensor) -> nn.Module | None:
+        """What gives the map of the deepest of timm's levels that is large enough; None where the last map is, or no level."""
+        modules, large = dict(inner.named_modules()), list[nn.Module]()
+        levels = {one["module"]: one["num_chs"] for one in getattr(inner, "feature_info", ()) if one["module"] in modules}
+
+        def note(module: nn.Module, out: Tensor, channels: int) -> None:
+            if out.ndim == 4 and out.shape[1] == channels and min(out.shape[2:]) >= LEAST:
+                large.append(module)
+
+        hooks = [
+            modules[name].register_forward_hook(lambda module, inputs, out, channels=channels: note(module, out, channels))
+            for name, channels in levels.items()
+        ]
+        try:
+            last = as_map(self.model, inner.forward_features(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return large[-1] if large and min(last.shape[2:]) < LEAST else None
 
     def _through_stages(self, model: MetaFormer, images: Tensor) -> Tensor:
         with torch.no_grad():
