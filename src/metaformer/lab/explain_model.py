@@ -92,7 +92,7 @@ def called(names: Sequence[str]) -> list[str]:
 
 
 def reach_told(one: Reach) -> dict[str, Any]:
-    """How far a level sees: of the input's side, the sides of the squares that hold half and 95 % of the field."""
+    """How far a level sees: of the input's side, the sides of the smallest squares that hold half and 95 % of the field."""
     sides = {f"side_{100 * part:.0f}": one.side(part) for part in PARTS}
     return {"name": one.name, "of": max(one.field.shape), **sides}
 

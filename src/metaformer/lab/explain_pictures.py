@@ -131,7 +131,7 @@ def _finest(seen: Sequence[Findings]) -> Tensor:
 
 def answer(one: Findings, number: int) -> str:
     """What the model says of an image, and how surely."""
-    return f"{one.classes[number].split(',')[0]} {one.sure[number]:.0%}"
+    return f"{one.classes[number].split(',')[0]}, {one.sure[number]:.0%}"
 
 
 def lost_shades(lost: Tensor) -> Tensor:
