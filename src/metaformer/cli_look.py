@@ -32,7 +32,7 @@ def explain(
 ) -> None:
     """Show where models look and how far they see: metaformer explain runs/mine photos --beside timm:resnet18"""
     from metaformer.lab.explain import explain as look_at
-    from metaformer.lab.explain_text import explained_text
+    from metaformer.lab.explain import explained_text
     from metaformer.train.display import Watch
 
     found = look_at(
@@ -56,15 +56,15 @@ def inspect(
     ],
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the images; by default the model's own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="How many images at once.")] = 1,
-    time: Annotated[bool, typer.Option("--time", help="Measure each part's time too.")] = False,
+    time: Annotated[bool, typer.Option(help="Measure each part's time.")] = True,
     rounds: Annotated[int, typer.Option(min=1, help="How often each part takes its turn.")] = 15,
     out: Annotated[Path, typer.Option(help="A folder for inspect.json and the pictures.")] = Path("inspected"),
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print what inspect.json holds.")] = False,
 ) -> None:
-    """Say what each part of MODEL is, costs and keeps, and draw the architecture: metaformer inspect caformer_s18 --time"""
+    """Say what each part of MODEL is, costs and keeps, and draw the architecture: metaformer inspect caformer_s18"""
     from metaformer.lab.inspect import inspect as look_into
-    from metaformer.lab.inspect_text import inspected_text
+    from metaformer.lab.inspect import inspected_text
 
     found = look_into(source, image_size=image_size, batch=batch, time=time, rounds=rounds, device=device)
     folder = found.write(out)

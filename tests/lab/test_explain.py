@@ -13,8 +13,9 @@ from tests.tiny import command
 from metaformer import Run
 from metaformer.data.sources import open_data
 from metaformer.lab.cam import class_activation
+from metaformer.lab.classifier import open_classifier
 from metaformer.lab.explain import _batches, explain, read_methods
-from metaformer.lab.opened import open_to_explain
+from metaformer.lab.explain_model import called
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_pretrained
 
@@ -68,14 +69,14 @@ def test_everything_of_two_models_side_by_side(run: Run, peer: Path, images: Pat
         assert [pair["values"][i][i] for i in range(3)] == pytest.approx([1] * 3, abs=1e-4)
     page = found.page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # self-contained
-    assert page.count("<img") == 2 * (3 + 3 + 1 + 2 * 2 + 2) + 8
+    assert page.count("<img") == 2 * (3 + 3 + 1 + 2 * 2 + 2) + 8 + 4  # tiles, fields, what colours mean
     for section in ("cam", "occlusion", "attention", "reach", "similarity"):
         assert f'<section id="{section}">' in page
 
 
 def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path) -> None:
     found = explain(run.path, sorted(images.glob("?.png")), ask="cam", shown=3, out=tmp_path)
-    opened = open_to_explain(run.path)
+    opened = open_classifier(run.path)
     data = open_data(run.recipe.data).val
     fed = torch.cat([opened.preprocess(data.image(i)[None]) for i in range(3)])
     logits = opened.model(fed)
@@ -86,14 +87,18 @@ def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path
 
 
 def test_only_what_is_asked_of_the_label_asked(run: Run, images: Path, tmp_path: Path) -> None:
-    label = open_to_explain(run.path).classes[4]
+    label = open_classifier(run.path).classes[4]
+    for older in ("cam.png", "similarity.pdf"):  # of a call that was asked for more
+        (tmp_path / older).write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("mine")
     found = explain(run.path, images, ask="occlusion", label=label, shown=1, window=4, out=tmp_path)
     (told,) = found.told["models"]
     assert sorted(told) == ["answers", "name", "occlusion", "pixels"]
     assert told["answers"][0]["label"] == label
     assert told["occlusion"]["window"] == 4
     assert len(told["occlusion"]["lost"][0]) == 4  # 8 pixels by half of the window
-    assert {file.name for file in tmp_path.iterdir()} == {"explain.html", "explain.json", "occlusion.pdf", "occlusion.png"}
+    written = {"explain.html", "explain.json", "occlusion.pdf", "occlusion.png"}
+    assert {file.name for file in tmp_path.iterdir()} == written | {"notes.txt"}
     assert "the class " + label in found.page.read_text()
 
 
@@ -107,14 +112,24 @@ def test_mistakes_are_said(run: Run, images: Path, tmp_path: Path) -> None:
     for wrong, said in (
         ({"ask": "cam,cams"}, "ask='cams' is not one of all, cam, occlusion"),
         ({"shown": 0}, "shown=0 is not at least 1"),
-        ({"label": "zebra"}, "label='zebra' is no class of"),
+        ({"label": "zebra"}, "'zebra' is no class of"),
+        ({"label": "Sneeker"}, "did you mean Sneaker?"),
         ({"window": 9, "ask": "occlusion"}, "window=9 is not between 1 and 8"),
         ({"beside": ["model.onnx"]}, "explain the run or model that it was exported from"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             explain(run.path, images, out=tmp_path, **wrong)  # pyrefly: ignore[bad-argument-type]
-    with pytest.raises(ValueError, match="none of the 1 images can be read"):
+    with pytest.raises(ValueError, match=r"the image cannot be read: .*broken\.png: "):
         explain(run.path, images / "broken.png", out=tmp_path)
+
+
+def test_what_is_too_small_is_said_of_its_model(run: Run, images: Path, tmp_path: Path) -> None:
+    about = json.loads((run.best / "model.json").read_text())
+    about["preprocess"] |= {"size": 16}
+    model = Peer(PeerConfig(name="vit_tiny_patch16_224", num_classes=10, in_chans=1, image_size=16))
+    save_pretrained(model, tmp_path / "vit", {key: about[key] for key in ("classes", "preprocess")})
+    with pytest.raises(ValueError, match=r"/vit: the images are so small that"):
+        explain(run.path, images, beside=[tmp_path / "vit"], ask="cam", shown=1, out=tmp_path / "out")
 
 
 def test_without_images_those_that_the_run_held_out(run: Run, tmp_path: Path) -> None:
@@ -128,6 +143,14 @@ def test_a_detector_is_answered_by_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"schema": 1, "dense": {}}')
     with pytest.raises(ValueError, match="finds objects or regions, and what is explained are classifiers"):
         explain(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="finds objects or regions"):
+        explain("retinanet/poolformerv2_t6", tmp_path)
+
+
+def test_models_are_called_by_what_tells_them_apart() -> None:
+    assert called(["/a/runs/one", "timm:resnet18", "hf:someone/caformer"]) == ["one", "timm:resnet18", "caformer"]
+    assert called(["runs/a/best", "runs/b/best", "runs/a/best"]) == ["a/best", "b/best", "a/best"]
+    assert called(["runs/a", "runs/a/"]) == ["a", "a"]
 
 
 def test_methods_are_read_in_their_order() -> None:
@@ -144,18 +167,18 @@ def test_no_batch_is_too_small_for_the_estimate(images: int, sizes: list[int]) -
 def test_the_verbs(run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run.path, tmp_path / "runs" / "tiny")
-    code, out, err = command("explain", "runs/tiny", images, "--ask", "cam,reach", "--shown", 1, "--beside", "runs/tiny")
+    code, out, err = command("explain", "runs/tiny", images, "--ask", "reach", "--shown", 1, "--beside", "runs/tiny")
     assert (code, err) == (0, "")
     assert out.splitlines()[0].split() == ["image", "tiny", "tiny"]
     assert out.splitlines()[-1] == "The page: explained/explain.html"
-    code, out, err = command("explain", "runs/tiny", images, "--ask", "attention", "--out", "there", "--json")
+    code, out, err = command("explain", "runs/tiny", images, "--ask", "similarity", "--out", "there", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == json.loads((tmp_path / "there" / "explain.json").read_text())
-    code, out, err = command("inspect", "runs/tiny", "--batch", 2)
+    code, out, err = command("inspect", "runs/tiny", "--batch", 2, "--no-time")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == "The pictures: inspected"
     assert "2 images of 8 × 8 on" in out
-    code, out, err = command("inspect", "caformer_t6", "--image-size", 16, "--json", "--device", "cpu", "--time", "--rounds", 1)
+    code, out, err = command("inspect", "timm:test_resnet", "--image-size", 16, "--json", "--device", "cpu", "--rounds", 1)
     assert (code, err) == (0, "")
     assert json.loads(out)["image_size"] == 16
     assert json.loads(out)["parts"][0]["seconds"] > 0

@@ -13,10 +13,11 @@ from metaformer import Run, count, create_model
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Attention, Identity, Pooling
 from metaformer.core.model import MetaFormer
-from metaformer.lab.gauge import Subject, kept_bytes, peaks
-from metaformer.lab.inspect import REST, inspect
-from metaformer.lab.inspect_text import inspected_text
-from metaformer.lab.parts import parts
+from metaformer.lab.inspect import REST, inspect, inspected_text
+from metaformer.lab.inspect_bars import _colours, _label
+from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks
+from metaformer.lab.inspect_parts import parts
+from metaformer.lab.plots import GREY
 from metaformer.weights.peers import Peer, PeerConfig
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -68,7 +69,9 @@ def test_a_mixer_of_one_s_own_is_called_by_its_name_and_not_cut_open() -> None:
     [("resnet18", "model.layer", 8), ("vit_tiny_patch16_224", "model.blocks.", 12), ("convnext_atto", "model.stages.", 12 + 3)],
 )
 def test_peers_are_cut_into_their_blocks(name: str, cut: str, blocks: int) -> None:
-    found = inspect(Peer(PeerConfig(name=name, num_classes=4, in_chans=3, image_size=64)), image_size=64, device="cpu")
+    found = inspect(
+        Peer(PeerConfig(name=name, num_classes=4, in_chans=3, image_size=64)), image_size=64, device="cpu", time=False
+    )
     assert sum(part.name.startswith(cut) for part in found.parts) == blocks
     assert sum(part.parameters for part in found.parts) == found.whole.parameters
     assert sum(part.macs or 0 for part in found.parts) == found.whole.macs
@@ -83,7 +86,7 @@ def test_peers_are_cut_into_their_blocks(name: str, cut: str, blocks: int) -> No
 @pytest.mark.parametrize("name", ["caformer_t6", "randformer_s12", "metaformer_ppaa_s12_224"])
 def test_parts_add_up_to_the_model(name: str) -> None:
     model = create_model(name, depths=(1, 1, 1, 1))
-    found = inspect(model, image_size=64, device="cpu")
+    found = inspect(model, image_size=64, device="cpu", time=False)
     cost = count(model, 64)
     assert sum(part.parameters for part in found.parts) == cost.parameters == found.whole.parameters
     assert sum(part.macs or 0 for part in found.parts) == cost.macs == found.whole.macs
@@ -94,7 +97,7 @@ def test_parts_add_up_to_the_model(name: str) -> None:
 
 
 def test_a_batch_keeps_as_many_times_as_much() -> None:
-    one, four = (inspect(tiny(), image_size=32, batch=batch, device="cpu") for batch in (1, 4))
+    one, four = (inspect(tiny(), image_size=32, batch=batch, device="cpu", time=False) for batch in (1, 4))
     assert four.whole.kept == 4 * one.whole.kept
     assert [part.macs for part in four.parts] == [part.macs for part in one.parts]
 
@@ -103,7 +106,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model = tiny(norm="BatchNorm()", drop_path=0.5).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    inspect(model, image_size=32, device="cpu", time=True, rounds=1)
+    inspect(model, image_size=32, device="cpu", rounds=1)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -125,7 +128,7 @@ def test_what_a_block_keeps_by_hand() -> None:
 def test_what_training_drops_is_kept_too() -> None:
     """Drop path's draw for the mixer's and for the MLP's branch, one number each, and dropout's mask of 8 features."""
     plain, dropping = (
-        inspect(tiny(depths=(2,), dims=(8,), mixers=Pooling(), pos_embed=0, **more), image_size=32, device="cpu")
+        inspect(tiny(depths=(2,), dims=(8,), mixers=Pooling(), pos_embed=0, **more), image_size=32, device="cpu", time=False)
         for more in ({}, {"drop_path": 0.5, "head_dropout": 0.5})
     )
     blocks = [[part.kept for part in found.parts if "blocks" in part.name] for found in (plain, dropping)]
@@ -156,7 +159,7 @@ class Sleepy(nn.Module):
 
 
 def test_time_is_of_each_part_and_of_the_whole() -> None:
-    found = inspect(tiny(mixers=(Identity(), Sleepy)), image_size=16, device="cpu", time=True, rounds=5)
+    found = inspect(tiny(mixers=(Identity(), Sleepy)), image_size=16, device="cpu", rounds=5)
     took = {part.name: part for part in found.parts}
     for place in (0, 1):
         slow = took[f"stages.1.blocks.{place}"].seconds or 0
@@ -165,17 +168,22 @@ def test_time_is_of_each_part_and_of_the_whole() -> None:
     assert (found.whole.seconds or 0) >= 0.01
     for part in (*found.parts, found.whole):
         assert (part.low or 0) <= (part.seconds or 0) <= (part.high or 0)
-    assert inspect(tiny(), image_size=16, device="cpu").whole.seconds is None
+    assert inspect(tiny(), image_size=16, device="cpu", time=False).whole.seconds is None
 
 
 # --- sources, table, files --------------------------------------------------------------------------------------------
 
 
 def test_sources(run: Run) -> None:
-    of_run = inspect(run.path)
+    of_run = inspect(run.path, time=False)
     assert (of_run.image_size, of_run.whole.shape) == (8, (10,))
-    assert inspect("retinanet/caformer_t6", image_size=64, device="cpu").config is not None
-    assert inspect("timm:resnet18", image_size=32, device="cpu").whole.parameters == 11_689_512
+    found = inspect("retinanet/caformer_t6", image_size=64, device="cpu", time=False)
+    assert found.config is not None
+    assert found.dense
+    given = {part.name: part.shape for part in found.parts}
+    assert given["head.box"] == (36, 8, 8)  # on the finest level, which comes first
+    assert given["backbone.norms.0"] == (64, 8, 8)
+    assert inspect("timm:resnet18", image_size=32, device="cpu", time=False).whole.parameters == 11_689_512
     with pytest.raises(ValueError, match="was exported from"):
         inspect("model.onnx")
     with pytest.raises(FileNotFoundError, match="did you mean caformer_s18"):
@@ -188,7 +196,7 @@ def test_sources(run: Run) -> None:
 
 
 def test_table_and_files(tmp_path: Path) -> None:
-    found = inspect(tiny(), image_size=32, device="cpu", time=True, rounds=2)
+    found = inspect(tiny(), image_size=32, device="cpu", rounds=2)
     lines = inspected_text(found).splitlines()
     assert lines[0].split() == ["part", "what", "gives", "parameters", "MACs", "kept", "peak", "ms", "quartiles"]
     assert lines[1].split()[:6] == ["stages.0.embed", "stem", "8", "×", "8", "×"]
@@ -204,5 +212,24 @@ def test_table_and_files(tmp_path: Path) -> None:
     assert told["parts"][1]["kept"] == found.parts[1].kept
     assert told["config"]["mixers"] == ["Pooling(window=3)", "Attention(head_dim=8, qkv_bias=False, proj_bias=False)"]
     with one_core():
-        peer = inspect("timm:resnet18", image_size=32, device="cpu").write(tmp_path / "peer")
+        peer = inspect("timm:resnet18", image_size=32, device="cpu", time=False).write(folder)  # where a drawing lies
     assert {file.name for file in peer.iterdir()} == {"inspect.json", "parts.png", "parts.pdf"}
+
+
+def test_bars_have_a_colour_for_each_stage() -> None:
+    ours = ["stages.0.embed", "stages.0.blocks.0", "stages.1.embed", "head"]
+    resnet = ["model.conv1", "model.layer1.0", "model.layer1.1", "model.layer2.0", "model.fc"]
+    vit = ["model.patch_embed", "model.blocks.0", "model.blocks.1", "model.norm"]
+    detector = ["backbone.body.stages.0.embed", "backbone.body.stages.1.blocks.0", "fpn", "head.tower.0", "head.tower.1"]
+    for names, stages in ((ours, "1120"), (resnet, "01120"), (vit, "0110"), (detector, "12033")):
+        colours = _colours(names)
+        first = {stage: colours[stages.index(stage)] for stage in stages}
+        assert colours == [first[stage] for stage in stages]
+        assert len({*first.values()}) == len(first)
+        assert first.get("0", GREY) == GREY
+
+
+def test_bars_are_called_by_what_the_part_is() -> None:
+    part = {"name": "head.tower.1", "kind": "Sequential", "shape": (256, 8, 4)}
+    assert _label(part) == "tower.1  8×4"
+    assert _label(part | {"kind": "Conv2d", "shape": (10,)}) == "Conv2d"

@@ -158,7 +158,7 @@ def test_timms_published_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         peer = Peer(PeerConfig(name=name, num_classes=3, in_chans=3, image_size=32))
         return peer, {"classes": list("abc"), "preprocess": Preprocess(32, (0.5,) * 3, (0.25,) * 3).to_dict()}
 
-    monkeypatch.setattr(module, "create_published_peer", published)
+    monkeypatch.setattr("metaformer.lab.classifier.create_published_peer", published)
     done = metaformer.probe("timm:test_resnet", data=run.recipe.data)
     assert (asked, done.source) == (["test_resnet"], "timm:test_resnet")
     assert done.features == Peer(PeerConfig(name="test_resnet", num_classes=3, in_chans=3, image_size=32)).model.num_features

@@ -41,6 +41,17 @@ def test_unrelated_features_have_nothing_in_common() -> None:
     assert plain > 0.8
 
 
+def test_of_many_images_it_is_the_plain_formula() -> None:
+    """‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centred features, Kornblith et al. 2019, section 3: its bias is about 1 / images."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(800, 6, generator=draw).double() @ torch.randn(6, 6, generator=draw).double()
+    y = x[:, :4].relu() + torch.randn(800, 4, generator=draw).double()
+    one, other = (features - features.mean(0) for features in (x, y))
+    plain = (other.t() @ one).norm() ** 2 / ((one.t() @ one).norm() * (other.t() @ other).norm())
+    assert 0.2 < plain < 0.9
+    assert alike(x, y, 800) == pytest.approx(plain.item(), abs=0.01)
+
+
 def test_hsic_by_its_sums_over_places() -> None:
     """Song et al. 2012, theorem 2, as sums over distinct images instead of products of matrices."""
     draw = torch.Generator().manual_seed(0)

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metaformer.core.model import MetaFormer
-from metaformer.lab.cam import LEAST, as_map
-from metaformer.weights.peers import Peer
+from metaformer.lab.cam import to_one
+from metaformer.lab.feature_maps import Through
 
 AT_ONCE = 32
 """Covered images that go through the model together."""
@@ -26,52 +24,6 @@ def captum() -> ModuleType:
     return captum.attr
 
 
-class Through(nn.Module):
-    """The model, with the map that Grad-CAM reads, (B, C, h, w), led through `place`; the answers stay the same.
-
-    Of a MetaFormer it is that of the deepest stage with at least 4 places on its shorter side, else of the first; of timm's
-    models the last before the head, of transformers what enters the last block, which may reach the head by its class token
-    alone when it leaves it.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.place = nn.Identity()
-
-    def forward(self, images: Tensor) -> Tensor:
-        if isinstance(self.model, MetaFormer):
-            return self._through_stages(self.model, images)
-        inner: Any = self.model.model if isinstance(self.model, Peer) else self.model
-        if not hasattr(inner, "forward_features") or not hasattr(inner, "forward_head"):
-            raise ValueError(f"{type(inner).__name__} has no forward_features and forward_head, so no map to explain it by")
-        if not hasattr(inner, "blocks"):
-            return inner.forward_head(self._placed(inner.forward_features(images)))
-        hook = inner.blocks[-1].register_forward_pre_hook(lambda _, inputs: (self._placed(inputs[0]), *inputs[1:]))
-        try:
-            return inner.forward_head(inner.forward_features(images))
-        finally:
-            hook.remove()
-
-    def _through_stages(self, model: MetaFormer, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            sides = [min(one.shape[2:]) for one in model.features(images[:1])]
-        read = max((place for place, side in enumerate(sides) if side >= LEAST), default=0)
-        hook = model.stages[read].register_forward_hook(lambda _, inputs, out: self.place(out))
-        try:
-            return model(images)
-        finally:
-            hook.remove()
-
-    def _placed(self, features: Tensor) -> Tensor:
-        """Leads a map through `place` and lays it out again as it came: channels first, channels last, or tokens."""
-        found = self.place(as_map(self.model, features))
-        if features.ndim == 4:
-            return found if found.shape == features.shape else found.permute(0, 2, 3, 1)
-        grid = found.flatten(2).transpose(1, 2)
-        return torch.cat([features[:, : features.shape[1] - grid.shape[1]], grid], 1)
-
-
 @torch.inference_mode(False)
 @torch.enable_grad()
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -80,10 +32,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     through = Through(model)
     images = images.detach().clone().requires_grad_()
     found = captum().LayerGradCam(through, through.place).attribute(images, target=classes.clone(), relu_attributions=True)
-    heat = found.detach().squeeze(1)
-    if min(heat.shape[1:]) < 2:
-        raise ValueError("the images are so small that the model's last map is one place wide, which does not tell where")
-    return heat / heat.amax((1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
+    return to_one(found.detach().squeeze(1))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 
 from metaformer.core.device import memory_told
-from metaformer.lab.attention import Attended, attention
-from metaformer.lab.attribution import captum, grad_cam, occlusion
-from metaformer.lab.cam import class_activation
+from metaformer.lab.attribution import captum
+from metaformer.lab.classifier import Classifier, open_classifier
+from metaformer.lab.explain_images import read_images
+from metaformer.lab.explain_model import Findings, called, look, rounded
 from metaformer.lab.explain_page import page
 from metaformer.lab.explain_pictures import draw
-from metaformer.lab.levels import level_maps, level_names
-from metaformer.lab.looked import read_images
-from metaformer.lab.opened import Opened, open_to_explain
-from metaformer.lab.reach import reach, reach_of_blocks
-from metaformer.lab.seen import Focus, Seen, rounded
+from metaformer.lab.feature_maps import level_maps, level_names
 from metaformer.lab.similarity import LEAST, Similarity
+from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.weights.pretrained import Model
 
 METHODS = ("cam", "occlusion", "attention", "reach", "similarity")
 MOST = 256
 """Images that similarity is measured on; further ones are not looked at."""
-REACHED = 16
-"""Images that the receptive field is averaged over."""
 AT_ONCE = 16
 """Images whose features are compared together; the last batch may have up to as many more."""
 Told = Callable[[str, int, int], None]
@@ -68,7 +64,8 @@ def explain(
     publishes; `model` is for `source`, as there. `ask` is all or, with commas, cam, occlusion, attention, reach, similarity.
     Grad-CAM, occlusion and attention are of the first `shown` images and of `label`, by default of each model's own answer;
     `window` is occlusion's side in pixels, by default a seventh of the image's. Receptive fields are averaged over the first
-    16 images, similarity is measured on the first 256. Written are explain.html, explain.json, and a PNG and a PDF of each.
+    16 images, similarity is measured on the first 256. Written are explain.html, explain.json, and a PNG and a PDF of each;
+    pictures that an earlier call left in the folder are removed.
     Raises ValueError or OSError with a sentence.
     """
     methods = read_methods(ask)
@@ -76,33 +73,44 @@ def explain(
         raise ValueError(f"shown={shown} is not at least 1")
     if "cam" in methods or "occlusion" in methods:
         captum()
-    opened = [open_to_explain(source, model, device), *(open_to_explain(other, None, device) for other in beside)]
-    looked = read_images(source, images, sorted({len(one.preprocess.mean) for one in opened}), MOST)
-    steps = len(opened) + 1
-    tell = progress or _silent
+    opened = [open_classifier(source, model, device), *(open_classifier(other, None, device) for other in beside)]
+    for one in opened:
+        _check(one, methods, label, window)
+    read = read_images(source, images, [one.preprocess for one in opened], MOST)
+    folder, steps, tell = Path(out), len(opened) + 1, progress or _silent
+    folder.mkdir(parents=True, exist_ok=True)
     seen = []
-    for place, one in enumerate(opened):
+    for place, (one, fed) in enumerate(zip(opened, read.fed, strict=True)):
         tell("explained", place, steps)
         with memory_told(one.device, f"shown={max(1, shown // 2)} needs less"):
-            seen.append(_look(one, _fed(one, list(looked.pixels.values())), methods, label=label, shown=shown, window=window))
+            try:
+                seen.append(look(one, fed, methods, label=label, shown=shown, window=window))
+            except ValueError as error:
+                raise ValueError(f"{one.name}: {error}") from error
     tell("explained", len(opened), steps)
     figures = {
-        "images": list(looked.pixels)[:shown],
-        "looked_at": len(looked.pixels),
-        "left_out": looked.left_out,
-        "unreadable": looked.unreadable,
+        "images": list(read.names[:shown]),
+        "looked_at": len(read.names),
+        "left_out": read.left_out,
+        "unreadable": read.unreadable,
         "asked": list(methods),
         "label": label,
         "models": [one.to_dict() for one in seen],
-        "similarity": _alike(seen) if "similarity" in methods and len(looked.pixels) >= LEAST else [],
+        "similarity": _alike(seen) if "similarity" in methods and len(read.names) >= LEAST else [],
     }
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     draw(seen, figures, folder)
     write_text(folder / "explain.json", json.dumps(figures) + "\n")
     write_text(folder / "explain.html", page(seen, figures))
     tell("explained", steps, steps)
     return Explained(figures, folder / "explain.html")
+
+
+def _check(one: Classifier, methods: Sequence[str], label: str | None, window: int | None) -> None:
+    """Says what is mistyped before anything is computed."""
+    if label is not None:
+        one.number(label)
+    if "occlusion" in methods and window is not None and not 1 <= window <= one.preprocess.size:
+        raise ValueError(f"window={window} is not between 1 and {one.preprocess.size}, the side of {one.name}'s images")
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -118,72 +126,10 @@ def read_methods(ask: str) -> tuple[str, ...]:
     return tuple(method for method in METHODS if method in words)
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
-def _fed(one: Opened, read: Sequence[dict[int, Tensor]]) -> Tensor:
-    """(N, C, size, size) of bytes: the images as the model is fed them."""
-    return torch.cat([one.preprocess.fitted(pixels[len(one.preprocess.mean)]) for pixels in read])
-
-
-# --- one model --------------------------------------------------------------------------------------------------------
-
-
-def _look(one: Opened, fed: Tensor, methods: Sequence[str], *, label: str | None, shown: int, window: int | None) -> Seen:
-    """What one model makes of the images."""
-    images = one.preprocess.normalise(fed[:shown].to(one.device))
-
-    def probabilities(x: Tensor) -> Tensor:
-        logits = one.model(x).float()
-        return logits.sigmoid() if one.several else logits.softmax(1)
-
-    with torch.no_grad():
-        answers = probabilities(images)
-    asked = answers.argmax(1) if label is None else torch.full_like(answers.argmax(1), _number(one, label))
-    sure = answers.gather(1, asked[:, None])[:, 0]
-    seen = Seen(one, fed, tuple(one.classes[place] for place in asked.tolist()), tuple(sure.tolist()))
-    if "cam" in methods:
-        seen = replace(seen, cam=grad_cam(one.model, images, asked))
-    if "occlusion" in methods:
-        side = window or max(2, one.preprocess.size // 7)
-        each = zip(images.split(1), asked.split(1), strict=True)
-        seen = replace(seen, lost=torch.cat([occlusion(probabilities, *pair, side) for pair in each]), window=side)
-    if "attention" in methods:
-        seen = replace(seen, focus=_focused(one, images, asked))
-    if "reach" in methods:
-        whole = one.preprocess.normalise(fed[:REACHED].to(one.device))
-        seen = replace(seen, reach=tuple(reach(one.model, whole)), of_blocks=tuple(reach_of_blocks(one.model, whole)))
-    return seen
-
-
-def _number(one: Opened, label: str) -> int:
-    if label not in one.classes:
-        few = ", ".join(one.classes[:10]) + (" ..." if len(one.classes) > 10 else "")
-        raise ValueError(f"label={label!r} is no class of {one.name}: {few}")
-    return one.classes.index(label)
-
-
-def _focused(one: Opened, images: Tensor, asked: Tensor) -> tuple[Focus, ...]:
-    """The attention that is seen from the place of each image that speaks most for the answer, and the rollout."""
-    found = attention(one.model, images)
-    heat = class_activation(one.model, images, asked) if found else images
-    return tuple(_focus(part, heat) for part in found)
-
-
-def _focus(part: Attended, heat: Tensor) -> Focus:
-    highest = heat.flatten(1).argmax(1)
-    row, column = highest // heat.shape[2], highest % heat.shape[2]
-    centres = [(at + 0.5) / parts * grid for at, parts, grid in zip((row, column), heat.shape[1:], part.grid, strict=True)]
-    places = torch.stack(centres, 1).long()
-    marked = tuple((int(row), int(column)) for row, column in places.tolist())
-    taken = part.seen_from(places).mean(1)
-    return Focus(part.name, len(part.weights), part.weights[0].shape[1], taken, marked, part.rolled())
-
-
 # --- several models ---------------------------------------------------------------------------------------------------
 
 
-def _alike(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+def _alike(seen: Sequence[Findings]) -> list[dict[str, Any]]:
     """Each model beside itself, then beside the first one: CKA by levels."""
     pairs = [(place, place) for place in range(len(seen))] + [(0, place) for place in range(1, len(seen))]
     found = {pair: Similarity() for pair in pairs}
@@ -205,5 +151,30 @@ def _batches(images: int) -> list[slice]:
 
 
 @torch.no_grad()
-def _maps(one: Seen, part: slice) -> list[Tensor]:
+def _maps(one: Findings, part: slice) -> list[Tensor]:
     return level_maps(one.opened.model, one.opened.preprocess.normalise(one.fed[part].to(one.opened.device)))
+
+
+# --- a screen ---------------------------------------------------------------------------------------------------------
+
+
+def explained_text(told: dict[str, Any]) -> str:
+    """The answers, how far each level sees, the similarity of levels with themselves left out."""
+    models = told["models"]
+    names = called([model["name"] for model in models])
+    heads: Rows = [("image", *names)]
+    for number, image in enumerate(told["images"]):
+        said = (f"{model['answers'][number]['label']} {model['answers'][number]['probability']:.1%}" for model in models)
+        heads.append((image, *said))
+    parts = [columns(heads)]
+    if "reach" in models[0]:
+        rows: Rows = [("sees", "level", "half within", "95 % within", "of pixels")]
+        for name, model in zip(names, models, strict=True):
+            rows += [(name, one["name"], str(one["side_50"]), str(one["side_95"]), str(one["of"])) for one in model["reach"]]
+        parts.append(columns(rows, right=(2, 3, 4)))
+    for pair in told["similarity"]:
+        if pair["one"] != pair["other"]:
+            rows = [("CKA", *pair["columns"])]
+            rows += [(name, *(f"{value:.2f}" for value in row)) for name, row in zip(pair["rows"], pair["values"], strict=True)]
+            parts.append(f"{pair['one']} beside {pair['other']}\n{columns(rows, right=tuple(range(1, len(rows[0]))))}")
+    return "\n\n".join([*parts, *(f"{one['path']}: {one['error']}" for one in told["unreadable"])])

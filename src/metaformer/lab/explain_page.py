@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaformer import __version__
-from metaformer.lab.explain_pictures import Grid, attention_grid, cam_grid, occlusion_grid, reach_picture
+from metaformer.lab.explain_model import Findings, called, reach_told
+from metaformer.lab.explain_pictures import Grid, attention_grid, cam_grid, occlusion_grid, ramps, reach_picture
 from metaformer.lab.frame import template
-from metaformer.lab.judge_page import short
 from metaformer.lab.page import number
-from metaformer.lab.pictures import SIDE, shrunk
-from metaformer.lab.seen import Seen, reach_told
+from metaformer.lab.pictures import SIDE, embedded, shrunk
 
 
-def page(seen: Sequence[Seen], figures: dict[str, Any]) -> str:
+def page(seen: Sequence[Findings], figures: dict[str, Any]) -> str:
     """The HTML text; the same figures and maps give the same text."""
-    names = short([one.name for one in seen])
+    names = called([one.name for one in seen])
     return template("explain.html", {"number": number}).render(
         figures=figures,
         names=names,
         title=" beside ".join(names) if len(names) < 3 else f"{names[0]} beside {len(names) - 1} others",
         version=__version__,
+        ramps={name: (embedded(ramp.image, "png"), ramp.marks) for name, ramp in ramps().items()},
         cam=_shown(cam_grid(seen, SIDE)),
         occlusion=_shown(occlusion_grid(seen, SIDE)),
         windows=[one.window for one in seen],
@@ -38,7 +38,7 @@ def _shown(grid: Grid) -> dict[str, Any] | None:
     return {"heads": heads, "rows": [[(shrunk(tile.image), tile.note) for tile in row] for row in rows]}
 
 
-def _reached(seen: Sequence[Seen], names: Sequence[str]) -> list[dict[str, Any]]:
+def _reached(seen: Sequence[Findings], names: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for one, name in zip(seen, names, strict=True):
         if one.reach is not None:
@@ -47,6 +47,6 @@ def _reached(seen: Sequence[Seen], names: Sequence[str]) -> list[dict[str, Any]]
     return found
 
 
-def _similar(figures: dict[str, Any], seen: Sequence[Seen], names: Sequence[str]) -> list[dict[str, Any]]:
+def _similar(figures: dict[str, Any], seen: Sequence[Findings], names: Sequence[str]) -> list[dict[str, Any]]:
     shown = {one.name: name for one, name in zip(seen, names, strict=True)}
     return [pair | {"one": shown[pair["one"]], "other": shown[pair["other"]]} for pair in figures["similarity"]]

@@ -7,16 +7,20 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from metaformer.lab.judge_page import short
+from metaformer.lab.explain_model import Findings, Focus, called, reach_told
 from metaformer.lab.pictures import blended, picture
-from metaformer.lab.plots import figure, plain
-from metaformer.lab.seen import Focus, Seen, reach_told
+from metaformer.lab.plots import figure, fitting, plain, remove_all, write_all
 
 SIDE = 384
 """Pixels up to which small images are enlarged for paper."""
+
+FAINT = 0.1
+"""Of occlusion: the loss of probability that is red at least."""
 
 
 @dataclass(frozen=True)
@@ -28,67 +32,91 @@ class Tile:
     """Below it."""
 
 
-def draw(seen: Sequence[Seen], figures: dict[str, Any], folder: Path) -> None:
-    """Writes the pictures of what was asked."""
+def draw(seen: Sequence[Findings], figures: dict[str, Any], folder: Path) -> None:
+    """Writes the pictures of what was asked, and removes those of an earlier call that was asked for more."""
     grids = {"cam": cam_grid(seen), "occlusion": occlusion_grid(seen), "attention": attention_grid(seen)}
+    for name in (*grids, "reach", "similarity"):
+        remove_all(folder / name)
     for name, (heads, rows) in grids.items():
         if heads:
-            _grid(heads, rows, folder / name)
+            write_all(grid_figure(heads, rows, ramps()[name]), folder / name)
     if seen[0].reach is not None:
-        _reaches(seen, folder / "reach")
+        write_all(reach_figure(seen), folder / "reach")
     if figures["similarity"]:
-        _similarities(figures["similarity"], folder / "similarity")
+        write_all(similarity_figure(figures["similarity"]), folder / "similarity")
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """What colours mean: a strip of them from the least at the left, and what is written below it, by place from 0 to 1."""
+
+    image: Image.Image
+    marks: tuple[tuple[float, str], ...]
+
+
+def ramps() -> dict[str, Ramp]:
+    """Those of the pictures."""
+    shade = torch.linspace(0, 1, 240)[None].expand(12, -1)
+    over = blended(torch.full((1, 12, 240), 190, dtype=torch.uint8), shade)
+    faint = tuple((part**0.25, f"{100 * part:g} %") for part in (1e-4, 0.01, 0.1, 1.0))
+    return {
+        "cam": Ramp(over, ((0.0, "0"), (1.0, "the map's maximum"))),
+        "occlusion": Ramp(over, ((0.0, "nothing lost"), (1.0, "the most lost"))),
+        "attention": Ramp(over, ((0.0, "at most even"), (1.0, "the most taken"))),
+        "reach": Ramp(_magma(shade), faint),
+    }
 
 
 Grid = tuple[list[str], list[list[Tile]]]
 """What stands over the columns, and the rows; both empty where there is nothing to show."""
 
 
-def cam_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+def cam_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     """An image, then the Grad-CAM of each model."""
     return _beside([one.cam for one in seen], seen, side)
 
 
-def occlusion_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+def occlusion_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     """An image, then for each model where covering it costs probability, the costliest place red; below it, how much."""
-    maps = [None if one.lost is None else _to_one(one.lost.clamp(min=0)) for one in seen]
+    maps = [None if one.lost is None else lost_shades(one.lost) for one in seen]
     heads, rows = _beside(maps, seen, side)
     for number, row in enumerate(rows):
         for place, one in enumerate(seen, 1):
             assert one.lost is not None
             most = max(0.0, 100 * one.lost[number].max().item())
-            row[place] = Tile(row[place].image, f"{row[place].note}, up to −{most:.0f} points")
+            least = "under 1 point" if most < 1 else f"up to −{most:.0f} points"
+            row[place] = Tile(row[place].image, f"{row[place].note}, {least}")
     return heads, rows
 
 
-def _beside(maps: Sequence[Tensor | None], seen: Sequence[Seen], side: int) -> Grid:
+def _beside(maps: Sequence[Tensor | None], seen: Sequence[Findings], side: int) -> Grid:
     if maps[0] is None:
         return [], []
     rows = []
     for number in range(len(seen[0].classes)):
-        row = [Tile(picture(seen[0].fed[number], side))]
+        row = [Tile(picture(_finest(seen)[number], side))]
         for one, heat in zip(seen, maps, strict=True):
             assert heat is not None
             row.append(Tile(blended(one.fed[number], heat[number], side), answer(one, number)))
         rows.append(row)
-    return ["image", *short([one.name for one in seen])], rows
+    return ["image", *called([one.name for one in seen])], rows
 
 
-def attention_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
+def attention_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     """An image, then for each model and grid of attention what the marked place takes, and the rollout."""
     focused = [
-        (one, name, focus) for one, name in zip(seen, short([s.name for s in seen]), strict=True) for focus in one.focus or ()
+        (one, name, focus) for one, name in zip(seen, called([s.name for s in seen]), strict=True) for focus in one.focus or ()
     ]
     if not focused:
         return [], []
     heads = ["image", *(f"{name}\n{focus.name}, {what}" for _, name, focus in focused for what in ("last layer", "rollout"))]
     rows = []
     for number in range(len(seen[0].classes)):
-        row = [Tile(picture(seen[0].fed[number], side))]
+        row = [Tile(picture(_finest(seen)[number], side))]
         for one, _, focus in focused:
             taken, rolled = (times_even(maps[number]) for maps in (focus.taken, focus.rolled))
             tiles = [
-                Tile(blended(one.fed[number], above_even(times), side), f"up to ×{times.max():.1f}")
+                Tile(blended(one.fed[number], above_even(times), side, smooth=False), f"up to ×{times.max():.1f}")
                 for times in (taken, rolled)
             ]
             row += [replace(tiles[0], image=_marked(tiles[0].image, focus, number)), tiles[1]]
@@ -96,14 +124,19 @@ def attention_grid(seen: Sequence[Seen], side: int = SIDE) -> Grid:
     return heads, rows
 
 
-def answer(one: Seen, number: int) -> str:
+def _finest(seen: Sequence[Findings]) -> Tensor:
+    """The images as the model is fed them that takes the largest."""
+    return max((one.fed for one in seen), key=lambda fed: fed.shape[-1])
+
+
+def answer(one: Findings, number: int) -> str:
     """What the model says of an image, and how surely."""
-    return f"{one.classes[number].split(',')[0]} {one.sure[number]:.0%}"
+    return f"{one.classes[number].split(',')[0]}, {one.sure[number]:.0%}"
 
 
-def _to_one(maps: Tensor) -> Tensor:
-    """(N, h, w), each divided by its maximum."""
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+def lost_shades(lost: Tensor) -> Tensor:
+    """(N, h, w), each divided by its maximum, but by no less than FAINT, lest what costs next to nothing is red."""
+    return lost.clamp(min=0) / lost.amax((1, 2), keepdim=True).clamp(min=FAINT)
 
 
 def times_even(taken: Tensor) -> Tensor:
@@ -132,74 +165,105 @@ def _marked(image: Image.Image, focus: Focus, number: int) -> Image.Image:
 
 def reach_picture(field: Tensor, side: int = SIDE) -> Image.Image:
     """A field in shades, on the scale of its fourth root: the faint part is what differs between models."""
-    shade = (field / field.max().clamp(min=1e-30)).sqrt().sqrt().numpy()
-    image = Image.fromarray((matplotlib.colormaps["magma"](shade)[..., :3] * 255).astype(np.uint8))
+    image = _magma((field / field.max().clamp(min=1e-30)).sqrt().sqrt())
     scale = max(1, side // max(image.size))
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def _magma(shade: Tensor) -> Image.Image:
+    return Image.fromarray((matplotlib.colormaps["magma"](shade.numpy())[..., :3] * 255).astype(np.uint8))
 
 
 # --- matplotlib -------------------------------------------------------------------------------------------------------
 
 
-def save(made: Any, path: Path) -> None:
-    """Writes PATH.png and PATH.pdf, each under a temporary name, then renamed."""
-    for format in ("png", "pdf"):
-        temporary = path.with_name(f"{path.name}.{format}.tmp")
-        made.savefig(temporary, format=format, dpi=200)
-        temporary.replace(path.with_name(f"{path.name}.{format}"))
-
-
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[Tile]], path: Path) -> None:
+def grid_figure(heads: Sequence[str], rows: Sequence[Sequence[Tile]], ramp: Ramp) -> Figure:
+    """Tiles in rows, what stands over the columns, the ramp below."""
     below = 0.17 if any(tile.note for row in rows for tile in row) else 0.0
-    made, axes = figure(1.5 * len(heads), 0.3 + (1.46 + below) * len(rows), len(rows), len(heads))
-    made.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    over = 0.3 + 0.12 * max(head.count("\n") for head in heads)
+    made, axes = figure(1.5 * len(heads), over + (1.46 + below) * len(rows) + STRIP, len(rows), len(heads))
+    _tight(made, ramp)
+    small = min(fitting(tile.note, 1.45, 6.5) for row in rows for tile in row)
+    large = min(fitting(head, 1.45, 8) for head in heads)
     for place, row in enumerate(rows):
         for axis, tile, head in zip(axes[place], row, heads, strict=True):
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+            _bare(axis)
             axis.imshow(tile.image, interpolation="none")
-            axis.set_xlabel(plain(tile.note), fontsize=6.5, labelpad=2)
+            axis.set_xlabel(plain(tile.note), fontsize=small, labelpad=2)
             if place == 0:
-                axis.set_title(plain(head), fontsize=8, pad=4)
-    save(made, path)
+                axis.set_title(plain(head), fontsize=large, pad=4)
+    return made
 
 
-def _reaches(seen: Sequence[Seen], path: Path) -> None:
+def reach_figure(seen: Sequence[Findings]) -> Figure:
     """A row for each model, a column for each of its levels."""
     most = max(len(one.reach or ()) for one in seen)
-    made, axes = figure(0.5 + 1.5 * most, 0.2 + 1.78 * len(seen), len(seen), most)
-    for row, one, name in zip(axes, seen, short([one.name for one in seen]), strict=True):
+    made, axes = figure(0.25 + 1.5 * most, 1.78 * len(seen) + STRIP, len(seen), most)
+    _tight(made, ramps()["reach"])
+    for row, one, name in zip(axes, seen, called([one.name for one in seen]), strict=True):
         for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(plain(name), fontsize=8)
+            _bare(axis)
+        row[0].set_ylabel(plain(name), fontsize=fitting(name, 1.45, 8))
         for axis, level in zip(row, one.reach or (), strict=False):
             axis.imshow(reach_picture(level.field), interpolation="none")
-            axis.set_title(plain(level.name), fontsize=8, pad=3)
+            axis.set_title(plain(level.name), fontsize=fitting(level.name, 1.45, 8), pad=3)
             told = reach_told(level)
             axis.set_xlabel(f"50 %: {told['side_50']}, 95 %: {told['side_95']} px", fontsize=6.5, labelpad=2)
-    save(made, path)
+    return made
 
 
-def _similarities(found: Sequence[dict[str, Any]], path: Path) -> None:
+STRIP = 0.34
+"""Inches below the pictures, for the ramp."""
+
+
+def _bare(axis: Any) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def _tight(made: Figure, ramp: Ramp) -> None:
+    """Pictures close to each other, below them the ramp in the middle."""
+    width, height = made.get_size_inches()
+    made.set_layout_engine(
+        "constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0, rect=(0, STRIP / height, 1, 1 - STRIP / height)
+    )
+    long = min(1.8, 0.6 * width)
+    axis = made.add_axes(((width - long) / 2 / width, 0.21 / height, long / width, 0.08 / height))
+    axis.set_in_layout(False)
+    axis.imshow(ramp.image, aspect="auto", extent=(0, 1, 0, 1))
+    axis.set_xticks([at for at, _ in ramp.marks], [text for _, text in ramp.marks], fontsize=6.5)
+    axis.set_yticks([])
+    axis.tick_params(length=2, pad=1.5)
+    axis.spines[:].set_visible(False)
+
+
+def similarity_figure(found: Sequence[dict[str, Any]]) -> Figure:
     """A square of shades for each pair of models."""
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
-    made, axes = figure(2.5 * columns, 2.45 * rows, rows, columns)
+    made, axes = figure(2.5 * columns + 0.45, 2.45 * rows, rows, columns)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     whole = [*dict.fromkeys(name for pair in found for name in (pair["one"], pair["other"]))]
-    short_of = dict(zip(whole, short(whole), strict=True))
+    short_of = dict(zip(whole, called(whole), strict=True))
+    shades = []
     for axis, pair in zip(axes.flat, found, strict=False):
         values = np.array(pair["values"], float)
-        axis.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        shades.append(axis.imshow(values, cmap="Blues", vmin=0, vmax=1))
         axis.spines[:].set_visible(False)
-        axis.set_xticks(range(len(pair["columns"])), pair["columns"], fontsize=6.5, rotation=45, ha="right")
+        axis.tick_params(length=0)
+        axis.set_xticks(
+            range(len(pair["columns"])), pair["columns"], fontsize=6.5, rotation=45, ha="right", rotation_mode="anchor"
+        )
         axis.set_yticks(range(len(pair["rows"])), pair["rows"], fontsize=6.5)
-        axis.set_xlabel(plain(short_of[pair["other"]]), fontsize=8)
-        axis.set_ylabel(plain(short_of[pair["one"]]), fontsize=8)
+        axis.set_xlabel(plain(short_of[pair["other"]]), fontsize=fitting(short_of[pair["other"]], 1.9, 8))
+        axis.set_ylabel(plain(short_of[pair["one"]]), fontsize=fitting(short_of[pair["one"]], 1.9, 8))
         for (row, column), value in np.ndenumerate(values):
             axis.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color="white" if value > 0.6 else "black"
             )
-    save(made, path)
+    bar = made.colorbar(shades[0], ax=axes, shrink=0.6 / rows + 0.1, aspect=18, pad=0.02)
+    bar.set_label("linear CKA", fontsize=7)
+    bar.ax.tick_params(labelsize=6.5, length=2)
+    bar.outline.set_visible(False)
+    return made

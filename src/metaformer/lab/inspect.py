@@ -15,10 +15,12 @@ from metaformer.dense.model import Dense
 from metaformer.infer.about import is_dense_source, read_about
 from metaformer.infer.exported import is_exported
 from metaformer.infer.source import find_source, open_source
-from metaformer.lab.blueprint import draw
-from metaformer.lab.gauge import Subject, kept_bytes, peaks, shapes, times
-from metaformer.lab.part_bars import draw_bars
-from metaformer.lab.parts import parts
+from metaformer.lab.inspect_bars import draw_bars
+from metaformer.lab.inspect_drawing import draw
+from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks, shapes, times
+from metaformer.lab.inspect_parts import parts
+from metaformer.lab.plots import remove_all
+from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.weights.create import create_dense, create_model
 from metaformer.weights.peers import PREFIX, Peer, PeerConfig, peer_size
@@ -65,6 +67,8 @@ class Inspection:
     """The model: the sums of parameters, MACs and bytes kept; the peak and the seconds of all."""
     config: MetaFormerConfig | None = None
     """What is drawn; None for models that are no MetaFormers."""
+    dense: bool = False
+    """Whether that is the backbone of a detector or segmenter."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -72,13 +76,16 @@ class Inspection:
         return told | {"config": None if self.config is None else self.config.to_dict()}
 
     def write(self, folder: str | Path) -> Path:
-        """Writes inspect.json, parts.png and .pdf, and of a MetaFormer architecture.svg, .png and .pdf."""
+        """Writes inspect.json, parts.png and .pdf, and of a MetaFormer architecture.svg, .png and .pdf; what an earlier call
+        drew there is removed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "inspect.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_bars(self.to_dict(), folder / "parts")
+        remove_all(folder / "architecture")
         if self.config is not None:
-            draw(self.config, self.image_size, folder / "architecture", self.model)
+            title = f"the backbone of {self.model}" if self.dense else self.model
+            draw(self.config, self.image_size, folder / "architecture", title, backbone=self.dense)
         return folder
 
 
@@ -87,7 +94,7 @@ def inspect(
     *,
     image_size: int | None = None,
     batch: int = 1,
-    time: bool = False,
+    time: bool = True,
     rounds: int = 15,
     device: str = "auto",
 ) -> Inspection:
@@ -95,8 +102,8 @@ def inspect(
     (of names no weights are fetched), or a module, which is left as it was.
 
     Counted are parameters, multiply-accumulates, what a training step keeps for its backward pass and what is alive at once in
-    inference, of `batch` random images of `image_size`, by default the model's own. With `time` each part is measured alone, in
-    turns, in `rounds`, in evaluation mode. Raises ValueError or OSError with a sentence.
+    inference, of `batch` random images of `image_size`, by default the model's own. Unless `time=False`, each part is measured
+    alone, in turns, in `rounds`, in evaluation mode. Raises ValueError or OSError with a sentence.
     """
     for name, value in (("batch", batch), ("rounds", rounds), ("image_size", 1 if image_size is None else image_size)):
         if value < 1:
@@ -109,7 +116,7 @@ def inspect(
         rows, whole = _figures(subject, called, _macs(model, side), rounds if time else 0)
     body = model.backbone.body if isinstance(model, Dense) else model
     config = body.config if isinstance(body, MetaFormer) else None
-    return Inspection(called, side, batch, str(where), tuple(rows), whole, config)
+    return Inspection(called, side, batch, str(where), tuple(rows), whole, config, isinstance(model, Dense))
 
 
 def _figures(subject: Subject, called: str, macs: dict[str, int] | None, rounds: int) -> tuple[list[PartFigures], PartFigures]:
@@ -163,3 +170,29 @@ def _open(source: str | Path, image_size: int | None) -> tuple[nn.Module, int]:
         return model, int(about.get("shown", {"short": 512})["short"])
     model, about = open_source(source, device="cpu")
     return model, read_about(about, source, model.config.num_classes).preprocess.size
+
+
+# --- a screen ---------------------------------------------------------------------------------------------------------
+
+
+def inspected_text(found: Inspection) -> str:
+    """A row for each part, then the whole."""
+    timed = found.whole.seconds is not None
+    rows: Rows = [("part", "what", "gives", "parameters", "MACs", "kept", "peak", *(("ms", "quartiles") if timed else ()))]
+    rows += [_row(part, timed=timed) for part in (*found.parts, found.whole)]
+    images = f"{found.batch} image{'s' if found.batch > 1 else ''} of {found.image_size} × {found.image_size}"
+    said = (
+        f"{images} on {found.device}; kept: MB for the backward pass; peak: MB alive at once in inference; both without weights"
+    )
+    return f"{columns(rows, right=(3, 4, 5, 6, 7, 8))}\n\n{said}"
+
+
+def _row(part: PartFigures, *, timed: bool) -> tuple[str, ...]:
+    shape = "" if part.shape is None else " × ".join(map(str, part.shape))
+    macs = "–" if part.macs is None else f"{part.macs:,}"
+    row = (part.name, part.kind, shape, f"{part.parameters:,}", macs, f"{part.kept / 1e6:.2f}", f"{part.peak / 1e6:.2f}")
+    if not timed:
+        return row
+    if part.seconds is None or part.low is None or part.high is None:
+        return (*row, "", "")
+    return (*row, f"{1e3 * part.seconds:.2f}", f"{1e3 * part.low:.2f}–{1e3 * part.high:.2f}")

@@ -31,14 +31,14 @@ def overlay(pixels: Tensor, heat: Tensor) -> str:
     return shrunk(blended(pixels, heat))
 
 
-def blended(pixels: Tensor, heat: Tensor, side: int = SIDE) -> Image.Image:
+def blended(pixels: Tensor, heat: Tensor, side: int = SIDE, *, smooth: bool = True) -> Image.Image:
     """The picture (C, H, W) in grey with a map (h, w) of 0 to 1 over it: clear where it is 0, red where it is 1.
 
-    Small pictures are enlarged by a whole number, to at most `side`.
+    Small pictures are enlarged by a whole number, to at most `side`. The map is smoothed, or each place of it is a rectangle.
     """
     image = picture(pixels, side).convert("L").convert("RGB")
-    smooth = Image.fromarray(heat.float().cpu().numpy()).resize(image.size, Image.Resampling.BICUBIC)
-    strength = np.asarray(smooth).clip(0, 1)
+    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    strength = np.asarray(Image.fromarray(heat.float().cpu().numpy()).resize(image.size, way)).clip(0, 1)
     colour = matplotlib.colormaps["turbo"](0.3 + 0.55 * strength)[..., :3] * 255
     weight = 0.75 * strength[..., None] ** 0.7
     return Image.fromarray(((1 - weight) * np.asarray(image) + weight * colour).astype(np.uint8))

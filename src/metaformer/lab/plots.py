@@ -26,11 +26,23 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1, *, dpi:
     return made, axes
 
 
-def write(made: Figure, path: Path) -> None:
-    """Writes a PNG under a temporary name, then renames it."""
+def write(made: Figure, path: Path, *, kind: str = "png", dpi: float | None = None) -> None:
+    """Writes a PNG, or another kind of file, under a temporary name, then renames it."""
     temporary = path.with_name(path.name + ".tmp")
-    made.savefig(temporary, format="png")
+    made.savefig(temporary, format=kind, dpi=dpi or made.dpi)
     temporary.replace(path)
+
+
+def write_all(made: Figure, path: Path, kinds: Sequence[str] = ("png", "pdf")) -> None:
+    """Writes PATH.png and PATH.pdf, or files of other kinds, fine enough for paper."""
+    for kind in kinds:
+        write(made, path.with_name(f"{path.name}.{kind}"), kind=kind, dpi=200)
+
+
+def remove_all(path: Path) -> None:
+    """Removes what an earlier call of `write_all` wrote at PATH, of any kind."""
+    for kind in ("png", "pdf", "svg"):
+        path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
 
 
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -215,6 +227,11 @@ def _is_number(text: str) -> bool:
 def plain(text: str) -> str:
     """As it is, where matplotlib would read what stands between two dollar signs as mathematics."""
     return text.replace("$", r"\$")
+
+
+def fitting(text: str, width: float, largest: float) -> float:
+    """The size of type in which the text's longest line is no wider, in inches: a letter is taken as 0.55 of its size."""
+    return min(largest, width * 72 / (0.55 * max(1, *map(len, text.split("\n")))))
 
 
 def bars(cells: Sequence[tuple[str, str, Sequence[Any]]], path: Path) -> None:

@@ -18,7 +18,7 @@ from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
 from metaformer.infer.about import read_about
 from metaformer.infer.evaluate import own_data
-from metaformer.lab.opened import open_model
+from metaformer.lab.classifier import open_model
 from metaformer.lab.tables import Rows, columns
 from metaformer.tasks.metrics import wilson
 from metaformer.weights.pretrained import Model

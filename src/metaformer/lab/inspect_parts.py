@@ -39,7 +39,8 @@ def parts(model: nn.Module) -> list[Part]:
 
 
 def _cut(module: nn.Module, at: str, *, top: bool = False) -> Iterator[tuple[str, nn.Module]]:
-    if not top and not _is_container(module):
+    called = not isinstance(module, nn.ModuleList)  # of a list only what is in it is called
+    if called and not top and not _is_container(module):
         yield at, module
         return
     for name, child in module.named_children():

@@ -12,7 +12,7 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import MLN, LayerNorm, MLPHead, NoNorm, Scale
 from metaformer.core.mixers import Attention, Identity, Pooling, SepConv
 from metaformer.core.model import MetaFormer
-from metaformer.lab.blueprint import blueprint, draw, kinds_of, stages_of
+from metaformer.lab.inspect_drawing import blueprint, draw, kinds_of, stages_of
 from metaformer.zoo import ZOO
 
 
@@ -62,7 +62,7 @@ def test_what_is_in_the_drawing() -> None:
         assert found.count(text) == 1, text
     assert found.count("LayerNorm") == 4
     assert found.count("channel MLP ×4\nStarReLU") == 2
-    assert "mean\nNorm\nLinear\n1000 classes" in found
+    assert [found.count(text) for text in ("mean", "Norm", "Linear", "1000 classes")] == [1] * 4
     assert sums(blueprint(config(), 224)) == 4
 
 
@@ -74,8 +74,13 @@ def test_what_is_not_there_is_not_drawn() -> None:
     assert not [text for text in texts(made) if "Norm" in text or "MLP ×" in text]
     assert "Conv 7×7, stride 1" in texts(made)
     late = config(pool_first=False, head=MLPHead(), norm=MLN(), head_norm=LayerNorm(), num_classes=7)
-    assert "Norm\nmean\nMLP\n7 classes" in texts(blueprint(late, 32))
-    assert texts(blueprint(late, 32)).count("MLN") == 4
+    made = blueprint(late, 32)
+    heights = {text.get_text(): text.get_position()[1] for text in made.axes[0].texts}
+    assert heights["Norm"] > heights["mean"] > heights["MLP"] > heights["7 classes"]
+    assert texts(made).count("MLN") == 4
+    found = texts(blueprint(config(), 224, backbone=True))
+    assert not {"mean", "Linear", "1000 classes"} & {*found}
+    assert found.count("maps of\nits stages") == 1
 
 
 def test_a_mixer_of_one_s_own_has_its_name() -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from metaformer.dense.model import Dense
-from metaformer.lab.parts import Part
+from metaformer.lab.inspect_parts import Part
 
 SECONDS = 0.005
 """What a measured turn takes at least: shorter calls are repeated."""
@@ -69,13 +69,23 @@ def kept_bytes(subject: Subject, found: Sequence[Part]) -> dict[str, int]:
         return tensor
 
     cuda = [subject.device] if subject.device.type == "cuda" else []
+    norms = [module for module in subject.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(_spare) for norm in norms]
     subject.model.train(not isinstance(subject.model, Dense))
     try:
         with torch.random.fork_rng(cuda), _now(found) as now, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             subject.model(subject.images)
     finally:
         subject.model.eval()
+        for hook in hooks:
+            hook.remove()
     return sizes
+
+
+def _spare(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Batch norm does not train on a single value per channel, which is what a small image leaves in the end."""
+    if inputs[0].numel() == inputs[0].shape[1]:
+        norm.eval()
 
 
 class _Alive(TorchDispatchMode):
@@ -112,12 +122,13 @@ def peaks(subject: Subject, found: Sequence[Part]) -> dict[str, int]:
 
 @torch.inference_mode()
 def shapes(subject: Subject, found: Sequence[Part]) -> dict[str, tuple[int, ...]]:
-    """By part, and "" for the model: the shape of what it gives, without the batch; of those that give a single tensor."""
+    """By part, and "" for the model: the shape of what it gives, without the batch; of those that give a single tensor, and of
+    a part that is called several times, such as a detector's head on each level, what it gives first."""
     given: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, out: object) -> None:
         if isinstance(out, Tensor):
-            given[name] = tuple(out.shape[1:])
+            given.setdefault(name, tuple(out.shape[1:]))
 
     hooks = [p.module.register_forward_hook(lambda _, inputs, out, name=p.name: note(name, out)) for p in found]
     try:

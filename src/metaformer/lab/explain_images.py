@@ -1,4 +1,4 @@
-"""The images that models are explained by: files, or the images that a run held out."""
+"""The images that models are explained by: files, or images that a run held out; as each of the models is fed them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,28 +10,33 @@ from torch import Tensor
 from metaformer.data.dataset import with_channels
 from metaformer.data.decode import decode
 from metaformer.data.find import find_images
+from metaformer.data.preprocess import Preprocess
 from metaformer.data.sources import open_data
 from metaformer.infer.evaluate import own_data
 from metaformer.runs import is_run
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Images as they are stored, in grey, in colour, or both, as models take them."""
+class Images:
+    """Images that could be read, and what is to say of the others."""
 
-    pixels: dict[str, dict[int, Tensor]]
-    """By path or name, by channels: (1, C, H, W) of bytes."""
+    names: tuple[str, ...]
+    """Paths, or what the run's data calls them."""
+    fed: tuple[Tensor, ...]
+    """For each model (N, C, size, size) of bytes."""
     unreadable: list[dict[str, str]]
     left_out: int
 
 
 def read_images(
-    source: str | Path, images: str | Path | Sequence[str | Path] | None, channels: Sequence[int], most: int
-) -> Looked:
-    """At most so many; of files the first, of the held-out images of the run `source`, for None, some from everywhere.
+    source: str | Path, images: str | Path | Sequence[str | Path] | None, fits: Sequence[Preprocess], most: int
+) -> Images:
+    """At most so many, made ready in each of the ways `fits`; of files the first, for None of the images that the run `source`
+    held out some from everywhere.
 
     Raises ValueError where there is none that can be read, or `source` is no run.
     """
+    channels = sorted({len(fit.mean) for fit in fits})
     if images is None:
         asked = list(_held_out(source, channels))
         keep = torch.linspace(0, len(asked) - 1, min(len(asked), most)).round().long().tolist()
@@ -39,20 +44,25 @@ def read_images(
     else:
         asked = [_of_file(path, channels) for path in find_images([images] if isinstance(images, str | Path) else images)]
         wanted = asked[:most]
-    pixels: dict[str, dict[int, Tensor]] = {}
-    unreadable = []
+    names, unreadable = list[str](), list[dict[str, str]]()
+    fed: list[list[Tensor]] = [[] for _ in fits]
     for name, read in wanted:
         try:
-            pixels[name] = read()
+            pixels = read()
         except ValueError as error:
-            unreadable.append({"path": name, "error": str(error)})
-    if not pixels:
-        raise ValueError(f"none of the {len(wanted)} images can be read: {unreadable[0]['error']}")
-    return Looked(pixels, unreadable, len(asked) - len(wanted))
+            unreadable.append({"path": name, "error": str(error).removeprefix(f"{name}: ")})
+            continue
+        names.append(name)
+        for rows, fit in zip(fed, fits, strict=True):
+            rows.append(fit.fitted(pixels[len(fit.mean)]))
+    if not names:
+        none = "the image cannot" if len(wanted) == 1 else f"none of the {len(wanted)} images can"
+        raise ValueError(f"{none} be read: {unreadable[0]['path']}: {unreadable[0]['error']}")
+    return Images(tuple(names), tuple(torch.cat(rows) for rows in fed), unreadable, len(asked) - len(wanted))
 
 
 Named = tuple[str, Callable[[], dict[int, Tensor]]]
-"""An image's name, and what reads it."""
+"""An image's name, and what reads it: by channels (1, C, H, W) of bytes."""
 
 
 def _of_file(path: Path, channels: Sequence[int]) -> Named:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.mixers import Pooling
 from metaformer.core.model import MetaFormer
-from metaformer.lab.levels import level_maps, level_names
+from metaformer.lab.feature_maps import level_maps, level_names
 from metaformer.weights.peers import Peer, PeerConfig
 
 

@@ -16,8 +16,8 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import NoNorm, Scale
-from metaformer.lab.parts import brief, mixer_name
-from metaformer.lab.plots import plain
+from metaformer.lab.inspect_parts import brief, mixer_name
+from metaformer.lab.plots import fitting, plain, write_all
 
 TINTS = ("#cfe0fb", "#fbdcc4", "#cdebd9", "#e3d6f7", "#f8d3d0", "#d3eef1", "#f5e8b8", "#e2e4e8")
 """Of blocks, a colour for each mixer."""
@@ -71,17 +71,16 @@ def kinds_of(stages: Sequence[Drawn]) -> list[Kind]:
     return list(dict.fromkeys(kind for stage in stages for kind, _ in stage.runs))
 
 
-def draw(config: MetaFormerConfig, image_size: int, path: Path, title: str = "") -> None:
+def draw(config: MetaFormerConfig, image_size: int, path: Path, title: str = "", *, backbone: bool = False) -> None:
     """Writes PATH.svg, PATH.png and PATH.pdf."""
-    made = blueprint(config, image_size, title)
-    for format in ("svg", "png", "pdf"):
-        temporary = path.with_name(f"{path.name}.{format}.tmp")
-        made.savefig(temporary, format=format, dpi=200)
-        temporary.replace(path.with_name(f"{path.name}.{format}"))
+    write_all(blueprint(config, image_size, title, backbone=backbone), path, ("svg", "png", "pdf"))
 
 
-def blueprint(config: MetaFormerConfig, image_size: int, title: str = "") -> Figure:
-    """The figure, in inches: above the stages from left to right, below a drawing of each kind of block."""
+def blueprint(config: MetaFormerConfig, image_size: int, title: str = "", *, backbone: bool = False) -> Figure:
+    """The figure, in inches: above the stages from left to right, below a drawing of each kind of block.
+
+    A `backbone` gives its maps away and has no head.
+    """
     stages = stages_of(config, image_size)
     kinds = kinds_of(stages)
     names = list(dict.fromkeys(kind.name for kind in kinds))
@@ -94,7 +93,12 @@ def blueprint(config: MetaFormerConfig, image_size: int, title: str = "") -> Fig
     axis.set(xlim=(0, width), ylim=(0, above[1] + high + GUTTER + 0.04))
     axis.axis("off")
     pen = Pen(axis)
-    _draw_stages(pen, stages, tints, config, image_size, (width - above[0]) / 2, high + GUTTER)
+    corner = ((width - above[0]) / 2, high + GUTTER)
+    end = _draw_stages(pen, stages, tints, f"{image_size}×{image_size}\n×{config.in_chans}", corner)
+    if backbone:
+        pen.text(end[0] + ENDS / 2, end[1], "maps of\nits stages")
+    else:
+        _draw_head(pen, config, end, corner[1])
     pen.title(0.12, above[1] + high + GUTTER - 0.09, f"(a) {title}" if title else "(a)")
     pen.title(0.12, high + 0.22, "(b) its blocks" if len(kinds) > 1 else "(b) its block")
     for place, kind in enumerate(kinds):
@@ -156,8 +160,9 @@ MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.15, "
 
 # --- above: the stages ------------------------------------------------------------------------------------------------
 
-CHIP, STAGE, GAP, ENDS, GUTTER = 0.3, 1.28, 0.2, 0.62, 0.36
-"""Inches: the height of a box, the widths of a stage, an arrow, image and head, the way between (a) and (b)."""
+CHIP, SMALL, STAGE, GAP, ENDS, GUTTER = 0.3, 0.22, 1.28, 0.2, 0.62, 0.36
+"""Inches: the heights of a box and of one of the head's, the widths of a stage, an arrow, image and head, the way between (a)
+and (b)."""
 
 
 def _chips(stage: Drawn) -> int:
@@ -170,12 +175,13 @@ def _stages_size(stages: Sequence[Drawn]) -> tuple[float, float]:
 
 
 def _draw_stages(
-    pen: Pen, stages: Sequence[Drawn], tints: dict[Kind, str], config: MetaFormerConfig, image_size: int, x: float, y: float
-) -> None:
-    """Each stage is a frame: from above the embedding, the position embedding if there is one, and the runs of blocks."""
-    height = _stages_size(stages)[1] - 0.62
+    pen: Pen, stages: Sequence[Drawn], tints: dict[Kind, str], image: str, corner: tuple[float, float]
+) -> tuple[float, float]:
+    """Each stage is a frame: from above the embedding, the position embedding if there is one, and the runs of blocks. What
+    is told is where the last arrow ends."""
+    (x, y), height = corner, _stages_size(stages)[1] - 0.62
     middle = y + 0.36 + height / 2
-    pen.text(x + 0.12 + ENDS / 2, middle, f"image\n{image_size}×{image_size}\n×{config.in_chans}")
+    pen.text(x + 0.12 + ENDS / 2, middle, f"image\n{image}")
     left = x + 0.12 + ENDS + GAP
     for number, stage in enumerate(stages, 1):
         pen.arrow((left - GAP, middle), (left, middle))
@@ -188,26 +194,29 @@ def _draw_stages(
         top = middle + (len(chips) * (CHIP + 0.08) - 0.08) / 2
         for place, (text, fill) in enumerate(chips):
             at = top - CHIP - place * (CHIP + 0.08)
-            pen.box(left + 0.08, at, STAGE - 0.16, CHIP, text, fill, size=_fitting(text, STAGE - 0.2))
+            pen.box(left + 0.08, at, STAGE - 0.16, CHIP, text, fill, size=fitting(text, STAGE - 0.2, 7.5))
             if place:
                 pen.arrow((left + STAGE / 2, at + CHIP + 0.08), (left + STAGE / 2, at + CHIP))
         left += STAGE + GAP
     pen.arrow((left - GAP, middle), (left, middle))
-    pen.text(left + ENDS / 2, middle, _head(config))
+    return left, middle
 
 
-def _head(config: MetaFormerConfig) -> str:
+def _draw_head(pen: Pen, config: MetaFormerConfig, at: tuple[float, float], y: float) -> None:
+    left, middle = at
+    steps = _head(config)
+    top = middle + len(steps) * SMALL / 2
+    for place, text in enumerate(steps, 1):
+        pen.box(left, top - place * SMALL + 0.02, ENDS, SMALL - 0.04, text, EMBED, size=fitting(text, ENDS - 0.06, 7.5))
+    if config.num_classes:
+        pen.text(left + ENDS / 2, y + 0.25, f"{config.num_classes} classes", size=7, soft=True)
+
+
+def _head(config: MetaFormerConfig) -> list[str]:
+    """From above downwards."""
     norm = [] if isinstance(config.head_norm, NoNorm) else ["Norm"]
     steps = ["mean", *norm] if config.pool_first else [*norm, "mean"]
-    if config.num_classes:
-        steps += [brief(config.head).removesuffix("Head"), f"{config.num_classes} classes"]
-    return "\n".join(steps)
-
-
-def _fitting(text: str, width: float, largest: float = 7.5) -> float:
-    """The size of type in which the text's longest line is not wider: a letter is taken as 0.55 of its size."""
-    longest = max(len(line) for line in text.split("\n"))
-    return min(largest, width * 72 / (0.55 * max(1, longest)))
+    return [*steps, *([brief(config.head).removesuffix("Head")] if config.num_classes else [])]
 
 
 # --- below: the blocks ------------------------------------------------------------------------------------------------
@@ -257,7 +266,7 @@ def _draw_block(pen: Pen, kind: Kind, tint: str, config: MetaFormerConfig, x: fl
         for text, fill in half:
             tall = TALL + (0.1 if "\n" in text else 0.0)
             pen.arrow((middle, y), (middle, y + STEP))
-            pen.box(middle - WIDE / 2, y + STEP, WIDE, tall, text, fill, size=_fitting(text, WIDE - 0.06, 7.0))
+            pen.box(middle - WIDE / 2, y + STEP, WIDE, tall, text, fill, size=fitting(text, WIDE - 0.06, 7.0))
             y += STEP + tall
         if config.residual:
             centre = y + STEP + PLUS
