@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import nn
 
 from metaformer import Attention, DepthwiseConv, Fourier, Identity, Pooling, Random, SepConv
 from metaformer.core.mixers import Mixer
-from metaformer.core.spec import OWN
 from metaformer.lab import mixer_check, mixer_measure
 from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
@@ -30,12 +29,9 @@ TINY = Effort(sides=(4, 6, 8), tokens=64, rounds=2, seconds=0.0)
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: None) -> Iterator[None]:
+def named(own: Path, thread: None) -> None:
     """The spoilt mixers are code that a command has named."""
-    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "cache"))
     ask(["tests.spoilt:Fine"])
-    yield
-    OWN.clear()
 
 
 def called(mixer: Mixer) -> str:
@@ -244,7 +240,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer_measure, "peak", lambda ready: None)
     monkeypatch.setattr(mixer_check, "QUICK", TINY)
     monkeypatch.setattr(mixer_check, "apart", lambda function, *arguments: function(*arguments))
-    lines = {name: LINES[name] for name in ("builds", "shape", "device", "bf16")}
+    lines = {name: LINES[name] for name in ("builds", "shape", "device", "odd sizes", "bf16")}
     monkeypatch.setattr(mixer_check, "try_contract", lambda case: try_contract(case, tuple(lines)))
 
 
@@ -256,7 +252,7 @@ def test_the_command(tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(file.read_text())
     assert told["passed"] is True
     assert (told["mixer"], told["dim"], told["quick"], told["equal"]) == ("tests.spoilt:Fine", 8, True, "parameters")
-    assert [line["name"] for line in told["lines"]] == ["builds", "shape", "device", "bf16"]
+    assert [line["name"] for line in told["lines"]] == ["builds", "shape", "device", "odd sizes", "bf16"]
     assert set(told["exponents"]) == {"predict seconds", "predict bytes", "train seconds", "train bytes"}
     assert [entry["mixer"] for entry in told["entries"]] == ["tests.spoilt:Fine", "Identity()", "Pooling(window=3)"]
     rows = out.splitlines()
@@ -264,7 +260,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "It keeps the contract." in rows
     assert sum(row.startswith(("yours ", "Identity ", "Pooling ")) for row in rows) == 3
     assert any(row.startswith("exponent ") for row in rows)
-    assert rows[-3] == "What it learns: metaformer train poolformerv2_t6 data=... model.mixers='tests.spoilt:Fine'"
+    assert rows[-3] == "What it learns, beside others: metaformer study tests.spoilt:Fine data=..."
     assert rows[-1] == f"written: {file}"
 
 
@@ -286,12 +282,22 @@ def test_the_command_s_options_count() -> None:
 def test_a_contract_that_is_broken_ends_with_1_and_is_measured_where_it_can_be() -> None:
     code, out, err = command("mixer", "check", "tests.spoilt:Refusing", "--quick", "--dim", 8)
     assert (code, err) == (1, "")
-    assert "It fails 1 of 4 lines: bf16." in out
+    assert "It fails 1 of 5 lines: bf16." in out
     assert "exponent" in out
     code, out, _ = command("mixer", "check", "tests.spoilt:Cropped", "--quick")
     assert code == 1
-    assert "It fails 1 of 4 lines: shape." in out
+    assert "It fails 1 of 5 lines: shape." in out
     assert "exponent" not in out
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("name", "how"), [("Rooted", ["in a model"]), ("Rigid", ["against tokens", "in a model"])])
+def test_a_mixer_that_cannot_be_measured_is_told_so(name: str, how: list[str]) -> None:
+    code, out, err = command("mixer", "check", f"tests.spoilt:{name}", "--quick", "--dim", 8)
+    assert (code, err) == (1, "")
+    said = [line for line in out.splitlines() if line.startswith("It cannot be measured ")]
+    assert [line.removeprefix("It cannot be measured ").partition(": ")[0] for line in said] == how
+    assert all(re.search(": RuntimeError: .{20,}", line) for line in said)
 
 
 def test_what_is_not_quick_is_measured_on_larger_maps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from metaformer.data.dataset import Data, split_csv
 from metaformer.data.splits import Images
 from metaformer.lab.jobs import resolve
 from metaformer.lab.studies import STUDIES
-from metaformer.lab.study import SETTLED, Entry, Study, entries, find_study, sized
+from metaformer.lab.study import SETTLED, Entry, Study, entries, sized
+from metaformer.lab.study_find import find_study
 from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, keep, mend, read_results
 from metaformer.lab.study_worker import Place, StudyWorker
+from metaformer.own import ask, bring, load, strange
 from metaformer.runs import Run, check_name, write_text
 from metaformer.train.display import Display
 from metaformer.train.stop import Stop, stops
@@ -58,7 +61,8 @@ class Plan:
     study: Study
     """With the rows that were asked for."""
     path: Path
-    code: Path | None
+    beside: Path | None
+    """The folder of the user's file that it is from."""
     asked: Asked
     recipe: Recipe
     """Of all rows, without what each changes."""
@@ -100,7 +104,7 @@ def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wa
 
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
-    study, code, path, asked = _found(what, settings, wanted)
+    study, file, path, asked = _found(what, settings, wanted)
     for key in asked.settings:
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
@@ -129,7 +133,8 @@ def plan_study(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wa
         precision=recipe.precision if recipe.precision == "tf32" else named,
     )
     threads = max(1, torch.get_num_threads() // len(slots))
-    return Plan(study, path, code, asked, recipe, data, tuple(found), slots, threads)
+    beside = None if file is None else file.absolute().parent
+    return Plan(study, path, beside, asked, recipe, data, tuple(found), slots, threads)
 
 
 def _found(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted) -> tuple[Study, Path | None, Path, Asked]:
@@ -139,8 +144,10 @@ def _found(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted
         if settings or wanted.scale or wanted.name is not None:
             raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
         asked = _read_asked(path)
-        return *find_study(asked.study, STUDIES), path, asked
-    study, code = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
+        bring(asked.settings.get("changes", {}).values())
+        return *find_study(asked.study, STUDIES, lambda module: _recalled(module, path, asked)), path, asked
+    ask(settings.get("changes", {}).values())
+    study, file = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
     check_name(wanted.name)
     path = wanted.root / (wanted.name or study.name)
     source = study.name if isinstance(what, Study) else str(what)
@@ -148,7 +155,14 @@ def _found(what: str | Path | Study, settings: Mapping[str, Any], wanted: Wanted
     if (path / "study.json").is_file() and (then := _read_asked(path)) != asked:
         told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
         raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
-    return study, code, path, asked
+    return study, file, path, asked
+
+
+def _recalled(module: str, path: Path, asked: Asked) -> ModuleType:
+    """The module that a study.json names. Raises ValueError where no command has named it as it is."""
+    if (why := strange(module, f"metaformer study {asked.study} ...")) is not None:
+        raise ValueError(f"{path} is of {asked.study}: {why}")
+    return load(module)
 
 
 def _read_asked(path: Path) -> Asked:
@@ -280,8 +294,8 @@ class Running:
         log = plan.path / "runs" / f"worker-{number}.txt"
         return StudyWorker(
             Place(
-                study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, code=plan.code, log=log,
-                device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
+                study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, beside=plan.beside,
+                log=log, device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
             )
         )  # fmt: skip
 
