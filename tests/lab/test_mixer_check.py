@@ -291,7 +291,7 @@ def test_a_contract_that_is_broken_ends_with_1_and_is_measured_where_it_can_be()
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(("name", "how"), [("Rooted", ["in a model"]), ("Rigid", ["against tokens", "in a model"])])
+@pytest.mark.parametrize(("name", "how"), [("Halved", ["in a model"]), ("Rigid", ["against tokens", "in a model"])])
 def test_a_mixer_that_cannot_be_measured_is_told_so(name: str, how: list[str]) -> None:
     code, out, err = command("mixer", "check", f"tests.spoilt:{name}", "--quick", "--dim", 8)
     assert (code, err) == (1, "")

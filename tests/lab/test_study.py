@@ -234,7 +234,12 @@ def test_own_code_may_be_said_as_text(cache: None) -> None:
     assert resolved(one) == resolved(other)
 
 
-@pytest.mark.parametrize("code", [lambda dim: nn.Identity(), partial(nn.Conv2d, kernel_size=1), Mine(1).forward], ids=str)
+NAMELESS: dict[str, Any] = {
+    "lambda": lambda dim: nn.Identity(), "partial": partial(nn.Conv2d, kernel_size=1), "method": Mine(1).forward,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", NAMELESS.values(), ids=NAMELESS)
 def test_what_another_process_cannot_find_is_refused(code: Any, cache: None) -> None:
     with pytest.raises(
         ValueError, match=r"^row 'a': .* cannot be told to another process: write a class, a function or a frozen"
