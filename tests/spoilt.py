@@ -95,7 +95,7 @@ class Halved(Fine):
         return self.weight * F.interpolate(F.avg_pool2d(x, 2), scale_factor=2) - x
 
 
-@fails("odd sizes", "one pixel", "several sizes", "bf16", "fp16", "export", "onnx")
+@fails("odd sizes", "one pixel", "several sizes", "channels-last", "bf16", "fp16", "export", "onnx")
 class Rigid(Fine):
     """Made for one grid, and does not say so."""
 

@@ -1,13 +1,16 @@
 """Code of the user's own: what a command names is run and can be brought back; what only a file names is not."""
 
+import pickle
 import py_compile
 import signal
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.tiny import CHANGES, QUICK, after_steps, begin, command, finish, forget, pairs, same, weights
 
 import metaformer
@@ -227,6 +230,7 @@ def test_a_module_of_a_package_and_what_it_imports(mine: Path) -> None:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_with_a_mixer_of_one_s_own_from_the_command_line(mine: Path, fashion: str) -> None:
     changes = CHANGES | {"mixers": "(Pooling(), mine.py:Half, Pooling(), mine.py:Half)"}
     words = ["train", "poolformerv2_t6", *pairs(QUICK | {"data": fashion, "changes": changes, "epochs": 1})]
@@ -267,3 +271,50 @@ def test_a_run_that_was_cut_short_goes_on(mine: Path, fashion: str, monkeypatch:
         begin(recipe, Path("cut"))
     forget(mine.parent)
     assert same(weights(finish(Path("cut/run")).last), weights(whole.last))
+
+
+@pytest.mark.slow
+def test_exported_files_of_a_run(mine: Path, fashion: str) -> None:
+    """A graph needs no code; a file of weights does, and says so."""
+    changes = CHANGES | {"mixers": "mine.py:Times(2.0)"}
+    code, _, err = command(
+        "train", "poolformerv2_t6", *pairs(QUICK | {"data": fashion, "changes": changes, "epochs": 1}), "name=one"
+    )
+    assert code == 0, err
+    Image.new("L", (28, 28), 90).save("photo.png")
+    said = {}
+    for ending, format in (("onnx", "onnx"), ("safetensors", "safetensors")):
+        forget(mine.parent)
+        assert command("export", "runs/one", format, f"one.{ending}")[0] == 0
+    for source in ("runs/one", "one.onnx", "one.safetensors"):
+        forget(mine.parent)
+        code, said[source], err = command("predict", source, "photo.png", "--top", 1)
+        assert code == 0, err
+    assert len({text.split()[-2] for text in said.values()}) == 1
+    mine.rename(mine.with_name("gone.py"))
+    forget(mine.parent)
+    assert command("predict", "one.onnx", "photo.png")[0] == 0
+    code, _, err = command("predict", "one.safetensors", "photo.png")
+    assert code == 2
+    assert "there is no mine.py in " in err
+
+
+def test_a_class_that_was_renamed(mine: Path) -> None:
+    """Is told with its nearest name, once the file is known as it is."""
+    ask(["mine.py:Half"])
+    mine.write_text(MINE.replace("Half", "Halved"))
+    forget(mine.parent)
+    with pytest.raises(ValueError, match="has changed since"):
+        bring(["mine.py:Half"])
+    ask(["mine.py:Halved"])
+    with pytest.raises(ValueError, match=r"^mine\.py has no 'Half', did you mean Halved\?$"):
+        bring(["mine.py:Half"])
+
+
+def test_specs_are_copied_and_pickled(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder is among those in which Python looks for modules."""
+    ask(["mine.py:Half"])
+    spec = from_text("mine.py:Times(2.0)", SPECS)
+    assert deepcopy(spec) == spec
+    monkeypatch.syspath_prepend(mine.parent)
+    assert pickle.loads(pickle.dumps(spec)) == spec

@@ -127,7 +127,7 @@ def one_core() -> Iterator[None]:
 def forget(folder: Path) -> None:
     """Code of one's own in a folder is as in another process: not imported yet."""
     for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
+        if str(getattr(module, "__file__", None)).startswith(f"{folder}/"):
             del sys.modules[name]
     OWN.clear()
 

@@ -47,11 +47,11 @@ def test_what_is_written_works(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     made_test["test_a_place_sees_its_row_and_its_column"]()
 
 
-def test_its_study_is_planned(here: Path) -> None:
+def test_its_study_is_planned(here: Path, fashion: str) -> None:
     """From another folder than its own, too."""
     (here / "sub").mkdir()
     new_mixer("mine", here / "sub")
-    code, out, err = command("study", "sub/mine_study.py", "--list", "data=digits", "seeds=2")
+    code, out, err = command("study", "sub/mine_study.py", "--list", f"data={fashion}", "seeds=2")
     assert (code, err) == (0, "")
     assert [line.split()[:3] for line in out.splitlines()[1:]] == [
         ["pooling", "–", "2"], ["identity", "pooling", "2"], ["mine", "pooling", "2"]

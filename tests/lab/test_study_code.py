@@ -93,6 +93,7 @@ def test_where_it_lies_does_not_count(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "beside.py").rename(folder / "sub/beside.py")
     (folder / "sub/mine.py").write_text(MINE)
+    forget(folder)
     ask(["sub/mine.py:Mine"])
     assert code_marks(["sub/mine.py:Mine"], aside=(Row, Study)) == {"sub/mine.py": before}
 

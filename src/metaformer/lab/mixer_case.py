@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from inspect import isclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -71,6 +73,16 @@ class Case:
         shape = (batch, self.dim, height or self.side, width or height or self.side)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return x.to(self.device).contiguous(memory_format=torch.channels_last)
+
+
+def mixers_in(module: ModuleType) -> list[str]:
+    """Names of the classes that a module defines and that may be mixers."""
+    found = {name: value for name, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__}
+    return [
+        name
+        for name, value in found.items()
+        if issubclass(value, nn.Module) or (is_dataclass(value) and "__call__" in vars(value))
+    ]
 
 
 def at_grid(mixer: Mixer, grid: int) -> Mixer:

@@ -211,7 +211,7 @@ def _entries_text(found: Checked) -> str:
             )
         )
     head = f"{FRAME} with one mixer in all blocks, of equal {found.equal}; images of {SIZE} pixels, {CLASSES} classes"
-    how = "What is as fast as yours in training has its 95 % interval over the rounds"
+    how = "How many times as fast as yours is of training, with its 95 % interval over the rounds"
     train = f"metaformer train {FRAME} data=... model.mixers='{found.entries[0].mixer}'"
     learns = f"What it learns, beside others: metaformer study {quote(found.mixer)} data=..."
     last = learns if ":" in found.mixer else f"What it learns: {train}"

@@ -30,7 +30,9 @@ def _mark(module: ModuleType, aside: tuple[type, ...]) -> str:
 def _family(module: ModuleType) -> Iterator[tuple[ModuleType, ast.Module]]:
     """It, and what it imports from its own folder and folders in that, and so on."""
     first = source_of(module)
-    seen, left = {first}, [] if first is None else [(module, first)]
+    if first is None:
+        return
+    seen, left = {first}, [(module, first)]
     while left:
         one, file = left.pop()
         tree = ast.parse(file.read_bytes())
@@ -38,7 +40,7 @@ def _family(module: ModuleType) -> Iterator[tuple[ModuleType, ast.Module]]:
         for name in _imported(tree, one):
             other = sys.modules.get(name)
             source = None if other is None or name.partition(".")[0] == "metaformer" else source_of(other)
-            if other is not None and source is not None and source not in seen and first is not None and _near(source, first):
+            if other is not None and source is not None and source not in seen and _near(source, first):
                 seen.add(source)
                 left.append((other, source))
 

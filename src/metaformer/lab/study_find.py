@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from inspect import isclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
-
 from metaformer.core.architecture import SPECS
 from metaformer.core.spec import from_text, nearest, to_text
+from metaformer.lab.mixer_case import mixers_in
 from metaformer.lab.study import Row, Study
 from metaformer.own import ask, load
 
@@ -31,7 +29,7 @@ def find_study(what: str, known: Mapping[str, Study], read: Callable[[str], Modu
     module = read(place)
     file = Path(place) if place.endswith(".py") else None
     studies = {key: value for key, value in vars(module).items() if isinstance(value, Study)}
-    mixers = [key for key, value in vars(module).items() if _is_mixer(value) and value.__module__ == module.__name__]
+    mixers = mixers_in(module)
     if name in studies:
         return studies[name], file
     if name and callable(getattr(module, name.partition("(")[0], None)):
@@ -43,11 +41,6 @@ def find_study(what: str, known: Mapping[str, Study], read: Callable[[str], Modu
     if not studies and mixers:
         raise ValueError(f"{place} has no study: name a mixer in it, {place}:{mixers[0]}, to see it beside built-in ones")
     raise ValueError(f"{place} has {len(studies)} studies ({', '.join(studies) or 'none'}): say which, {place}:NAME")
-
-
-def _is_mixer(value: object) -> bool:
-    """Whether it is a class that may be one."""
-    return isclass(value) and (issubclass(value, nn.Module) or (is_dataclass(value) and "__call__" in vars(value)))
 
 
 def beside(text: str, name: str) -> Study:
