@@ -137,6 +137,13 @@ def test_sizes_that_a_mixer_does_not_claim_are_left_out() -> None:
     assert lines["odd sizes"].state == "failed"
 
 
+def test_an_error_is_told_with_the_line_that_it_passed() -> None:
+    mixer = next(mixer for mixer in SPOILT if called(mixer) == "Refusing")
+    said = failed(mixer, ("bf16",))["bf16"]
+    (number,) = re.findall(r" \(tests\.spoilt, line (\d+)\)$", said)
+    assert "raise RuntimeError(" in (Path(__file__).parents[1] / "spoilt.py").read_text().splitlines()[int(number) - 1]
+
+
 def test_a_quick_check_runs_no_generated_code() -> None:
     (line,) = try_contract(Case(Fine, 16, quick=True), ("compile",))
     assert line.why == "one graph, the same result (as aot_eager runs it)"
@@ -295,7 +302,8 @@ def test_a_contract_that_is_broken_ends_with_1_and_is_measured_where_it_can_be()
     assert "exponent" in out
     code, out, _ = command("mixer", "check", "tests.spoilt:Cropped", "--quick")
     assert code == 1
-    assert "It fails 1 of 5 lines: shape." in out
+    assert "It fails 1 of 5 lines: shape. The other 3 wait for it." in out
+    assert "comes after" not in out
     assert "exponent" not in out
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import isclass
+from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from metaformer.core.mixers import Mixer
-from metaformer.own import FAILURES
+from metaformer.core.spec import OWN
+from metaformer.own import FAILURES, source_of
 
 SIDE = 8
 """Places of a side of the maps that are tried, where a spec names no grid."""
@@ -102,7 +105,15 @@ def run_line(name: str, line: Callable[[Case], str], case: Case) -> Line:
     except LeftOutError as error:
         return Line(name, "left out", str(error))
     except FAILURES as error:
-        return Line(name, "failed", f"{type(error).__name__}: {first(error)}")
+        return Line(name, "failed", f"{type(error).__name__}: {first(error)}{passed(error)}")
+
+
+def passed(error: Exception) -> str:
+    """` (mine.py, line 7)`: the last of the user's own lines that an error passed, if any."""
+    named = {source_of(module): name for name, module in OWN.items()}
+    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    lines = [f" ({named[file]}, line {number})" for file, number in frames if file in named]
+    return lines[-1] if lines else ""
 
 
 def first(error: Exception) -> str:

@@ -65,6 +65,7 @@ LINES: dict[str, Callable[[Case], str]] = {
     "onnx": forms.onnx,
 }
 """The contract: name and test of each line, in the order in which they are tried."""
+AFTER = "comes after "
 FIRST = ("builds", "shape")
 """Lines without which no other can be tried, nor anything measured."""
 
@@ -160,7 +161,7 @@ def try_contract(case: Case, names: tuple[str, ...] = tuple(LINES)) -> tuple[Lin
     for name in names:
         broken = [line.name for line in found if line.name in FIRST and line.state != "passed"]
         if broken:
-            found.append(Line(name, "left out", f"comes after {broken[0]}"))
+            found.append(Line(name, "left out", f"{AFTER}{broken[0]}"))
         else:
             found.append(run_line(name, LINES[name], case))
     return tuple(found)
@@ -176,9 +177,11 @@ def write_checked(found: Checked, file: Path) -> None:
 
 def _contract_text(found: Checked) -> str:
     rows: Rows = [("contract", "", f"of {found.mixer}, {found.dim} channels")]
-    rows += [(line.name, line.state, line.why) for line in found.lines]
     failed = [line.name for line in found.lines if line.state == "failed"]
+    waiting = [line for line in found.lines if line.why.startswith(AFTER)]
+    rows += [(line.name, line.state, line.why) for line in found.lines if line not in waiting]
     said = f"It fails {len(failed)} of {len(found.lines)} lines: {', '.join(failed)}." if failed else "It keeps the contract."
+    said += f" The other {len(waiting)} wait for it." if waiting else ""
     return f"{columns(rows)}\n\n{said}"
 
 
