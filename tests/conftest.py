@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.tiny import QUICK, one_core, write_fashion
+from tests.tiny import QUICK, forget, one_core, write_fashion
 
 import metaformer
 
@@ -42,3 +42,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def own(here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder for code of one's own, of which nothing is remembered, and nothing stays imported."""
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield here
+    forget(here)

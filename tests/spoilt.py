@@ -95,6 +95,18 @@ class Halved(Fine):
         return self.weight * F.interpolate(F.avg_pool2d(x, 2), scale_factor=2) - x
 
 
+@fails("odd sizes", "one pixel", "several sizes", "channels-last", "bf16", "fp16", "export", "onnx")
+class Rigid(Fine):
+    """Made for one grid, and does not say so."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.norm = nn.LayerNorm((8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x))
+
+
 @fails("one pixel")
 class Mirrored(Fine):
     def forward(self, x: Tensor) -> Tensor:

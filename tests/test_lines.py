@@ -37,7 +37,8 @@ from metaformer.lab.judge import Asked
 from metaformer.lab.probe import read_settings
 from metaformer.lab.space import read_space, split
 from metaformer.lab.studies import STUDIES
-from metaformer.lab.study import find_study, sized
+from metaformer.lab.study import sized
+from metaformer.lab.study_find import find_study
 from metaformer.recipes import RECIPES, no_recipe
 from metaformer.train.dense import is_dense_model
 from metaformer.weights.catalogue import find, list_weights
@@ -140,7 +141,7 @@ def check_study(params: dict[str, Any]) -> None:
     revise(RECIPES["small"], {key: settings[key] for key in settings if key not in WORDS})
     check_data(settings.get("data", ""))
     what = params["what"]
-    if what in (None, "figure1") or is_place(what) or what.endswith(".py"):
+    if what in (None, "figure1") or is_place(what) or what.partition(":")[0].endswith(".py"):
         return
     study, _ = find_study(what, STUDIES)
     sized(study.model, settings.get("scale", "t6"))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metaformer import cli
 from metaformer.config import Recipe
+from metaformer.core.spec import OWN
 from metaformer.data.sources import open_data
 from metaformer.runs import Run
 from metaformer.train.hold import reopen
@@ -121,6 +122,14 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def forget(folder: Path) -> None:
+    """Code of one's own in a folder is as in another process: not imported yet."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(f"{folder}/"):
+            del sys.modules[name]
+    OWN.clear()
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

@@ -1,7 +1,7 @@
 """Code of the user's own that a text names, `mine.py:Shift` or `package.mixers:Shift`: found, imported once, remembered.
 
-A command that names code runs it. A file that does so (recipe.json, model.json) only brings back what a command on this
-machine has named before, to the byte: a file from elsewhere runs nothing.
+A command that names code runs it. A file that does so (recipe.json, model.json, study.json) only brings back what a command on
+this machine has named before, in that very place and to the byte: a file from elsewhere runs nothing.
 """
 
 import hashlib
@@ -23,20 +23,17 @@ FAILURES = (
     TypeError, ValueError,
 )  # fmt: skip
 """What code of the user's own may raise where it is wrong."""
+READ: dict[str, str] = {}
+"""The digest of each module in OWN, as it was imported."""
 
 
 def ask(texts: Iterable[object]) -> None:
     """Imports and remembers the code that a person's words name. Raises ValueError with a sentence where it cannot be had."""
     for module, name in references(texts):
-        if module not in OWN:
-            _import(module)
-        made = find_own(module, name)
-        home = getattr(made, "__module__", module)  # another one, where the name was imported from there
-        if home not in OWN and home in sys.modules and not home.startswith("metaformer."):
-            OWN[home] = sys.modules[home]
-        for known in (module, home):
-            if known in OWN:
-                _remember(OWN[known])
+        load(module)
+        home = getattr(find_own(module, name), "__module__", module)  # another one, where the name was imported from there
+        if home != module and home in sys.modules and not home.startswith("metaformer."):
+            load(home)
 
 
 def bring(texts: Iterable[object]) -> tuple[str, ...]:
@@ -47,17 +44,50 @@ def bring(texts: Iterable[object]) -> tuple[str, ...]:
     said: dict[str, str] = {}
     for module, name in references(texts):
         called = f"{module}:{name}"
-        if module not in OWN:
-            file = _find(module)
-            if file is None:
-                raise ValueError(f"{refusal(called)}; or go to the folder that has {module}, which {Path.cwd()} is not")
-            if not (_memory() / _digest(file)).is_file():
-                to_run = f"to run it as it is: metaformer mixer check {called} --quick"
-                raise ValueError(f"{refusal(called)}; {file} was never named by a command, or has changed since; {to_run}")
+        if (why := strange(module, f"metaformer mixer check {called} --quick")) is not None:
+            raise ValueError(f"{refusal(called)}; {why}")
+        if not _held(module):
             _import(module)
         find_own(module, name)
         said[called] = f"{called} is code of your own: {OWN[module].__file__}"
     return tuple(said.values())
+
+
+def load(module: str) -> ModuleType:
+    """The module that a person's words name, `mine.py` or `package.mixers`: imported once, and remembered.
+
+    Raises ValueError with a sentence where it cannot be had.
+    """
+    if not _held(module):
+        _import(module)
+    if module in READ:
+        with suppress(OSError):  # where nothing can be kept, the code is named again next time
+            _memory().mkdir(parents=True, exist_ok=True)
+            (_memory() / READ[module]).write_text(f"{OWN[module].__file__}\n", encoding="utf-8")
+    return OWN[module]
+
+
+def strange(module: str, to_run: str) -> str | None:
+    """Why a file's words may not have a module run, with the command that may, or None where they may."""
+    if _held(module):
+        return None
+    file = _find(module)
+    if file is None:
+        return f"there is no {module} in {Path.cwd()}: go to the folder that has it"
+    if (_memory() / _digest(file)).is_file():
+        return None
+    return f"{file} was never named by a command, or has changed since; to run it as it is: {to_run}"
+
+
+def changed(module: str) -> bool:
+    """Whether the file of a module in OWN is another than was imported."""
+    file = source_of(OWN[module])
+    return file is not None and file.is_file() and READ.get(module) != _digest(file)
+
+
+def _held(module: str) -> bool:
+    """Whether it is imported, and not from another folder than the current one."""
+    return module in OWN and _find(module) in (None, source_of(OWN[module]))
 
 
 def references(value: object) -> Iterator[tuple[str, str]]:
@@ -71,10 +101,18 @@ def references(value: object) -> Iterator[tuple[str, str]]:
             yield from references(item)
 
 
+def source_of(module: ModuleType) -> Path | None:
+    """The file that a module is from; None of what is not written in Python, or in a notebook."""
+    file: str | None = getattr(module, "__file__", None)
+    return Path(file).resolve() if file is not None and file.endswith(".py") else None
+
+
 def _find(module: str) -> Path | None:
     """The source of a module, without running anything; of a file as seen from the current folder."""
     if module.endswith(".py"):
         return Path(module).resolve() if Path(module).is_file() else None
+    if module in sys.modules:
+        return source_of(sys.modules[module])
     places: list[str] | None = [str(Path.cwd()), *sys.path]
     parts = module.split(".")
     found: Any = None
@@ -83,30 +121,35 @@ def _find(module: str) -> Path | None:
         if found is None:
             return None
         places = list(found.submodule_search_locations or ())
-    return Path(found.origin) if found.origin and found.origin.endswith(".py") else None
+    return Path(found.origin).resolve() if found.origin and found.origin.endswith(".py") else None
 
 
 def _import(module: str) -> None:
     """Runs it, once. Raises ValueError where it is not there or fails."""
-    file = _find(module)
-    if module.endswith(".py") and file is None:
+    file, from_file = _find(module), module.endswith(".py")
+    if from_file and file is None:
         raise ValueError(f"there is no {module} in {Path.cwd()}: name a file, mine.py:Shift, or a module, package.mixers:Shift")
+    digest = None if file is None else _digest(file)
     try:
         with _seeing(Path.cwd(), *(() if file is None else (file.parent,))):
-            OWN[module] = _from_file(module, file) if module.endswith(".py") and file is not None else import_module(module)
+            OWN[module] = _from_file(module, file) if from_file and file is not None else import_module(module)
+        if digest is not None:
+            READ[module] = digest
     except FAILURES as error:
         raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _from_file(name: str, file: Path) -> ModuleType:
-    """The file as a module that is called as it was named, so that what it defines says so."""
+    """The file as a module that is called as it was named, so that what it defines says so.
+
+    Its own bytes are compiled: what lies in __pycache__ may be of others.
+    """
     spec = spec_from_file_location(name, file)
     assert spec is not None
-    assert spec.loader is not None
     made = module_from_spec(spec)
     sys.modules[name] = made  # where dataclasses and torch.compile look for it
     try:
-        spec.loader.exec_module(made)
+        exec(compile(file.read_bytes(), file, "exec"), made.__dict__)
     except FAILURES:
         del sys.modules[name]
         raise
@@ -129,15 +172,6 @@ def _memory() -> Path:
     return cache_folder() / "code"
 
 
-def _remember(module: ModuleType) -> None:
-    source: str | None = getattr(module, "__file__", None)
-    if source is None or not source.endswith(".py"):
-        return
-    file = Path(source)
-    with suppress(OSError):  # where nothing can be kept, the code is named again next time
-        _memory().mkdir(parents=True, exist_ok=True)
-        (_memory() / _digest(file)).write_text(f"{file.resolve()}\n", encoding="utf-8")
-
-
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Of its place and its bytes: a copy elsewhere has other neighbours, which it may import."""
+    return hashlib.sha256(f"{file}\n".encode() + file.read_bytes()).hexdigest()

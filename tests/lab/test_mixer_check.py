@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import nn
 
 from metaformer import Attention, DepthwiseConv, Fourier, Identity, Pooling, Random, SepConv
 from metaformer.core.mixers import Mixer
-from metaformer.core.spec import OWN
 from metaformer.lab import mixer_check, mixer_measure
 from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
@@ -30,12 +29,9 @@ TINY = Effort(sides=(4, 6, 8), tokens=64, rounds=2, seconds=0.0)
 
 
 @pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: None) -> Iterator[None]:
+def named(own: Path, thread: None) -> None:
     """The spoilt mixers are code that a command has named."""
-    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "cache"))
     ask(["tests.spoilt:Fine"])
-    yield
-    OWN.clear()
 
 
 def called(mixer: Mixer) -> str:
@@ -68,6 +64,7 @@ def test_a_spoilt_mixer_fails_its_line_alone(mixer: Mixer) -> None:
     assert all(len(why) > 20 for why in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", [mixer for mixer, lines in SPOILT.items() if lines[0] in FORMS], ids=called)
 def test_a_mixer_that_does_not_take_a_form(mixer: Mixer) -> None:
     wrong = SPOILT[mixer]
@@ -140,6 +137,13 @@ def test_sizes_that_a_mixer_does_not_claim_are_left_out() -> None:
     assert lines["odd sizes"].state == "failed"
 
 
+def test_an_error_is_told_with_the_line_that_it_passed() -> None:
+    mixer = next(mixer for mixer in SPOILT if called(mixer) == "Refusing")
+    said = failed(mixer, ("bf16",))["bf16"]
+    (number,) = re.findall(r" \(tests\.spoilt, line (\d+)\)$", said)
+    assert "raise RuntimeError(" in (Path(__file__).parents[1] / "spoilt.py").read_text().splitlines()[int(number) - 1]
+
+
 def test_a_quick_check_runs_no_generated_code() -> None:
     (line,) = try_contract(Case(Fine, 16, quick=True), ("compile",))
     assert line.why == "one graph, the same result (as aot_eager runs it)"
@@ -162,6 +166,7 @@ def test_an_exponent_and_its_interval() -> None:
     assert power(x, [1.0, None, None, 2.0]) is None
 
 
+@pytest.mark.slow
 def test_a_mixer_for_a_grid_is_measured_on_each_side() -> None:
     places = grow("Random(grid=4)", 8, "cpu", TINY)
     assert [(place.tokens, place.batch) for place in places] == [(16, 4), (36, 2), (64, 1)]
@@ -169,6 +174,7 @@ def test_a_mixer_for_a_grid_is_measured_on_each_side() -> None:
     assert all(place.bytes[job] is None or place.bytes[job] >= 0 for place in places for job in ("predict", "train"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["SepConv()", "Attention()"])
 def test_models_of_equal_parameters(text: str) -> None:
     wanted = enter("Pooling()", "width")[0].parameters
@@ -195,11 +201,13 @@ def test_who_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert {entry.dims for entry in entries} == {(32, 64, 128, 192)}
     assert [entry.mixer for entry in enter("Pooling()", "width")][:2] == ["Pooling(window=3)", "Identity()"]
-    narrow = {entry.mixer[:7]: entry for entry in enter("Pooling()", "parameters")}["SepConv"]
+    monkeypatch.setattr(mixer_measure, "BUILT_IN", (SepConv(),))
+    _, narrow = enter("Pooling()", "parameters")
     assert narrow.dims < (32, 64, 128, 192)
     assert narrow.parameters == pytest.approx(entries[2].parameters, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer_measure, "BUILT_IN", (Identity(), Random(grid=14)))
     monkeypatch.setattr(mixer_measure, "SIZE", 16)
@@ -221,9 +229,13 @@ def test_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
         ("(Pooling(), Identity())", "is several mixers: name one"),
         ("nothing.py:Mine", "there is no nothing.py in"),
         ("tests.spoilt:Fin", "tests.spoilt has no 'Fin', did you mean Fine"),
+        ("one.py", r"one\.py is a file, did you mean one\.py:Fine\?$"),
+        ("no.py", r"no\.py has no class of a module or frozen dataclass: name what makes the mixer, no\.py:NAME$"),
     ],
 )
-def test_a_mixer_that_is_named_wrongly(text: str, sentence: str) -> None:
+def test_a_mixer_that_is_named_wrongly(own: Path, text: str, sentence: str) -> None:
+    (own / "one.py").write_text("from torch import nn\n\nclass Fine(nn.Identity):\n    pass\n")
+    (own / "no.py").write_text("from torch.nn import Identity\n")
     with pytest.raises(ValueError, match=sentence):
         read_mixer(text)
 
@@ -244,7 +256,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer_measure, "peak", lambda ready: None)
     monkeypatch.setattr(mixer_check, "QUICK", TINY)
     monkeypatch.setattr(mixer_check, "apart", lambda function, *arguments: function(*arguments))
-    lines = {name: LINES[name] for name in ("builds", "shape", "device", "bf16")}
+    lines = {name: LINES[name] for name in ("builds", "shape", "device", "odd sizes", "bf16")}
     monkeypatch.setattr(mixer_check, "try_contract", lambda case: try_contract(case, tuple(lines)))
 
 
@@ -256,15 +268,15 @@ def test_the_command(tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(file.read_text())
     assert told["passed"] is True
     assert (told["mixer"], told["dim"], told["quick"], told["equal"]) == ("tests.spoilt:Fine", 8, True, "parameters")
-    assert [line["name"] for line in told["lines"]] == ["builds", "shape", "device", "bf16"]
+    assert [line["name"] for line in told["lines"]] == ["builds", "shape", "device", "odd sizes", "bf16"]
     assert set(told["exponents"]) == {"predict seconds", "predict bytes", "train seconds", "train bytes"}
     assert [entry["mixer"] for entry in told["entries"]] == ["tests.spoilt:Fine", "Identity()", "Pooling(window=3)"]
     rows = out.splitlines()
-    assert "shape     passed  2 × 8 × 8 × 8 stays 2 × 8 × 8 × 8" in rows
+    assert "shape      passed  2 × 8 × 8 × 8 stays 2 × 8 × 8 × 8" in rows
     assert "It keeps the contract." in rows
     assert sum(row.startswith(("yours ", "Identity ", "Pooling ")) for row in rows) == 3
     assert any(row.startswith("exponent ") for row in rows)
-    assert rows[-3] == "What it learns: metaformer train poolformerv2_t6 data=... model.mixers='tests.spoilt:Fine'"
+    assert rows[-3] == "What it learns, beside others: metaformer study tests.spoilt:Fine data=..."
     assert rows[-1] == f"written: {file}"
 
 
@@ -286,12 +298,23 @@ def test_the_command_s_options_count() -> None:
 def test_a_contract_that_is_broken_ends_with_1_and_is_measured_where_it_can_be() -> None:
     code, out, err = command("mixer", "check", "tests.spoilt:Refusing", "--quick", "--dim", 8)
     assert (code, err) == (1, "")
-    assert "It fails 1 of 4 lines: bf16." in out
+    assert "It fails 1 of 5 lines: bf16." in out
     assert "exponent" in out
     code, out, _ = command("mixer", "check", "tests.spoilt:Cropped", "--quick")
     assert code == 1
-    assert "It fails 1 of 4 lines: shape." in out
+    assert "It fails 1 of 5 lines: shape. The other 3 wait for it." in out
+    assert "comes after" not in out
     assert "exponent" not in out
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("name", "how"), [("Halved", ["in a model"]), ("Rigid", ["against tokens", "in a model"])])
+def test_a_mixer_that_cannot_be_measured_is_told_so(name: str, how: list[str]) -> None:
+    code, out, err = command("mixer", "check", f"tests.spoilt:{name}", "--quick", "--dim", 8)
+    assert (code, err) == (1, "")
+    said = [line for line in out.splitlines() if line.startswith("It cannot be measured ")]
+    assert [line.removeprefix("It cannot be measured ").partition(": ")[0] for line in said] == how
+    assert all(re.search(": RuntimeError: .{20,}", line) for line in said)
 
 
 def test_what_is_not_quick_is_measured_on_larger_maps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,14 @@
 import ast
 import json
 import os
-import sys
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.tiny import command
 
-import metaformer
 from metaformer import Attention, DepthwiseConv, Identity, Pooling
-from metaformer.core.spec import OWN
 from metaformer.lab import mixer_new
 from metaformer.lab.mixer_case import Case
 from metaformer.lab.mixer_check import LINES, try_contract
@@ -24,13 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def own(here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_code(own: Path) -> None:
     """In an empty folder, with nothing remembered."""
-    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    for module in OWN:
-        sys.modules.pop(module, None)
-    OWN.clear()
 
 
 def test_what_is_written_works(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,16 +45,27 @@ def test_what_is_written_works(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     made_test: dict[str, Any] = {}
     exec(compile((here / "test_row_column.py").read_text(), "test_row_column.py", "exec"), made_test)
     made_test["test_a_place_sees_its_row_and_its_column"]()
-    del sys.modules["row_column"]
 
 
-@pytest.mark.skipif(not hasattr(metaformer, "Study"), reason="there are no studies yet")
-def test_its_study_has_three_rows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_mixer("mine", here)
-    monkeypatch.syspath_prepend(here)
-    made: dict[str, object] = {}
-    exec(compile((here / "mine_study.py").read_text(), "mine_study.py", "exec"), made)
-    assert [row.name for row in made["STUDY"].rows] == ["pooling", "identity", "mine"]  # pyrefly: ignore[missing-attribute]
+def test_its_study_is_planned(here: Path, fashion: str) -> None:
+    """From another folder than its own, too."""
+    (here / "sub").mkdir()
+    new_mixer("mine", here / "sub")
+    code, out, err = command("study", "sub/mine_study.py", "--list", f"data={fashion}", "seeds=2")
+    assert (code, err) == (0, "")
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["pooling", "–", "2"], ["identity", "pooling", "2"], ["mine", "pooling", "2"]
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("thread")
+def test_its_study_runs_to_the_table(here: Path) -> None:
+    (here / "sub").mkdir()
+    new_mixer("mine", here / "sub")
+    code, out, err = command("study", "sub/mine_study.py", "data=digits", "seeds=1", "epochs=1", "scale=t4")
+    assert (code, err) == (0, "")
+    assert re.search(r"^mine +\d+\.\d\d \(", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("taken", ["mine.py", "test_mine.py", "mine_study.py"])

@@ -1,24 +1,23 @@
 """Studies as data: which rows there are, what their models are, and what decides a result."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.rows import OWN, resolved
+from tests.tiny import forget
 from torch import Tensor, nn
 
 from metaformer import Attention, DepthwiseConv, Identity, Pooling, Random, Scale, SepConv, StarReLU
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.layers import GELU, BatchNorm, LayerNorm, NoNorm, ReLU, SiLU, SquaredReLU
 from metaformer.lab.studies import STUDIES
-from metaformer.lab.study import SCALES, Entry, Row, Study, entries, find_study, sides, sized
-from metaformer.recipes import SMALL
+from metaformer.lab.study import SCALES, Row, Study, sides, sized
+from metaformer.lab.study_find import find_study
 from metaformer.zoo import ZOO
-
-BASE = replace(SMALL, changes={})
 
 
 class Mine(nn.Module):
@@ -31,10 +30,10 @@ class Mine(nn.Module):
         return x.roll(1, 2)
 
 
-def resolved(study: Study, scale: str = "t6", size: int = 28, seeds: int = 1, **changes: Any) -> list[Entry]:
-    base = replace(BASE, **{key: value for key, value in changes.items() if key not in ("mark", "precision")})
-    told = {"mark": "m", "precision": "fp32"} | {key: changes[key] for key in ("mark", "precision") if key in changes}
-    return entries(study, base, scale, seeds, channels=3, classes=1000, size=size, **told)
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named is remembered there."""
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path))
 
 
 def shapes(study: Study, scale: str, size: int) -> dict[str, MetaFormerConfig]:
@@ -59,7 +58,7 @@ def test_every_row_has_a_model_of_its_own(name: str, scale: str, size: int) -> N
     found = resolved(STUDIES[name], scale, size)
     assert [entry.row for entry in found] == [row.name for row in STUDIES[name].rows]
     assert len({entry.key for entry in found}) == len(found)
-    assert all(entry.own is None and entry.recipe.keep == 1 for entry in found)
+    assert all(not entry.code and entry.recipe.keep == 1 for entry in found)
     assert {entry.shape.depths for entry in found if entry.shape} >= {SCALES[scale][0][0]}
 
 
@@ -274,97 +273,49 @@ def test_seeds_count_on_from_the_recipe_s() -> None:
 # --- code of one's own ------------------------------------------------------------------------------------------------
 
 
-def test_own_code_is_handed_over_as_it_is() -> None:
+def test_own_code_is_told_as_text(cache: None) -> None:
     study = Study(name="own", rows=(Row("mine", {"mixers": (Pooling(), Pooling(), Mine, Mine)}), Row("pooling")))
     mine, pooling = resolved(study)
-    assert mine.own is not None
-    assert mine.own.mixers[2] is Mine
-    assert (mine.recipe.model, mine.recipe.changes, mine.own.num_classes, mine.own.drop_path) == ("custom", {}, 1000, 0.05)
-    assert pooling.own is None
-    assert pooling.recipe.model == "poolformerv2_t6"
+    text = f"{Mine.__module__}:Mine"
+    assert mine.shape is not None
+    assert mine.shape.mixers[2] is Mine
+    assert mine.recipe.model == "poolformerv2_t6"
+    assert mine.recipe.changes == {"mixers": f"(Pooling(window=3), Pooling(window=3), {text}, {text})"}
+    assert list(mine.code) == [Mine.__module__]
+    assert (pooling.code, pooling.recipe.changes) == ({}, {})
 
 
-def test_what_another_process_cannot_find_is_refused() -> None:
+def test_own_code_may_be_said_as_text(cache: None) -> None:
+    one, other = (Study(name="own", rows=(Row("a", {"mixers": told}),)) for told in (Mine, f"{Mine.__module__}:Mine"))
+    assert resolved(one) == resolved(other)
+
+
+NAMELESS: dict[str, Any] = {
+    "lambda": lambda dim: nn.Identity(), "partial": partial(nn.Conv2d, kernel_size=1), "method": Mine(1).forward,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", NAMELESS.values(), ids=NAMELESS)
+def test_what_another_process_cannot_find_is_refused(code: Any, cache: None) -> None:
     with pytest.raises(
-        ValueError, match=r"^row 'a': .*<lambda> cannot be told to another process: write a class or a function"
+        ValueError, match=r"^row 'a': .* cannot be told to another process: write a class, a function or a frozen"
     ):
-        resolved(Study(name="own", rows=(Row("a", {"mixers": lambda dim: nn.Identity()}),)))
+        resolved(Study(name="own", rows=(Row("a", {"mixers": code}),)))
 
 
-OWN = """
-from torch import nn
-from metaformer import Row, Study
+def test_the_key_is_of_what_own_code_computes_wherever_it_lies(own: Path) -> None:
+    def found(place: str, text: str) -> list[str]:
+        forget(own)
+        (own / place).parent.mkdir(exist_ok=True)
+        (own / place).write_text(text)
+        return [entry.key for entry in resolved(find_study(place, STUDIES)[0])]
 
-class Nothing(nn.Identity):
-    def __init__(self, dim): super().__init__()
-
-STUDY = Study(name="nothing", rows=(Row("pooling"), Row("nothing", {"mixers": Nothing})))
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Path]:
-    """A file with a study; forgotten afterwards."""
-    (tmp_path / "own_study.py").write_text(OWN)
-    yield tmp_path / "own_study.py"
-    sys.modules.pop("own_study", None)
-
-
-def test_a_study_in_a_file(own: Path) -> None:
-    study, file = find_study(str(own), STUDIES)
-    assert (study.name, file) == ("nothing", own)
-    assert find_study(f"{own}:STUDY", STUDIES)[0] is study
-    before = [entry.key for entry in resolved(study)]
-    sys.modules.pop("own_study")
-    own.write_text(OWN.replace("super().__init__()", "super().__init__(); self.more = 1"))
-    changed = find_study(str(own), STUDIES)[0]
-    assert changed is not study
-    after = [entry.key for entry in resolved(changed)]
-    assert after[0] == before[0]
-    assert after[1] != before[1]
-
-
-def test_a_study_in_a_module(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(own.parent)
-    assert find_study("own_study:STUDY", STUDIES)[0].name == "nothing"
-
-
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        ("nrom", "no study 'nrom', did you mean norm"),
-        ("FILE:STUDI", ".* has no study 'STUDI', did you mean STUDY"),
-        ("nothing.py", "there is no nothing.py"),
-        ("no_such_module:STUDY", "no_such_module cannot be imported: No module named"),
-        ("tests.tiny:STUDY", "tests.tiny has no study 'STUDY'; allowed: "),
-    ],
-)
-def test_what_is_no_study(own: Path, what: str, said: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=f"^{said}"):
-        find_study(what.replace("FILE", str(own)), STUDIES)
-
-
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("STUDY = Stduy()", "NameError: name 'Stduy' is not defined"),
-        ("def f(:", "SyntaxError: invalid syntax"),
-        ("from metaformer import Study\nSTUDY = Study(name='empty', rows=())", "the study 'empty' needs rows"),
-    ],
-)
-def test_what_is_wrong_in_a_file_is_a_sentence(own: Path, code: str, said: str) -> None:
-    own.write_text(code)
-    with pytest.raises(ValueError, match=rf"own_study\.py cannot be imported: {said}"):
-        find_study(str(own), STUDIES)
-    own.write_text(OWN)
-    assert find_study(str(own), STUDIES)[0].name == "nothing"
-
-
-def test_which_of_two_studies_is_to_be_said(own: Path) -> None:
-    own.write_text(OWN + "\nOTHER = Study(name='other', rows=(Row('pooling'),))\n")
-    with pytest.raises(ValueError, match=r"has 2 studies \(STUDY, OTHER\): say which, .*own_study\.py:NAME$"):
-        find_study(str(own), STUDIES)
-    assert find_study(f"{own}:OTHER", STUDIES)[0].name == "other"
+    pooling, nothing = found("mine.py", OWN)
+    assert found("sub/other.py", OWN + "# more\n") == [pooling, nothing]
+    assert found("mine.py", OWN.replace("(Row(", "(Row('more'), Row("))[1:] == [pooling, nothing]
+    changed = found("mine.py", OWN.replace("super().__init__()", "super().__init__(); self.more = 1"))
+    assert changed[0] == pooling
+    assert changed[1] != nothing
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,13 @@ class LaterConfig(MetaFormerConfig):
 def test_what_is_new_is_in_the_key_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NUMBERS, "brand_new", bool)
     shape = ZOO["poolformer_s12"]
-    now = key_of(SMALL, shape, "m", "fp32", [])
+    now = key_of(SMALL, shape, "m", "fp32", {})
     told = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
-    assert key_of(Later(**told), shape, "m", "fp32", []) == now
-    assert key_of(Later(**told, brand_new=0.4), shape, "m", "fp32", []) != now
+    assert key_of(Later(**told), shape, "m", "fp32", {}) == now
+    assert key_of(Later(**told, brand_new=0.4), shape, "m", "fp32", {}) != now
     fields = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
-    assert key_of(SMALL, LaterConfig(**fields), "m", "fp32", []) == now
-    assert key_of(SMALL, LaterConfig(**fields, brand_new=True), "m", "fp32", []) != now
+    assert key_of(SMALL, LaterConfig(**fields), "m", "fp32", {}) == now
+    assert key_of(SMALL, LaterConfig(**fields, brand_new=True), "m", "fp32", {}) != now
 
 
 @pytest.mark.parametrize("name", sorted(study_key.SETTINGS | study_key.SHAPE))

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.rows import quick_studies
 from tests.tiny import QUICK, command, one_core
 from torch import Tensor, nn
 
 import metaformer
 from metaformer import Identity, Pooling, Row, Studied, Study
-from metaformer.lab import study_asked, study_report, study_run, study_speed, study_worker
+from metaformer.lab import study_asked, study_run
 from metaformer.lab.study_asked import Wanted
 from metaformer.lab.study_locks import Locks
 from metaformer.lab.study_results import FILE, read_results, read_right
@@ -40,23 +41,10 @@ STUDY = Study(
 SETTINGS = {key: value for key, value in QUICK.items() if key != "changes"}
 
 
-def told_in_its_log(link: Any, place: study_worker.Place, serve: Any = study_worker.serve) -> None:
-    """What a new process says goes to its log, and what a forked one says to pytest."""
-    sys.stderr = place.log.open("a")
-    serve(link, place)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick(run: metaformer.Run) -> Iterator[None]:
-    """Processes are forked, which need no import of what training a `run` imported; speeds are measured in no time, and
-    pictures have tests of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_worker, "CONTEXT", get_context("fork"))
-        patch.setattr(study_worker, "serve", told_in_its_log)
-        patch.setattr(study_speed, "SECONDS", 1e-4)
-        patch.setattr(study_speed, "ROUNDS", 2)
-        patch.setattr(study_report.study_plots, "accuracy", lambda *_: None)
-        patch.setattr(study_report.study_plots, "learning", lambda *_: None)
+    """Nothing takes longer than it must; training a `run` has imported what training takes."""
+    with quick_studies():
         yield
 
 
@@ -391,6 +379,7 @@ FAULTS = Study(
 )
 
 
+@pytest.mark.usefixtures("own")
 def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: Path) -> None:
     found = study(fashion, tmp_path, FAULTS, seeds=1)
     states = {one["row"]: one["state"] for one in lines(found.path)}
@@ -404,8 +393,8 @@ def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: P
     assert [entry.row for entry in plan.todo()] == ["deadly", "faulty"]  # what diverged would again
 
 
-def test_the_exit_code_says_that_rows_failed(fashion: str, here: Path) -> None:
-    (here / "wild.py").write_text(
+def test_the_exit_code_says_that_rows_failed(fashion: str, own: Path) -> None:
+    (own / "wild.py").write_text(
         "from metaformer import Row, Study\n"
         "STUDY = Study(name='wild', rows=(Row('wild', settings={'lr': 1e9, 'clip': None}), Row('tame')))\n"
     )
@@ -414,7 +403,7 @@ def test_the_exit_code_says_that_rows_failed(fashion: str, here: Path) -> None:
     assert (code, err) == (1, "")
     assert "did not finish: wild, seed 0, diverged: the loss" in out
     assert "All is in studies/wild: " in out
-    assert [one["state"] for one in lines(here / "studies/wild")] == ["diverged", "finished"]
+    assert [one["state"] for one in lines(own / "studies/wild")] == ["diverged", "finished"]
     code, out, _ = command("study", "studies/wild", "--json", "seeds=1")
     assert code == 1
     assert json.loads(out)["left"] == 0
@@ -487,17 +476,16 @@ def test_mistakes_are_one_sentence(words: list[str], said: str) -> None:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_study_of_one_s_own_on_the_page_takes_ten_lines(here: Path) -> None:
+def test_the_study_of_one_s_own_on_the_page_takes_ten_lines(own: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/study.md").read_text()
     (code,) = re.findall(r"^```python\n# shift\.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (line,) = re.findall(r"^metaformer (study shift\.py .*)$", page, re.MULTILINE)
     assert len([one for one in code.splitlines() if one.strip()]) <= 10
-    (here / "shift.py").write_text(code)
+    (own / "shift.py").write_text(code)
     words = line.replace("epochs=3", "epochs=1 image_size=16 scale=t4").replace("seeds=2", "seeds=1").split()
     code, out, err = command(*words)
-    sys.modules.pop("shift")
     assert (code, err) == (0, "")
-    assert [one["row"] for one in lines(here / "studies/shift")] == ["pooling", "pooling-5", "shift"]
+    assert [one["row"] for one in lines(own / "studies/shift")] == ["pooling", "pooling-5", "shift"]
     assert re.search(r"^shift +\d+\.\d\d \(", out, re.MULTILINE)
 
 

@@ -3,13 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from inspect import isclass
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metaformer.core.mixers import Mixer
-from metaformer.own import FAILURES
+from metaformer.core.spec import OWN
+from metaformer.own import FAILURES, source_of
 
 SIDE = 8
 """Places of a side of the maps that are tried, where a spec names no grid."""
@@ -73,6 +78,16 @@ class Case:
         return x.to(self.device).contiguous(memory_format=torch.channels_last)
 
 
+def mixers_in(module: ModuleType) -> list[str]:
+    """Names of the classes that a module defines and that may be mixers."""
+    found = {name: value for name, value in vars(module).items() if isclass(value) and value.__module__ == module.__name__}
+    return [
+        name
+        for name, value in found.items()
+        if issubclass(value, nn.Module) or (is_dataclass(value) and "__call__" in vars(value))
+    ]
+
+
 def at_grid(mixer: Mixer, grid: int) -> Mixer:
     """The same for a grid of so many places a side, where its spec names one."""
     case = Case(mixer)
@@ -90,7 +105,15 @@ def run_line(name: str, line: Callable[[Case], str], case: Case) -> Line:
     except LeftOutError as error:
         return Line(name, "left out", str(error))
     except FAILURES as error:
-        return Line(name, "failed", f"{type(error).__name__}: {first(error)}")
+        return Line(name, "failed", f"{type(error).__name__}: {first(error)}{passed(error)}")
+
+
+def passed(error: Exception) -> str:
+    """` (mine.py, line 7)`: the last of the user's own lines that an error passed, if any."""
+    named = {source_of(module): name for name, module in OWN.items()}
+    frames = [(Path(frame.filename).resolve(), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    lines = [f" ({named[file]}, line {number})" for file, number in frames if file in named]
+    return lines[-1] if lines else ""
 
 
 def first(error: Exception) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from shlex import quote
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,7 +15,7 @@ from metaformer.core.spec import to_text
 from metaformer.lab import mixer_contract as contract
 from metaformer.lab import mixer_forms as forms
 from metaformer.lab.bench import machine
-from metaformer.lab.mixer_case import Case, Line, run_line
+from metaformer.lab.mixer_case import Case, Line, first, run_line
 from metaformer.lab.mixer_measure import (
     CLASSES,
     FRAME,
@@ -33,8 +34,10 @@ from metaformer.lab.mixer_measure import (
     read_mixer,
 )
 from metaformer.lab.tables import Rows, columns
+from metaformer.own import FAILURES
 from metaformer.runs import write_text
 
+Measured = TypeVar("Measured")
 LINES: dict[str, Callable[[Case], str]] = {
     "builds": contract.builds,
     "shape": contract.shape,
@@ -62,6 +65,7 @@ LINES: dict[str, Callable[[Case], str]] = {
     "onnx": forms.onnx,
 }
 """The contract: name and test of each line, in the order in which they are tried."""
+AFTER = "comes after "
 FIRST = ("builds", "shape")
 """Lines without which no other can be tried, nor anything measured."""
 
@@ -77,6 +81,8 @@ class Checked:
     """What it takes against tokens; nothing where the contract forbids to measure."""
     entries: tuple[Entry, ...] = ()
     """Whole models, the first with this mixer."""
+    unmeasured: tuple[str, ...] = ()
+    """Why it could not be measured, or compared."""
     equal: str = "parameters"
     quick: bool = False
     machine: dict[str, Any] | None = None
@@ -107,6 +113,7 @@ class Checked:
             parts.append(_places_text(self))
         if self.entries:
             parts.append(_entries_text(self))
+        parts += self.unmeasured
         return "\n\n".join(parts)
 
 
@@ -123,17 +130,29 @@ def check(text: str, *, dim: int = 64, device: str = "auto", equal: str = "param
     lines = try_contract(Case(mixer, dim, where, quick))
     if any(line.state != "passed" for line in lines if line.name in FIRST):
         return Checked(to_text(mixer), dim, lines, quick=quick)
-    effort = QUICK if quick else Effort()
+    effort, why = QUICK if quick else Effort(), list[str]()
+    places = _measured("against tokens", why, lambda: apart(grow, text, dim, where.type, effort))
+    entries = _measured("in a model", why, lambda: apart(race, enter(text, equal), where.type, effort))
     return Checked(
         mixer=to_text(mixer),
         dim=dim,
         lines=lines,
-        places=tuple(apart(grow, text, dim, where.type, effort)),
-        entries=tuple(apart(race, enter(text, equal), where.type, effort)),
+        places=tuple(places),
+        entries=tuple(entries),
+        unmeasured=tuple(why),
         equal=equal,
         quick=quick,
         machine=machine(where.type),
     )
+
+
+def _measured(how: str, why: list[str], measure: Callable[[], list[Measured]]) -> list[Measured]:
+    """What is measured; nothing of a mixer that breaks its contract so that it cannot be, which is added to `why`."""
+    try:
+        return measure()
+    except FAILURES as error:
+        why.append(f"It cannot be measured {how}: {type(error).__name__}: {first(error)}")
+        return []
 
 
 def try_contract(case: Case, names: tuple[str, ...] = tuple(LINES)) -> tuple[Line, ...]:
@@ -142,7 +161,7 @@ def try_contract(case: Case, names: tuple[str, ...] = tuple(LINES)) -> tuple[Lin
     for name in names:
         broken = [line.name for line in found if line.name in FIRST and line.state != "passed"]
         if broken:
-            found.append(Line(name, "left out", f"comes after {broken[0]}"))
+            found.append(Line(name, "left out", f"{AFTER}{broken[0]}"))
         else:
             found.append(run_line(name, LINES[name], case))
     return tuple(found)
@@ -158,9 +177,11 @@ def write_checked(found: Checked, file: Path) -> None:
 
 def _contract_text(found: Checked) -> str:
     rows: Rows = [("contract", "", f"of {found.mixer}, {found.dim} channels")]
-    rows += [(line.name, line.state, line.why) for line in found.lines]
     failed = [line.name for line in found.lines if line.state == "failed"]
+    waiting = [line for line in found.lines if line.why.startswith(AFTER)]
+    rows += [(line.name, line.state, line.why) for line in found.lines if line not in waiting]
     said = f"It fails {len(failed)} of {len(found.lines)} lines: {', '.join(failed)}." if failed else "It keeps the contract."
+    said += f" The other {len(waiting)} wait for it." if waiting else ""
     return f"{columns(rows)}\n\n{said}"
 
 
@@ -193,6 +214,8 @@ def _entries_text(found: Checked) -> str:
             )
         )
     head = f"{FRAME} with one mixer in all blocks, of equal {found.equal}; images of {SIZE} pixels, {CLASSES} classes"
-    how = "What is as fast as yours in training has its 95 % interval over the rounds"
-    command = f"metaformer train {FRAME} data=... model.mixers='{found.entries[0].mixer}'"
-    return f"{head}.\n{how}:\n{columns(rows, right=(2, 3, 4, 5, 6, 7))}\n\nWhat it learns: {command}"
+    how = "How many times as fast as yours is of training, with its 95 % interval over the rounds"
+    train = f"metaformer train {FRAME} data=... model.mixers='{found.entries[0].mixer}'"
+    learns = f"What it learns, beside others: metaformer study {quote(found.mixer)} data=..."
+    last = learns if ":" in found.mixer else f"What it learns: {train}"
+    return f"{head}.\n{how}:\n{columns(rows, right=(2, 3, 4, 5, 6, 7))}\n\n{last}"

@@ -163,7 +163,11 @@ def parameters(case: Case) -> str:
     for name, p in named.items():
         expect(p.grad is not None, f"{name} has no part in the result: use it, or leave it out")
         expect(bool(p.grad is not None and p.grad.any()), f"the gradient of {name} is zero throughout")
-    return f"all {len(named)} have a gradient: {sum(p.numel() for p in named.values()):,} numbers learn"
+    return f"{sum(p.numel() for p in named.values()):,} numbers learn, in {_tensors(len(named))}, each with a gradient"
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"
 
 
 def batch(case: Case) -> str:
@@ -225,7 +229,7 @@ def state(case: Case) -> str:
     off = far(again(x), module(x))
     what = "a tensor that is no parameter is registered, self.register_buffer(name, tensor)"
     expect(off <= CLOSE, f"saved and loaded into a new one it gives something else, off by {off:.1e}: {what}")
-    return f"{len(kept)} tensors are saved, and a new module with them gives the same"
+    return f"saved in {_tensors(len(kept))}, it gives the same again"
 
 
 def copies(case: Case) -> str:

@@ -36,10 +36,10 @@ from metaformer.core.mixers import (
 )
 from metaformer.core.model import MetaFormer
 from metaformer.core.spec import from_text, to_text
-from metaformer.lab.mixer_case import at_grid
+from metaformer.lab.mixer_case import at_grid, mixers_in
 from metaformer.lab.turns import Ratio, ratio
 from metaformer.lab.worker import Ready, peak, timed
-from metaformer.own import ask
+from metaformer.own import ask, load
 from metaformer.zoo import get_config
 
 BUILT_IN: tuple[Mixer, ...] = (
@@ -116,6 +116,11 @@ def read_mixer(text: str) -> Mixer:
 
     Code that it names is imported. Raises ValueError with a sentence.
     """
+    if text.endswith(".py"):
+        names = mixers_in(load(text))
+        if not names:
+            raise ValueError(f"{text} has no class of a module or frozen dataclass: name what makes the mixer, {text}:NAME")
+        raise ValueError(f"{text} is a file, did you mean {text}:{names[0]}?")
     ask([text])
     made = from_text(text, SPECS)
     if isinstance(made, tuple):

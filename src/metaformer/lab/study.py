@@ -1,19 +1,16 @@
 """A study as data: rows that each change one thing over a common base. `lab/studies.py` has those of the papers."""
 
-import pickle
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from metaformer.config import Recipe, revise
-from metaformer.core.architecture import MetaFormerConfig
-from metaformer.core.spec import nearest, to_text
+from metaformer.core.architecture import SPECS, MetaFormerConfig
+from metaformer.core.spec import from_text, nearest, to_text
+from metaformer.lab.study_code import code_marks
 from metaformer.lab.study_key import key_of
-from metaformer.own import FAILURES
+from metaformer.own import ask, changed, references
 from metaformer.weights.peers import PREFIX
 from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
 
@@ -94,63 +91,11 @@ class Entry:
     row: str
     seed: int
     recipe: Recipe
-    own: MetaFormerConfig | None
-    """The model's config where there is code of the user's own in it; then the recipe names no model."""
+    code: Mapping[str, str]
+    """Modules of the user's own that its recipe names, and the hash of what they compute."""
     key: str
     shape: MetaFormerConfig | None
     """The model's config; None of a timm model."""
-
-
-# --- finding ----------------------------------------------------------------------------------------------------------
-
-
-def load_code(file: Path) -> Any:
-    """The module in a file of the user's, which is run; under the file's name, so that what is in it can be told and sent."""
-    name = file.stem
-    if name in sys.modules and Path(getattr(sys.modules[name], "__file__", None) or "").absolute() == file.absolute():
-        return sys.modules[name]
-    if name in sys.modules:
-        raise ValueError(f"{file}: a module {name} is loaded already, from elsewhere; give the file another name")
-    found = spec_from_file_location(name, file)
-    if found is None or found.loader is None:
-        raise ValueError(f"{file} is no Python file, or there is none")
-    module = module_from_spec(found)
-    sys.modules[name] = module
-    sys.path.insert(0, str(file.absolute().parent))
-    try:
-        found.loader.exec_module(module)
-    except FAILURES:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def find_study(what: str, known: Mapping[str, Study]) -> tuple[Study, Path | None]:
-    """The study that `norm`, `mine.py`, `mine.py:STUDY` or `module:STUDY` names, and the file that it is from.
-
-    Raises ValueError or FileNotFoundError with a sentence.
-    """
-    if what in known:
-        return known[what], None
-    place, _, name = what.partition(":")
-    if not name and not place.endswith(".py"):
-        raise ValueError(f"no study {what!r}{nearest(what, list(known))}")
-    file = Path(place) if place.endswith(".py") else None
-    if file is not None and not file.is_file():
-        raise FileNotFoundError(f"there is no {file}")
-    try:
-        module = load_code(file) if file is not None else import_module(place)
-    except FAILURES as error:
-        kind = "" if isinstance(error, (ImportError, ValueError)) else f"{type(error).__name__}: "
-        raise ValueError(f"{place} cannot be imported: {kind}{error}") from error
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Study)}
-    if name and name not in found:
-        raise ValueError(f"{place} has no study {name!r}{nearest(name, list(found))}")
-    if not name and len(found) != 1:
-        raise ValueError(f"{place} has {len(found)} studies ({', '.join(found) or 'none'}): say which, {place}:NAME")
-    return found[name] if name else next(iter(found.values())), file
 
 
 # --- what a row's model is --------------------------------------------------------------------------------------------
@@ -204,12 +149,6 @@ def _placed(value: Any, places: Sequence[int]) -> Any:
     return value
 
 
-def _code(value: Any) -> list[Any]:
-    """What is code of the user's own in a field's value."""
-    values = value if isinstance(value, (tuple, list)) else (value,)
-    return [one for one in values if callable(one) and not type(one).__module__.startswith("metaformer.")]
-
-
 def _text(value: Any) -> str:
     """A field's value as a command line has it."""
     if isinstance(value, (tuple, list)):
@@ -238,7 +177,7 @@ def entries(
     Raises ValueError that names the row where something of it is wrong.
     """
     fixed = {"num_classes": classes, "in_chans": channels}
-    made: list[tuple[str, Recipe, MetaFormerConfig | None, list[Any]]] = []
+    made: list[tuple[str, Recipe, MetaFormerConfig | None]] = []
     for row in study.rows:
         for key in row.changes:
             if key in base.changes:
@@ -249,22 +188,26 @@ def entries(
             raise ValueError(f"row {row.name!r}: {error}") from None
     found = []
     for seed in range(base.seed, base.seed + seeds):
-        for row, recipe, shape, own in made:
+        for row, recipe, shape in made:
             seeded = replace(recipe, seed=seed)
             told = seeded if seeded.image_size is not None else replace(seeded, image_size=size)
-            key = key_of(told, shape, mark, precision, own)
-            seeded = replace(seeded, model="custom", changes={}) if own else seeded
-            found.append(Entry(row, seed, seeded, shape if own else None, key, shape))
+            code = marks_of(recipe)
+            found.append(Entry(row, seed, seeded, code, key_of(told, shape, mark, precision, code), shape))
     return found
 
 
 def _resolved(
     row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
-) -> tuple[Recipe, MetaFormerConfig | None, list[Any]]:
-    """The recipe of a row, its model's config if that is ours, and what in it is the user's own code."""
+) -> tuple[Recipe, MetaFormerConfig | None]:
+    """The recipe of a row, and its model's config if that is ours."""
     name, changes = _shaped(row, study, scale, dict(base.changes), size)
-    own = [_sendable(code) for value in changes.values() for code in _code(value)]
-    texts: dict[str, str] = {} if own else {key: _text(value) for key, value in changes.items()}
+    texts = {key: _text(value) for key, value in changes.items()}
+    ask(texts.values())
+    for value in changes.values():
+        _check_told(value)
+    for module, _ in references(texts):
+        if changed(module):
+            raise ValueError(f"{module} has changed since this process imported it: start another one")
     settings: dict[str, Any] = {"model": name, "changes": texts, "keep": 1} | dict(row.settings)
     if row.zoom != 1.0:
         if size is None:
@@ -272,18 +215,28 @@ def _resolved(
         settings["image_size"] = round(size * row.zoom)
     recipe = revise(base, settings)
     if name.startswith(PREFIX):
-        return recipe, None, own
+        return recipe, None
     rates = {"drop_path": recipe.drop_path, "head_dropout": recipe.head_dropout}
-    return recipe, get_config(name, **{**rates, **changes, **fixed}), own
+    shape = get_config(name, **{**rates, **changes, **fixed})
+    own = {key: _text(getattr(shape, key)) for key, text in texts.items() if any(references(text))}
+    return replace(recipe, changes={**recipe.changes, **own}), shape
 
 
-def _sendable(code: Any) -> Any:
-    """The same. Raises ValueError for what another process could not make of its name."""
-    name = getattr(code, "__qualname__", type(code).__qualname__)
-    try:
-        pickle.dumps(code)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        raise ValueError(
-            f"{name} cannot be told to another process: write a class or a function at the top of a file"
-        ) from None
-    return code
+def _check_told(value: Any) -> None:
+    """Raises ValueError for code that another process could not make of its text."""
+    for one in value if isinstance(value, (tuple, list)) else (value,):
+        if not callable(one):
+            continue
+        try:
+            again = from_text(to_text(one), SPECS)
+        except ValueError:
+            again = None
+        if again != one:
+            named = getattr(one, "__qualname__", type(one).__qualname__)
+            to_do = "write a class, a function or a frozen dataclass at the top of a file"
+            raise ValueError(f"{named} cannot be told to another process: {to_do}")
+
+
+def marks_of(recipe: Recipe) -> dict[str, str]:
+    """The modules of the user's own that it names, and the hash of what they compute, whatever studies are in them."""
+    return code_marks(dict(recipe.changes), aside=(Study, Row))

@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mode
+from types import ModuleType
 from typing import Any
 
 from metaformer.config import read_json
 from metaformer.core.spec import nearest
 from metaformer.lab.studies import STUDIES
-from metaformer.lab.study import Study, find_study
+from metaformer.lab.study import Study
+from metaformer.lab.study_find import find_study
 from metaformer.lab.study_results import Result, read_results
+from metaformer.own import ask, bring, load, strange
 from metaformer.runs import check_name
 
 SCHEMA = 1
@@ -92,8 +95,10 @@ def found(
         if settings or wanted.scale or wanted.name is not None:
             raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
         asked = _read_asked(path)
-        return *find_study(asked.study, STUDIES), path, asked
-    study, code = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
+        bring(asked.settings.get("changes", {}).values())
+        return *find_study(asked.study, STUDIES, lambda module: _recalled(module, path, asked)), path, asked
+    ask(settings.get("changes", {}).values())
+    study, file = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
     check_name(wanted.name)
     path = wanted.root / (wanted.name or study.name)
     source = study.name if isinstance(what, Study) else str(what)
@@ -105,7 +110,14 @@ def found(
         if then != asked:
             told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
             raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
-    return study, code, path, asked
+    return study, file, path, asked
+
+
+def _recalled(module: str, path: Path, asked: Asked) -> ModuleType:
+    """The module that a study.json names. Raises ValueError where no command has named it as it is."""
+    if (why := strange(module, f"metaformer study {asked.study} ...")) is not None:
+        raise ValueError(f"{path} is of {asked.study}: {why}")
+    return load(module)
 
 
 def _read_asked(path: Path) -> Asked:

@@ -6,15 +6,13 @@ in the key only where it is not at its default, as all was before there was one.
 
 import hashlib
 import json
-import pickle
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from metaformer.config import Recipe
 from metaformer.core.architecture import MetaFormerConfig
+from metaformer.core.spec import REFERENCE
 
 FREE = {"device", "workers", "log", "save_minutes", "keep", "recipe", "model", "changes", "data", "precision"}
 """Settings that decide nothing, or that the key has otherwise."""
@@ -35,24 +33,23 @@ SHAPE = frozenset({
 """Fields of a model's config that always are."""
 
 
-def key_of(recipe: Recipe, shape: MetaFormerConfig | None, mark: str, precision: str, own: Sequence[Any]) -> str:
-    """Sixteen letters of the hash of all that decides a result: settings, model, data, precision, code of the user's own."""
+def key_of(recipe: Recipe, shape: MetaFormerConfig | None, mark: str, precision: str, code: Mapping[str, str]) -> str:
+    """Sixteen letters of the hash of all that decides a result: settings, model, data, precision, code of the user's own.
+
+    Where that code lies decides nothing.
+    """
     told: dict[str, Any] = {name: getattr(recipe, name) for name in _telling(recipe, SETTINGS) if name not in FREE}
     told |= {"data": mark, "precision": precision, "model": recipe.model}
     if shape is not None:
         texts = shape.to_dict()
         told["model"] = {name: texts[name] for name in _telling(shape, SHAPE)}
-    told["code"] = [[hashlib.sha256(pickle.dumps(code)).hexdigest(), _file_of(code)] for code in own]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    told["code"] = sorted(set(code.values()))
+    text = json.dumps(told, sort_keys=True)
+    if code:
+        text = REFERENCE.sub(lambda found: f"{code.get(found['module'], '')}:{found['name']}", text)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _telling(value: Recipe | MetaFormerConfig, first: frozenset[str]) -> list[str]:
     """Fields that were there from the first on, and newer ones that are not at their default."""
     return [f.name for f in fields(value) if f.name in first or getattr(value, f.name) != f.default]
-
-
-def _file_of(code: Any) -> str:
-    """The hash of the file that the user's code is in."""
-    module = sys.modules[getattr(code, "__module__", type(code).__module__)]
-    file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

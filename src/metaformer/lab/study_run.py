@@ -42,7 +42,8 @@ class Plan:
     study: Study
     """With the rows that were asked for."""
     path: Path
-    code: Path | None
+    beside: Path | None
+    """The folder of the user's file that it is from."""
     asked: Asked
     recipe: Recipe
     """Of all rows, without what each changes."""
@@ -76,7 +77,7 @@ def plan_study(
 
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
-    study, code, path, asked = found(what, settings, wanted, as_it_is=as_it_is)
+    study, file, path, asked = found(what, settings, wanted, as_it_is=as_it_is)
     for key in asked.settings:
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
@@ -105,7 +106,8 @@ def plan_study(
         precision=recipe.precision if recipe.precision == "tf32" else named,
     )
     threads = max(1, torch.get_num_threads() // len(slots))
-    return Plan(study, path, code, asked, recipe, data, tuple(made), slots, threads)
+    beside = None if file is None else file.absolute().parent
+    return Plan(study, path, beside, asked, recipe, data, tuple(made), slots, threads)
 
 
 def _slots(device: torch.device, devices: int, jobs: int) -> tuple[str, ...]:
@@ -240,8 +242,8 @@ class Running:
         log = plan.path / "runs" / f"worker-{number}.txt"
         return StudyWorker(
             Place(
-                study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, code=plan.code, log=log,
-                device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
+                study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, beside=plan.beside,
+                log=log, device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
             )
         )  # fmt: skip
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from metaformer.config import read_json
 from metaformer.core.device import choose_device, choose_precision
-from metaformer.core.model import MetaFormer
 from metaformer.lab.doctor import examine
 from metaformer.lab.study import Entry
 from metaformer.lab.study_run import Plan
@@ -72,12 +71,12 @@ def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew:
 
 def _key(entry: Entry, size: int | None) -> str:
     side = entry.recipe.image_size or size
-    return f"{entry.recipe.model if entry.shape is None else entry.shape.to_dict()} at {side}"
+    code = f" of {dict(entry.code)}" if entry.code else ""
+    return f"{entry.recipe.model if entry.shape is None else entry.shape.to_dict()}{code} at {side}"
 
 
 def _model(entry: Entry, plan: Plan) -> nn.Module:
-    own = None if entry.own is None else MetaFormer(entry.own)
-    return prepare(entry.recipe, plan.data, own).state.model
+    return prepare(entry.recipe, plan.data, None).state.model
 
 
 def in_turns(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,22 +18,22 @@ from torch import Tensor
 from metaformer.config import Recipe
 from metaformer.core.count import count
 from metaformer.core.device import choose_device, choose_precision, precision_name
-from metaformer.core.model import MetaFormer
 from metaformer.core.parent import die_with_parent
+from metaformer.core.spec import OWN
 from metaformer.data.dataset import Data
 from metaformer.data.loader import default_workers
 from metaformer.data.sources import open_data
 from metaformer.data.splits import Images
 from metaformer.infer.evaluate import evaluate_split
 from metaformer.infer.predictor import Predictor
-from metaformer.lab.study import Entry, load_code
+from metaformer.lab.study import Entry, marks_of
 from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, stamped
 from metaformer.lab.worker import most_resident, resident, why_ended
+from metaformer.own import ask
 from metaformer.runs import Run, is_run
 from metaformer.tasks.classification import Evaluation
 from metaformer.train.hold import reopen
 from metaformer.train.train import go_on, prepare, start
-from metaformer.weights.pretrained import Model
 
 CONTEXT = get_context("spawn")
 """A fork would take over the parent's threads and memory."""
@@ -53,8 +54,8 @@ class Place:
     threads: int
     near: int
     """Processes that train beside each other."""
-    code: Path | None
-    """The user's file that the study is from."""
+    beside: Path | None
+    """The folder of the user's file that the study is from."""
     log: Path
 
 
@@ -74,7 +75,7 @@ class StudyWorker:
         """Has it train a row; it then tells (its line, None) of each epoch and at last (its result, right or None)."""
         self.entry = entry
         with suppress(OSError):  # where the process is dead, its answer is the end of the pipe
-            self.link.send(entry)
+            self.link.send(replace(entry, shape=None))  # code of the user's own is told as text
 
     def stop(self) -> None:
         """Asks it to save and end."""
@@ -108,8 +109,8 @@ def serve(link: Connection, place: Place) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     torch.set_num_threads(place.threads)
-    if place.code is not None:
-        load_code(place.code)
+    if place.beside is not None:
+        sys.path.append(str(place.beside))
     data = None
     idle = resident()
     while True:
@@ -150,7 +151,8 @@ def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: 
     )  # fmt: skip
     run = Run(place.folder / "runs" / entry.key)
     try:
-        model = prepare(recipe, data, _own(entry)).state.model
+        _ask_for(entry)
+        model = prepare(recipe, data, None).state.model
         costs = count(model, recipe.image_size or data.image_size or 224)
         result = replace(
             result, parameters=costs.parameters, frozen=costs.frozen, macs=costs.macs, activation_flops=costs.activation_flops
@@ -176,26 +178,27 @@ def _readers(recipe: Recipe, data: Data, place: Place) -> int | None:
     return default_workers(data.train, None, torch.device(place.device), near=place.near)
 
 
-def _own(entry: Entry) -> Model | None:
-    """The model where its code is the user's, drawn by the seed."""
-    if entry.own is None:
-        return None
-    torch.manual_seed(entry.seed)
-    return MetaFormer(entry.own)
+def _ask_for(entry: Entry) -> None:
+    """Imports the user's code that it names, once. Raises ValueError where that is not what its key is of."""
+    if not entry.code.keys() <= OWN.keys():
+        ask(entry.recipe.changes.values())
+    for module, mark in marks_of(entry.recipe).items():
+        if entry.code.get(module) != mark:
+            raise ValueError(f"{module} was changed while the study ran: the same command trains this row as it is now")
 
 
 def _train(entry: Entry, recipe: Recipe, run: Run, data: Data, link: Connection) -> None:
     told = [Teller(link)]
     if not is_run(run.path):
         shutil.rmtree(run.path, ignore_errors=True)  # cut short before there was anything in it
-        start(recipe, data, _own(entry), name=run.path.name, root=run.path.parent, quiet=True, watchers=told)
+        start(recipe, data, None, name=run.path.name, root=run.path.parent, quiet=True, watchers=told)
     elif not (found := reopen(run.path, quiet=True)).finished:
-        go_on(found, data, _own(entry), quiet=True, watchers=told)
+        go_on(found, data, None, quiet=True, watchers=told)
 
 
 def _judged(entry: Entry, run: Run, place: Place, data: Data) -> Evaluation:
     """The weights of the last epoch, in fp32, on every held-out image."""
-    predictor = Predictor(run.kept[-1], "torch", device=place.device, precision="fp32", model=_own(entry))
+    predictor = Predictor(run.kept[-1], "torch", device=place.device, precision="fp32")
     found = evaluate_split(predictor, data.val)
     assert isinstance(found, Evaluation)
     return found
