@@ -393,6 +393,7 @@ def test_a_row_that_fails_is_told_and_the_others_go_on(fashion: str, tmp_path: P
     assert [entry.row for entry in plan.todo()] == ["deadly", "faulty"]  # what diverged would again
 
 
+@pytest.mark.slow
 def test_the_exit_code_says_that_rows_failed(fashion: str, own: Path) -> None:
     (own / "wild.py").write_text(
         "from metaformer import Row, Study\n"
@@ -476,6 +477,7 @@ def test_mistakes_are_one_sentence(words: list[str], said: str) -> None:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_study_of_one_s_own_on_the_page_takes_ten_lines(own: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/study.md").read_text()
     (code,) = re.findall(r"^```python\n# shift\.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
