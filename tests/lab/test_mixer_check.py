@@ -144,6 +144,7 @@ def test_an_error_is_told_with_the_line_that_it_passed() -> None:
     assert "raise RuntimeError(" in (Path(__file__).parents[1] / "spoilt.py").read_text().splitlines()[int(number) - 1]
 
 
+@pytest.mark.slow
 def test_a_quick_check_runs_no_generated_code() -> None:
     (line,) = try_contract(Case(Fine, 16, quick=True), ("compile",))
     assert line.why == "one graph, the same result (as aot_eager runs it)"
