@@ -50,7 +50,7 @@ def name(page: Path) -> str:
 
 
 CODED = [page for page in PAGES if blocks(page)]
-LONG = {"docs/mixer.md"}
+LONG = {"docs/explain.md", "docs/mixer.md"}
 """Pages whose commands need most of a minute."""
 
 
