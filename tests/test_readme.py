@@ -20,7 +20,7 @@ from metaformer.lab.tables import markdown, model_table
 from metaformer.zoo import ZOO
 
 CODED = [page for page in PAGES if blocks(page)]
-LONG = {"docs/mixer.md"}
+LONG = {"docs/explain.md", "docs/mixer.md"}
 """Pages whose commands need most of a minute."""
 
 
