@@ -103,6 +103,16 @@ def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
     assert lost == []
 
 
+def test_every_link_of_a_sentence_says_something(pages: dict[Path, Page]) -> None:
+    """What is in brackets alone, as pages are, is not gone."""
+    said = {file.name: re.findall(r"<p>(.*?)</p>", file.read_text(), re.DOTALL) for file in pages}
+    bare = {
+        name: [re.sub(r"<[^>]*>", "", re.sub(r"<code.*?</code>", "code", text)) for text in texts]
+        for name, texts in said.items()
+    }
+    assert [(name, text) for name, texts in bare.items() for text in texts if re.search(r"\(\s*\)", text)] == []
+
+
 def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page], site: Path) -> None:
     assert [link for page in pages.values() for link in page.loads if "//" in link] == []
     styles = "".join(file.read_text() for file in site.rglob("*.css"))

@@ -42,5 +42,5 @@ def setup(app: Sphinx) -> None:
 def unlinked(app: Sphinx, page: nodes.document) -> None:
     """Leaves `bytes` in a signature a word, which else would link to whatever attribute has that name."""
     for link in list(page.findall(pending_xref)):
-        if link["reftarget"] in vars(builtins):
+        if link["refdomain"] == "py" and link["reftarget"] in vars(builtins):
             link.replace_self(link.children)
