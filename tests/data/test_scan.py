@@ -115,10 +115,11 @@ def test_ctrl_c_does_not_wait_for_the_rest(tmp_path: Path, monkeypatch: pytest.M
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         scan([file] * 6400, everything(6400), progress=stop)
     assert len(seen) < 3200
-    assert threading.active_count() < 10
+    assert threading.active_count() <= before
 
 
 def test_digest_tells_copies(tmp_path: Path) -> None:

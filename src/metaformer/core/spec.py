@@ -11,7 +11,7 @@ from typing import Any
 OWN: dict[str, ModuleType] = {}
 """Modules of the user's own that are imported, as a text calls them (`mine.py`, `package.mixers`): metaformer.own does it."""
 
-REFERENCE = re.compile(r"(?P<module>[\w./\\-]+):(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?![\w.<])")
+REFERENCE = re.compile(r"(?<![\w./\\-])(?P<module>[\w./\\-]++):(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?![\w.<])")
 """What names code in a text: `mine.py:Shift`, `package.mixers:Shift`."""
 
 
