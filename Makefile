@@ -6,6 +6,8 @@ BIN    := .venv/bin
 
 # Four runtimes in one process with everything else were seen to end it: their tests have a process of their own.
 APART := tests/infer tests/export
+# These fork, which torch allows no process where a gradient was once worked out in threads.
+FORKED := $(addprefix tests/lab/test_study_,locks.py own.py run.py)
 
 # Files of tests beside each other, with a core each: what a test makes for its file is made once.
 JOBS   ?= 2
@@ -23,12 +25,14 @@ demo: environment  ## train a small CAFormer on real digits, evaluate it, classi
 	@$(BIN)/metaformer demo
 
 test: lint  ## lint, types, architecture, and every test that is not slow; JOBS=8 on a larger machine
-	@$(PYTEST) -m "not slow" $(APART:%=--ignore=%)
+	@$(PYTEST) -m "not slow" $(addprefix --ignore=,$(APART) $(FORKED))
 	@$(PYTEST) -m "not slow" $(APART)
+	@$(PYTEST) -m "not slow" $(FORKED)
 
 slow: environment  ## the tests that need minutes
-	@$(PYTEST) -m slow $(APART:%=--ignore=%)
+	@$(PYTEST) -m slow $(addprefix --ignore=,$(APART) $(FORKED))
 	@$(PYTEST) -m slow $(APART)
+	@$(PYTEST) -m slow $(FORKED)
 
 lint: environment  ## ruff, pyrefly, import-linter
 	@$(BIN)/ruff check .
