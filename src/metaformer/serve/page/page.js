@@ -44,7 +44,11 @@ async function start() {
   find("facts").textContent = "Asking which models there are …";
   try {
     const waiting = (told) => (find("facts").textContent = told ? busy(told) : "");
-    service = (await ask("models", { waiting })).told;
+    do {
+      if (service !== null) await new Promise((resolve) => setTimeout(resolve, 1000));
+      service = (await ask("models", { waiting })).told;
+      if (service.models.length === 0) find("facts").textContent = "The service is opening its models …";
+    } while (service.models.length === 0);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     find("facts").textContent = "";
@@ -57,6 +61,7 @@ async function start() {
   find("model").replaceChildren(...options());
   find("beside").replaceChildren(make("option", { value: "" }, "no other"), ...options());
   find("model").value = chosen[0].name;
+  find("programs").hidden = service.keys; // a link cannot bring one
   for (const label of document.querySelectorAll(".models")) label.hidden = models.length < 2;
   find("limits").textContent = `At most ${number(Math.round(service.limits.image / 2 ** 20))} MB an image.`;
   describe();
@@ -252,6 +257,8 @@ for (const sample of SAMPLES) {
   const button = { type: "button", className: "sample", disabled: true, onclick: press };
   find("samples").append(make("button", button, picture, make("span", {}, sample.title)));
 }
+const touched = matchMedia("(pointer: coarse)").matches || (navigator.maxTouchPoints > 0 && innerWidth <= 760);
+document.documentElement.classList.toggle("touch", touched);
 takeImages(add, say);
 find("model").addEventListener("change", choose);
 find("beside").addEventListener("change", choose);
