@@ -1,0 +1,1 @@
+"""`metaformer-slim FILE`: the verb `serve` of metaformer, for one exported classifier."""
