@@ -161,7 +161,7 @@ class Busy(BaseHTTPRequestHandler):
     refusals = 0
     seen: ClassVar[list[Any]] = []
 
-    def do_POST(self) -> None:  # noqa: N802 -- the name that http.server looks for
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).seen.append((self.headers["X-API-Key"], [image["name"] for image in body["images"]]))
         busy = len(self.seen) <= self.refusals
