@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 from tests.photos import photo
 
 from metaformer.data import shown as module
-from metaformer.data.decode import decode, header, see
+from metaformer.data.decode import decode, decode_array, header, see
 
 AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward-images"
 F = np.array([[255, 255, 255], [255, 0, 0], [255, 255, 0], [255, 0, 0], [255, 0, 0]], np.uint8)  # like no other turned
@@ -351,6 +351,17 @@ def test_the_header_is_enough_to_refuse(tmp_path: Path, size: tuple[int, int]) -
         decode(png, 3, "x")
     with pytest.raises(ValueError, match=r"^too large: .*, of which at most 100 million are read$"):
         header(png)
+
+
+@pytest.mark.parametrize(("sides", "told"), [((2000, 1500), "3 million"), ((50, 50), "2,500")])
+def test_fewer_pixels_may_be_asked_for(sides: tuple[int, int], told: str) -> None:
+    most = sides[0] * sides[1]
+    fits, larger = io.BytesIO(), io.BytesIO()
+    Image.new("L", sides).save(fits, "png")
+    Image.new("L", (sides[0] + 1, sides[1])).save(larger, "png")
+    assert decode_array(fits.getvalue(), 1, most=most).size == most
+    with pytest.raises(ValueError, match=rf"^x: too large: .* pixels, of which at most {told} are read$"):
+        decode_array(larger.getvalue(), 1, "x", most=most)
 
 
 def test_what_a_decoder_needs_bounds_the_size() -> None:

@@ -54,33 +54,39 @@ def decode(
 
 
 def decode_array(
-    source: str | Path | bytes | Image.Image, channels: int, name: str | None = None, *, least: int | None = None
+    source: str | Path | bytes | Image.Image,
+    channels: int,
+    name: str | None = None,
+    *,
+    least: int | None = None,
+    most: int | None = None,
 ) -> Pixels:
     """(H, W, channels) as uint8. `channels` is 1 for grey or 3 for colour; `source` is a file, its bytes or a picture.
 
     The first frame, turned as its EXIF or XMP says, on white where it is transparent; CMYK by its colour profile. Grey of
     16 bits is scaled by the fewest of 8, 10, 12, 14 or 16 bits that hold its greatest value, numbers of other kinds by
     their own range. Pictures over 16 megapixels come out smaller by a whole number. With `least`, a JPEG is read at a
-    half, a quarter or an eighth as long as both sides keep `least` pixels, which is several times faster.
+    half, a quarter or an eighth as long as both sides keep `least` pixels, which is several times faster. `most` is how many
+    pixels a file may have, where that is fewer than are decoded of any.
 
     Raises ValueError, "name: reason" in one line: no such file, not an image, cut off, damaged, too large (its header
     says so before anything is decoded). `name` is what to call it. Never warns; needs less than 512 MiB.
     """
     try:
-        pixels = np.array(see(source, least=least).convert("L" if channels == 1 else "RGB"))
+        pixels = np.array(see(source, least=least, most=most).convert("L" if channels == 1 else "RGB"))
     except ValueError as error:
         called = name if name is not None else str(source) if isinstance(source, str | Path) else "image"
         raise ValueError(f"{called}: {error}") from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def see(source: str | Path | bytes | Image.Image, *, least: int | None = None) -> Image.Image:
+def see(source: str | Path | bytes | Image.Image, *, least: int | None = None, most: int | None = None) -> Image.Image:
     """The upright picture, of mode L if it is grey, else RGB. Raises ValueError with the reason alone; see `decode`."""
     if isinstance(source, Image.Image):
         with _named():
             return _upright(source)
     with _file(source) as file:
-        image = _opened(file)
+        image = _opened(file, most)
         if image.format in ("JPEG", "MPO") and (least is not None or shrink(image.size) > 1):
             image.draft(None, _wanted(image.size, least))
         return _upright(image)
@@ -177,7 +183,7 @@ def _hushed() -> Iterator[None]:
             log.disabled = before
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def _opened(file: BinaryIO, asked: int | None = None) -> Image.Image:
     """The image with its header read. Raises UnreadableError if it is none, or if decoding it would take too much."""
     try:
         with _hushed():
@@ -185,14 +191,15 @@ def _opened(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         raise UnreadableError(_unknown(file)) from None
     width, height = image.size
-    most = min(MEGAPIXELS * 10**6, int(BUDGET / _bytes_per_pixel(image)))
+    most = min(MEGAPIXELS * 10**6, int(BUDGET / _bytes_per_pixel(image)), MEGAPIXELS * 10**6 if asked is None else asked)
     if width * height > most:
         raise UnreadableError(_too_large(f"{width} × {height} pixels", most))
     return image
 
 
 def _too_large(size: str, most: int) -> str:
-    return f"too large: {size}, of which at most {most // 10**6} million are read"
+    number = f"{most // 10**6} million" if most >= 10**6 else f"{most:,}"
+    return f"too large: {size}, of which at most {number} are read"
 
 
 def _bytes_per_pixel(image: Image.Image) -> float:

@@ -18,6 +18,8 @@ class Limits:
     """Of one request."""
     queue: int = 256
     """Images that wait for a model."""
+    held: int = 1 << 30
+    """Bytes of these images."""
     deadline: float = 30.0
     """Seconds in which a request is answered, or gives its place to others."""
     read: float = 20.0
@@ -26,7 +28,7 @@ class Limits:
     """Seconds in which what was taken is answered when the service stops."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, ("body", "image", "pixels", "images", "queue"))
+        _check_counts(self, ("body", "image", "pixels", "images", "queue", "held"))
         _check_seconds(self, ("deadline", "read"), least=math.ulp(0.0))
         _check_seconds(self, ("drain",), least=0.0)
         if self.queue < self.images:
