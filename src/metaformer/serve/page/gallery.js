@@ -1,0 +1,152 @@
+// Many images as a grid: sorted, filtered, counted, and saved as CSV. A click shows one of them in full.
+
+import { css } from "./colours.js";
+import { find, make, oncePerFrame, percent, plural, save } from "./dom.js";
+import { drawObjects, paintRegions, readRegions } from "./drawing.js";
+import { counted, csv, enough, finds, summary } from "./summary.js";
+
+const AT_ONCE = 120; // cards, then a button for more
+const COUNTED = 8; // labels above the grid
+
+const byName = (a, b) => a.item.name.localeCompare(b.item.name, undefined, { numeric: true }) || a.item.id - b.item.id;
+const last = (value, direction) => (value === null ? Infinity : direction * value);
+const ORDERS = {
+  given: (a, b) => a.item.id - b.item.id,
+  name: byName,
+  label: (a, b) => Number(!a.label) - Number(!b.label) || a.label.localeCompare(b.label) || last(a.value, -1) - last(b.value, -1),
+  high: (a, b) => last(a.value, -1) - last(b.value, -1) || byName(a, b),
+  low: (a, b) => last(a.value, 1) - last(b.value, 1) || byName(a, b),
+};
+
+/** { update, focus }: `show(item)` is called for a card; `state()` gives items, model, look and numbers. */
+export function makeGallery(state, show) {
+  const cards = new Map(); // item → card
+  const [grid, filter, order, more] = ["grid", "filter", "order", "more"].map(find);
+  let most = AT_ONCE;
+
+  const update = oncePerFrame(() => {
+    const { items, model, look } = state();
+    const rows = items.map((item) => {
+      const record = item.record(model);
+      return { item, ...(record ? summary(record, model, look.threshold) : { label: "", value: null, words: "" }) };
+    });
+    counts(rows, model, look);
+    const wanted = filter.value.trim().toLowerCase();
+    const found = rows.filter(({ item, words }) => !wanted || `${item.name}\n${words}`.toLowerCase().includes(wanted)).sort(ORDERS[order.value]);
+    const visible = found.slice(0, most);
+    for (const row of visible) refresh(row, model, look);
+    const elements = visible.map(({ item }) => cards.get(item).element);
+    if (elements.length !== grid.children.length || elements.some((element, i) => grid.children[i] !== element)) place(elements);
+    more.hidden = found.length <= most;
+    more.textContent = `Show ${Math.min(AT_ONCE, found.length - most)} more of ${found.length}`;
+    find("none").hidden = found.length > 0;
+  });
+
+  /** Puts cards in order without losing the focus. */
+  function place(elements) {
+    const focused = grid.contains(document.activeElement) ? document.activeElement : null;
+    grid.replaceChildren(...elements);
+    focused?.focus({ preventScroll: true });
+  }
+
+  function counts(rows, model, look) {
+    const labels = rows.flatMap(({ item, label }) => {
+      const record = item.record(model);
+      if (!record || record.error) return [];
+      return finds(model.task) ? [...new Set(enough(record, look.threshold).map((object) => object.label))] : [label];
+    });
+    const { numbers } = state();
+    const chips = counted(labels.map((label) => ({ label }))).slice(0, COUNTED).map(([label, count]) => {
+      const pressed = filter.value === label;
+      const patch = make("span", { className: "swatch", "aria-hidden": "true" });
+      patch.style.background = css(numbers.get(label) ?? 0);
+      const press = () => {
+        filter.value = pressed ? "" : label;
+        update();
+      };
+      const button = make("button", { type: "button", className: "chip", "aria-pressed": String(pressed), onclick: press }, patch, make("span", {}, label), make("span", { className: "count" }, String(count)));
+      button.dataset.label = label;
+      return button;
+    });
+    const counter = find("counts");
+    const same = chips.length === counter.children.length && chips.every((chip, i) => chip.isEqualNode(counter.children[i]));
+    if (same) return;
+    const focused = counter.contains(document.activeElement) ? document.activeElement.dataset.label : null;
+    counter.replaceChildren(...chips);
+    if (focused !== null) chips.find((chip) => chip.dataset.label === focused)?.focus();
+  }
+
+  function refresh({ item, value, words }, model, look) {
+    if (!cards.has(item)) cards.set(item, makeCard(item, show));
+    const { element, canvas, blank, line, fill, drawn } = cards.get(item);
+    const answer = item.answer(model);
+    const text = answer?.state === "failed" ? answer.error.message : { asking: "…", cancelled: "not asked" }[answer?.state] ?? words;
+    if (line.textContent !== text) line.textContent = text;
+    const bad = answer?.state === "failed" || Boolean(item.record(model)?.error);
+    element.classList.toggle("bad", bad);
+    fill.style.width = value === null ? "0" : percent(value).replace(/[^\d.]/g, "") + "%";
+    blank.hidden = item.thumb !== null;
+    canvas.hidden = item.thumb === null;
+    blank.textContent = answer === null || answer.state === "asking" ? "" : "no preview";
+    const record = item.record(model);
+    const key = [item.thumb !== null, model.name, record !== null, finds(model.task) ? look.threshold : 0].join();
+    if (key === drawn.key) return;
+    drawn.key = key;
+    draw(item, record, canvas, model, look, () => drawn.key === key);
+  }
+
+  async function draw(item, record, canvas, model, look, current) {
+    if (item.thumb === null) return;
+    const bitmap = await createImageBitmap(item.thumb);
+    const map = record?.png ? await readRegions(record) : null;
+    if (!current()) return bitmap.close();
+    Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+    const pen = canvas.getContext("2d");
+    pen.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    if (record?.objects) {
+      drawObjects(pen, canvas.width, canvas.height, record, enough(record, look.threshold), { opacity: 0.4, numbers: state().numbers, names: false });
+    } else if (map !== null) {
+      pen.globalAlpha = 0.5;
+      pen.drawImage(paintRegions(map, { hidden: new Set() }), 0, 0, canvas.width, canvas.height);
+    }
+  }
+
+  filter.addEventListener("input", update);
+  order.addEventListener("change", update);
+  more.addEventListener("click", () => {
+    most += AT_ONCE;
+    update();
+  });
+  find("csv").addEventListener("click", () => {
+    const { items, model, look } = state();
+    save(new Blob([csv(items, model, look.threshold)], { type: "text/csv;charset=utf-8" }), `answers-${model.name.replace(/[^\w.-]+/g, "-")}.csv`);
+  });
+  return {
+    update,
+    focus: (item) => (cards.get(item)?.element.querySelector("button") ?? filter).focus(),
+    forget() {
+      cards.clear();
+      most = AT_ONCE;
+    },
+  };
+}
+
+function makeCard(item, show) {
+  const canvas = make("canvas", { "aria-hidden": "true", hidden: true });
+  const blank = make("span", { className: "blank" });
+  const line = make("span", { className: "words" });
+  const bar = make("span", { className: "bar" }, make("span", { className: "fill" }));
+  const name = make("span", { className: "file" }, item.name);
+  const button = make("button", { type: "button", className: "card", onclick: () => show(item) }, make("span", { className: "thumb" }, canvas, blank), line, bar, name);
+  return { element: make("li", {}, button), canvas, blank, line, fill: bar.firstChild, drawn: { key: "" } };
+}
+
+/** What the line above the grid says: how many, how far, and how many could not be read. */
+export function progress(items, model) {
+  const states = items.map((item) => item.answer(model)?.state ?? "new");
+  const done = states.filter((state) => state === "done" || state === "failed").length;
+  const bad = items.filter((item) => item.answer(model)?.state === "failed" || item.record(model)?.error).length;
+  const unread = bad > 0 ? `, ${bad} without an answer` : "";
+  return { done, words: done < items.length ? `${done} of ${plural(items.length, "image")}${unread}` : `${plural(items.length, "image")}${unread}` };
+}
