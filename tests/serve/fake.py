@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import typer
 from PIL import Image
 
 from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Unable
@@ -58,7 +59,9 @@ class FakePool:
         return self.busy
 
     def stats(self, model: str) -> dict[str, Any]:
-        return {"batches": self.images, "images": self.images, "restarts": 0, "seconds": 0.0, "sizes": {1: self.images}}
+        counts = {"batches": self.images, "images": self.images, "restarts": 0, "seconds": 0.0, "sizes": {1: self.images}}
+        reasons = {"full": 0, "late": 0, "lost": 0, "cancelled": self.cancelled}
+        return counts | reasons | {"waiting": self.busy, "working": 0, "up": self.ready}
 
     async def ask(self, model: str, job: Job, deadline: float) -> list[dict[str, Any]]:
         if self.mood == "full" or self.busy + len(job.images) > self.places:
@@ -163,7 +166,7 @@ def main() -> None:
     limits = Limits(**{name: int(value) if name in whole else float(value) for name, value in pairs})  # type: ignore[arg-type]
     pool = FakePool(models, seconds=given.seconds, mood=given.mood, places=given.places, start=given.start)
     service = Service(pool, limits, keys=tuple(key for key in given.keys.split(",") if key))
-    serve(service, given.host, given.port, lambda text: print(text, flush=True))
+    serve(service, given.host, given.port, typer.echo)
 
 
 if __name__ == "__main__":

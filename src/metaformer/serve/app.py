@@ -20,9 +20,9 @@ from metaformer.serve.jobs import Kind
 from metaformer.serve.keys import Keys
 from metaformer.serve.logs import Log
 from metaformer.serve.metrics import CONTENT_TYPE, Metrics
-from metaformer.serve.openapi import ERRORS, describe
+from metaformer.serve.openapi import FIGURES, describe, errors
 from metaformer.serve.refusals import Refusal, quoted
-from metaformer.serve.schemas import Health, Models, Readiness
+from metaformer.serve.schemas import Health, Models, Readiness, ServedLimits
 from metaformer.serve.settings import Limits
 from metaformer.serve.verbs import Asks, ask
 
@@ -68,6 +68,11 @@ class Service:
             allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
             expose_headers=("x-request-id", "retry-after"),
         )  # fmt: skip
+
+    @property
+    def locked(self) -> bool:
+        """Whether a request needs a key."""
+        return bool(self._keys)
 
     async def start(self) -> None:
         """Opens the models. Raises ValueError with the sentence of the one that cannot be opened."""
@@ -154,8 +159,8 @@ class Service:
             {
                 "models": [{**model, "classes": list(model["classes"])} for model in models.values()],
                 "default": next(iter(models), ""),
-                "limits": asdict(self.limits),
-                "keys": bool(self._keys),
+                "limits": {name: getattr(self.limits, name) for name in ServedLimits.model_fields},
+                "keys": self.locked,
             }
         )
 
@@ -180,7 +185,7 @@ def _rest(service: Service) -> FastAPI:
     app = FastAPI(title="metaformer", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _refused)
 
-    @app.get("/models", responses=ERRORS("401"), summary="What is served", operation_id="models")
+    @app.get("/models", responses=errors(401), summary="What is served", operation_id="models")
     async def models() -> Models:
         """Models, their classes and what they can do; the limits of a request."""
         return service.models()
@@ -197,14 +202,14 @@ def _rest(service: Service) -> FastAPI:
         response.status_code = 200 if phase == "ready" else 503
         return Readiness.model_validate({"status": phase})
 
-    @app.get("/metrics", responses=ERRORS("401"), summary="Figures for Prometheus", operation_id="metrics")
+    @app.get("/metrics", responses=FIGURES | errors(401), summary="Figures for Prometheus", operation_id="metrics")
     async def metrics() -> Response:
         """Requests, seconds, images that wait, batches, workers that were replaced."""
         return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
-        return JSONResponse(describe(app, service.pool.models, service.limits, keys=bool(service._keys)))
+        return JSONResponse(describe(app, service.pool.models, service.limits, keys=service.locked))
 
     if find_spec("metaformer.serve.pages"):
         app.include_router(import_module("metaformer.serve.pages").page_routes())

@@ -158,14 +158,20 @@ def _json(body: bytes, limits: Limits) -> list[Image]:
 
 
 def _not_upload(error: ValidationError) -> Refusal:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """Of what pydantic found the one mistake that tells most, without what was sent."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
     shape = 'it is {"images": ["<base64>", …]} or {"images": [{"name": "a.png", "data": "<base64>"}, …]}'
-    if first["type"] == "json_invalid":
+    if found[0]["type"] == "json_invalid":
         return Refusal(400, "bad_json", f"the body is not JSON that can be read: {shape}")
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"][:2] if step != "images")
-    if first["type"] == "bytes_invalid_encoding":
-        return Refusal(422, "bad_base64", f"images{where} is not base64, of the standard alphabet and with its padding")
-    return Refusal(422, "bad_value", f"the JSON is not what it should be at images{where}: {shape}")
+    at = found[0]["loc"][:2]
+    where = "".join(f"[{step}]" if isinstance(step, int) else step[:40] for step in at)
+    if found[0]["type"] == "bytes_invalid_encoding" or found[-1]["type"] == "bytes_invalid_encoding":
+        return Refusal(422, "bad_base64", f"{where} is not base64")
+    if found[-1]["type"] == "extra_forbidden":
+        name = quoted(str(found[-1]["loc"][-1]))
+        said = f"there is no {name} in this JSON: {shape}, and all else goes after the ? of the address"
+        return Refusal(422, "bad_value", said)
+    return Refusal(422, "bad_value", f"{where or 'the JSON'} is not what it should be: {shape}")
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ def check_reachable(host: str, keys: tuple[str, ...]) -> None:
     """A service without keys is for this machine alone. Raises ValueError with a sentence."""
     if not keys and not is_loopback(host):
         raise ValueError(
-            f"--host {host} can be reached from elsewhere, and there is no key: set {VARIABLE} or give --keys FILE, or leave --host out"
+            f"--host {host} can be reached from elsewhere, and there is no key: "
+            f"set {VARIABLE}, or give --keys FILE, or leave --host out"
         )
 
 

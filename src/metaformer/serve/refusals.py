@@ -1,7 +1,7 @@
 """Why a request is refused: a status, a code for programs, a sentence for people."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from metaformer.serve.jobs import Full, Late, Lost, RefusedError, Unable
 

@@ -6,8 +6,20 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 MOST_NAME = 255
 """Characters of an image's name."""
-BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": BASE64, "minLength": 4}
+
+
+def _base64(alphabet: str) -> str:
+    """A pattern of what is decoded: with or without padding, and no bits left over."""
+    one = f"[A-Za-z0-9{alphabet}]"
+    return f"(?:{one}{{4}})*(?:{one}[AQgw](?:==)?|{one}{{2}}[AEIMQUYcgkosw048]=?)?"
+
+
+_BASE64 = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "pattern": f"^(?:{_base64('+/')}|{_base64('_-')})$",
+    "minLength": 2,
+}
 
 
 class _Strict(BaseModel):

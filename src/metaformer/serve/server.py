@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
