@@ -10,7 +10,6 @@ TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg":
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # kept, and asked about each time: names stay the same from version to version
 }

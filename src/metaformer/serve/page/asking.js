@@ -4,7 +4,7 @@ import { close, open, prepare, thumbnail } from "./pictures.js";
 import { ask, form, Refused } from "./service.js";
 
 export const TOP = 5;
-export const LEAST = 0.05; // score of the least sure object that is asked for; what is shown is chosen here, without asking again
+export const LEAST = 0.05; // score of the least sure object that is asked for: what is shown is chosen here
 const TOGETHER = 8; // images of a request; small, so that progress is seen
 const LANES = 2; // requests at a time: while the service works on one the next is made ready
 
@@ -147,6 +147,7 @@ function fail(items, model, error) {
 /** Asks where a classifier looked for a class. */
 export async function askWhere(item, model, picture, limits, label, signal) {
   const { blob } = await prepare(item.file, picture, model.task, limits);
-  const { told } = await ask("explain", { options: { model: model.name, label }, body: form([{ blob, name: item.name }]), signal });
+  const body = form([{ blob, name: item.name }]);
+  const { told } = await ask("explain", { options: { model: model.name, label }, body, signal });
   return told.results[0];
 }

@@ -34,5 +34,6 @@ export const heat = Array.from({ length: 256 }, (_, value) => {
   const upper = Math.max(1, HEAT.findIndex(([place]) => place >= at));
   const [[low, ...from], [high, ...to]] = [HEAT[upper - 1], HEAT[upper]];
   const part = (at - low) / (high - low);
-  return [...from.map((start, i) => Math.round(start + part * (to[i] - start))), Math.round(255 * Math.min(1, 0.15 + 1.1 * at))];
+  const colour = from.map((start, i) => Math.round(start + part * (to[i] - start)));
+  return [...colour, Math.round(255 * Math.min(1, 0.15 + 1.1 * at))];
 });

@@ -26,7 +26,8 @@ export const number = (value) => value.toLocaleString("en");
 
 export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
-export const seconds = (value) => (value < 0.0995 ? `${Math.max(1, Math.round(1000 * value))} ms` : `${value.toFixed(value < 10 ? 1 : 0)} s`);
+export const seconds = (value) =>
+  value < 0.0995 ? `${Math.max(1, Math.round(1000 * value))} ms` : `${value.toFixed(value < 10 ? 1 : 0)} s`;
 
 /** At most once per frame, however often it is called. */
 export function oncePerFrame(work) {

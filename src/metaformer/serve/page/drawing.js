@@ -6,7 +6,7 @@ import { percent } from "./dom.js";
 
 const MAP_SIDE = 1024; // pixels of the longer side that a map of regions is kept in
 
-/** Objects over an image that is `W` × `H` here. `active` is the one that is pointed at; `names` says whether labels are written. */
+/** Objects over an image that is `W` × `H` here. `active` is the one that is pointed at; `names`: whether labels are written. */
 export function drawObjects(pen, W, H, record, shown, { active = null, opacity = 0.5, numbers, line = 2, names = true }) {
   const across = W / record.width;
   const down = H / record.height;
@@ -27,16 +27,15 @@ export function drawObjects(pen, W, H, record, shown, { active = null, opacity =
     pen.strokeStyle = css(colour, object.polygons?.length && object !== active ? 0.55 : 1);
     pen.strokeRect(x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down);
   }
-  if (names) for (const object of [...shown].reverse()) if (object !== active) drawName(pen, W, H, object, across, down, numbers, active !== null);
-  if (names && active !== null) drawName(pen, W, H, active, across, down, numbers, false);
   pen.globalAlpha = 1;
+  const named = !names ? [] : active === null ? [...shown].reverse() : [active];
+  for (const object of named) drawName(pen, W, H, object, across, down, numbers);
 }
 
-function drawName(pen, W, H, object, across, down, numbers, faded) {
+function drawName(pen, W, H, object, across, down, numbers) {
   const size = 12 * (devicePixelRatio || 1);
   const colour = numbers.get(object.label) ?? 0;
   const text = `${object.label} ${percent(object.score)}`;
-  pen.globalAlpha = faded ? 0.2 : 1;
   pen.font = `600 ${size}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
   const wide = pen.measureText(text).width + size * 0.8;
@@ -53,7 +52,9 @@ function drawName(pen, W, H, object, across, down, numbers, faded) {
 function outline(object, across, down) {
   const shape = new Path2D();
   for (const points of object.polygons) {
-    for (let i = 0; i + 1 < points.length; i += 2) shape[i === 0 ? "moveTo" : "lineTo"](points[i] * across, points[i + 1] * down);
+    for (let i = 0; i + 1 < points.length; i += 2) {
+      shape[i === 0 ? "moveTo" : "lineTo"](points[i] * across, points[i + 1] * down);
+    }
     shape.closePath();
   }
   return shape;

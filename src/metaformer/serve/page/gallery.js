@@ -1,19 +1,20 @@
 // Many images as a grid: sorted, filtered, counted, and saved as CSV. A click shows one of them in full.
 
-import { css } from "./colours.js";
 import { find, make, oncePerFrame, percent, plural, save } from "./dom.js";
 import { drawObjects, paintRegions, readRegions } from "./drawing.js";
+import { chip, replaceChips } from "./marks.js";
 import { counted, csv, enough, finds, summary } from "./summary.js";
 
 const AT_ONCE = 120; // cards, then a button for more
 const COUNTED = 8; // labels above the grid
 
 const byName = (a, b) => a.item.name.localeCompare(b.item.name, undefined, { numeric: true }) || a.item.id - b.item.id;
-const last = (value, direction) => (value === null ? Infinity : direction * value);
+const last = (value, direction) => (value === null ? Infinity : direction * value); // what has no answer comes last
+const byLabel = (a, b) => Number(!a.label) - Number(!b.label) || a.label.localeCompare(b.label);
 const ORDERS = {
   given: (a, b) => a.item.id - b.item.id,
   name: byName,
-  label: (a, b) => Number(!a.label) - Number(!b.label) || a.label.localeCompare(b.label) || last(a.value, -1) - last(b.value, -1),
+  label: (a, b) => byLabel(a, b) || last(a.value, -1) - last(b.value, -1),
   high: (a, b) => last(a.value, -1) - last(b.value, -1) || byName(a, b),
   low: (a, b) => last(a.value, 1) - last(b.value, 1) || byName(a, b),
 };
@@ -32,11 +33,13 @@ export function makeGallery(state, show) {
     });
     counts(rows, model, look);
     const wanted = filter.value.trim().toLowerCase();
-    const found = rows.filter(({ item, words }) => !wanted || `${item.name}\n${words}`.toLowerCase().includes(wanted)).sort(ORDERS[order.value]);
+    const fits = ({ item, words }) => !wanted || `${item.name}\n${words}`.toLowerCase().includes(wanted);
+    const found = rows.filter(fits).sort(ORDERS[order.value]);
     const visible = found.slice(0, most);
     for (const row of visible) refresh(row, model, look);
     const elements = visible.map(({ item }) => cards.get(item).element);
-    if (elements.length !== grid.children.length || elements.some((element, i) => grid.children[i] !== element)) place(elements);
+    const same = elements.length === grid.children.length && elements.every((element, i) => grid.children[i] === element);
+    if (!same) place(elements);
     more.hidden = found.length <= most;
     more.textContent = `Show ${Math.min(AT_ONCE, found.length - most)} more of ${found.length}`;
     find("none").hidden = found.length > 0;
@@ -56,31 +59,25 @@ export function makeGallery(state, show) {
       return finds(model.task) ? [...new Set(enough(record, look.threshold).map((object) => object.label))] : [label];
     });
     const { numbers } = state();
-    const chips = counted(labels.map((label) => ({ label }))).slice(0, COUNTED).map(([label, count]) => {
+    const frequent = counted(labels.map((label) => ({ label }))).slice(0, COUNTED);
+    const chips = frequent.map(([label, count]) => {
       const pressed = filter.value === label;
-      const patch = make("span", { className: "swatch", "aria-hidden": "true" });
-      patch.style.background = css(numbers.get(label) ?? 0);
-      const press = () => {
+      return chip({ label, count, index: numbers.get(label), pressed }, () => {
         filter.value = pressed ? "" : label;
         update();
-      };
-      const button = make("button", { type: "button", className: "chip", "aria-pressed": String(pressed), onclick: press }, patch, make("span", {}, label), make("span", { className: "count" }, String(count)));
-      button.dataset.label = label;
-      return button;
+      });
     });
-    const counter = find("counts");
-    const same = chips.length === counter.children.length && chips.every((chip, i) => chip.isEqualNode(counter.children[i]));
-    if (same) return;
-    const focused = counter.contains(document.activeElement) ? document.activeElement.dataset.label : null;
-    counter.replaceChildren(...chips);
-    if (focused !== null) chips.find((chip) => chip.dataset.label === focused)?.focus();
+    const holder = find("counts");
+    const same = chips.length === holder.children.length && chips.every((one, i) => one.isEqualNode(holder.children[i]));
+    if (!same) replaceChips(holder, chips);
   }
 
   function refresh({ item, value, words }, model, look) {
     if (!cards.has(item)) cards.set(item, makeCard(item, show));
     const { element, canvas, blank, line, fill, drawn } = cards.get(item);
     const answer = item.answer(model);
-    const text = answer?.state === "failed" ? answer.error.message : { asking: "…", cancelled: "not asked" }[answer?.state] ?? words;
+    const before = { asking: "…", cancelled: "not asked", failed: answer?.error?.message };
+    const text = before[answer?.state] ?? words;
     if (line.textContent !== text) line.textContent = text;
     const bad = answer?.state === "failed" || Boolean(item.record(model)?.error);
     element.classList.toggle("bad", bad);
@@ -105,7 +102,8 @@ export function makeGallery(state, show) {
     pen.drawImage(bitmap, 0, 0);
     bitmap.close();
     if (record?.objects) {
-      drawObjects(pen, canvas.width, canvas.height, record, enough(record, look.threshold), { opacity: 0.4, numbers: state().numbers, names: false });
+      const how = { opacity: 0.4, numbers: state().numbers, names: false };
+      drawObjects(pen, canvas.width, canvas.height, record, enough(record, look.threshold), how);
     } else if (map !== null) {
       pen.globalAlpha = 0.5;
       pen.drawImage(paintRegions(map, { hidden: new Set() }), 0, 0, canvas.width, canvas.height);
@@ -120,7 +118,8 @@ export function makeGallery(state, show) {
   });
   find("csv").addEventListener("click", () => {
     const { items, model, look } = state();
-    save(new Blob([csv(items, model, look.threshold)], { type: "text/csv;charset=utf-8" }), `answers-${model.name.replace(/[^\w.-]+/g, "-")}.csv`);
+    const blob = new Blob([csv(items, model, look.threshold)], { type: "text/csv;charset=utf-8" });
+    save(blob, `answers-${model.name.replace(/[^\w.-]+/g, "-")}.csv`);
   });
   return {
     update,
@@ -138,7 +137,8 @@ function makeCard(item, show) {
   const line = make("span", { className: "words" });
   const bar = make("span", { className: "bar" }, make("span", { className: "fill" }));
   const name = make("span", { className: "file" }, item.name);
-  const button = make("button", { type: "button", className: "card", onclick: () => show(item) }, make("span", { className: "thumb" }, canvas, blank), line, bar, name);
+  const thumb = make("span", { className: "thumb" }, canvas, blank);
+  const button = make("button", { type: "button", className: "card", onclick: () => show(item) }, thumb, line, bar, name);
   return { element: make("li", {}, button), canvas, blank, line, fill: bar.firstChild, drawn: { key: "" } };
 }
 
@@ -147,6 +147,6 @@ export function progress(items, model) {
   const states = items.map((item) => item.answer(model)?.state ?? "new");
   const done = states.filter((state) => state === "done" || state === "failed").length;
   const bad = items.filter((item) => item.answer(model)?.state === "failed" || item.record(model)?.error).length;
-  const unread = bad > 0 ? `, ${bad} without an answer` : "";
-  return { done, words: done < items.length ? `${done} of ${plural(items.length, "image")}${unread}` : `${plural(items.length, "image")}${unread}` };
+  const whole = `${plural(items.length, "image")}${bad > 0 ? `, ${bad} without an answer` : ""}`;
+  return { done, words: done < items.length ? `${done} of ${whole}` : whole };
 }

@@ -61,11 +61,13 @@ export function labelsView({ record, model, item, picture, limits, look, redraw,
       where.set(look.heat);
       show();
     };
-    const button = make("button", { type: "button", className: "row", title: `Where it saw ${label}`, onclick: press }, ...words);
+    const title = `Where it saw ${label}`;
+    const button = make("button", { type: "button", className: "row", title, onclick: press }, ...words);
     buttons.push([button, label]);
     return make("li", { className: i === 0 ? "first" : "" }, button);
   });
-  const several = model.several ? make("p", { className: "soft small" }, "An image may have several of these: each bar stands alone.") : null;
+  const alone = "An image may have several of these: each bar stands alone.";
+  const several = model.several ? make("p", { className: "soft small" }, alone) : null;
   const controls = model.explains ? make("div", { className: "controls" }, where.element, message) : null;
   if (model.explains && look.heat > 0) show();
   return {

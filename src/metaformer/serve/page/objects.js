@@ -1,9 +1,9 @@
 // A detector's answer: boxes and masks over the image, a threshold, and a list in which each can be found by name.
 
-import { css } from "./colours.js";
 import { make, percent, plural, slider } from "./dom.js";
 import { drawObjects, objectAt } from "./drawing.js";
 import { LEAST } from "./asking.js";
+import { chip, replaceChips, swatch } from "./marks.js";
 import { counted, enough } from "./summary.js";
 
 const LISTED = 100;
@@ -32,10 +32,13 @@ export function objectsView({ record, model, numbers, look, redraw, changed }) {
     if (!shown.includes(active)) active = null;
     rows.clear();
     for (const object of shown.slice(0, LISTED)) {
+      const [come, go] = [() => point(object), () => point(null)];
       const button = make(
         "button",
-        { type: "button", className: "row", onfocus: () => point(object), onblur: () => point(null), onpointerenter: () => point(object), onpointerleave: () => point(null) },
-        swatch(numbers.get(object.label)), make("span", { className: "name" }, object.label), make("span", { className: "value" }, percent(object.score)),
+        { type: "button", className: "row", onfocus: come, onblur: go, onpointerenter: come, onpointerleave: go },
+        swatch(numbers.get(object.label)),
+        make("span", { className: "name" }, object.label),
+        make("span", { className: "value" }, percent(object.score)),
       );
       rows.set(object, button);
     }
@@ -44,26 +47,20 @@ export function objectsView({ record, model, numbers, look, redraw, changed }) {
     if (rest > 0) items.push(make("li", { className: "soft small" }, `and ${plural(rest, "more", "more")}`));
     if (over.length === 0) items.push(make("li", { className: "soft small" }, empty()));
     list.replaceChildren(...items);
-    legend.replaceChildren(...counted(over).map(([label, count]) => chip(label, count)));
+    replaceChips(legend, counted(over).map(kind));
     redraw();
   }
 
   const empty = () =>
-    record.objects.length === 0 ? "It found nothing here." : `Nothing scores ${percent(look.threshold)}. Move the threshold to the left.`;
+    record.objects.length === 0 ? "It found nothing here." : "It is that sure of nothing. Move the first slider to the left.";
 
-  function chip(label, count) {
-    const press = () => {
+  const kind = ([label, count]) =>
+    chip({ label, count, index: numbers.get(label), pressed: !hidden.has(label) }, () => {
       hidden.has(label) ? hidden.delete(label) : hidden.add(label);
       fill();
-      [...legend.children].find((button) => button.dataset.label === label)?.focus();
-    };
-    const button = make("button", { type: "button", className: "chip", "aria-pressed": String(!hidden.has(label)), onclick: press },
-      swatch(numbers.get(label)), make("span", {}, label), make("span", { className: "count" }, String(count)));
-    button.dataset.label = label;
-    return button;
-  }
+    });
 
-  const threshold = slider("Sure by at least", Math.max(look.threshold, LEAST), (part) => {
+  const threshold = slider("At least this sure", Math.max(look.threshold, LEAST), (part) => {
     look.threshold = Math.max(part, LEAST);
     fill();
     changed();
@@ -72,9 +69,10 @@ export function objectsView({ record, model, numbers, look, redraw, changed }) {
     look.opacity = part;
     redraw();
   });
+  const controls = make("div", { className: "controls" }, threshold.element, masked ? opacity.element : null);
   fill();
   return {
-    element: make("div", {}, legend, make("div", { className: "controls" }, threshold.element, masked ? opacity.element : null), list),
+    element: make("div", {}, legend, controls, list),
     paint(pen, W, H) {
       drawObjects(pen, W, H, record, shown, { active, opacity: look.opacity, numbers, line: 2 * (devicePixelRatio || 1) });
     },
@@ -86,9 +84,3 @@ export function objectsView({ record, model, numbers, look, redraw, changed }) {
   };
 }
 
-/** A patch of a class's colour. */
-export function swatch(index) {
-  const patch = make("span", { className: "swatch", "aria-hidden": "true" });
-  patch.style.background = css(index ?? 0);
-  return patch;
-}

@@ -4,6 +4,7 @@ import { askMany, Item } from "./asking.js";
 import { find, make, number, plural, save, slider } from "./dom.js";
 import { makeGallery, progress } from "./gallery.js";
 import { takeImages } from "./giving.js";
+import { busy, refusal } from "./marks.js";
 import { makePanel } from "./panel.js";
 import { close } from "./pictures.js";
 import { drawn, file, SAMPLES } from "./samples.js";
@@ -14,7 +15,10 @@ const QUESTIONS = {
   classification: "What is in the picture?", detection: "Where are the things in the picture?",
   instances: "Where are the things in the picture?", segmentation: "What is where in the picture?",
 };
-const TASKS = { classification: "names pictures", detection: "finds things", instances: "finds things and their outlines", segmentation: "divides pictures into regions" };
+const TASKS = {
+  classification: "names pictures", detection: "finds things",
+  instances: "finds things and their outlines", segmentation: "divides pictures into regions",
+};
 
 const look = { threshold: 0.5, opacity: 0.5, heat: 0 };
 const items = [];
@@ -39,8 +43,12 @@ async function start() {
   find("trouble").replaceChildren();
   find("facts").textContent = "Asking which models there are …";
   try {
-    const waiting = (told) => (find("facts").textContent = told ? `The service is busy. Trying again in ${Math.ceil(told.seconds)} s …` : "");
-    service = (await ask("models", { waiting })).told;
+    const waiting = (told) => (find("facts").textContent = told ? busy(told) : "");
+    do {
+      if (service !== null) await new Promise((resolve) => setTimeout(resolve, 1000));
+      service = (await ask("models", { waiting })).told;
+      if (service.models.length === 0) find("facts").textContent = "The service is opening its models …";
+    } while (service.models.length === 0);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     find("facts").textContent = "";
@@ -53,7 +61,8 @@ async function start() {
   find("model").replaceChildren(...options());
   find("beside").replaceChildren(make("option", { value: "" }, "no other"), ...options());
   find("model").value = chosen[0].name;
-  find("choice").hidden = models.length < 2;
+  find("programs").hidden = service.keys; // a link cannot bring one
+  for (const label of document.querySelectorAll(".models")) label.hidden = models.length < 2;
   find("limits").textContent = `At most ${number(Math.round(service.limits.image / 2 ** 20))} MB an image.`;
   describe();
   for (const button of document.querySelectorAll("#give button")) button.disabled = false;
@@ -66,8 +75,10 @@ const opened = new Promise((resolve) => (ready = resolve));
 function describe() {
   const [model] = chosen;
   find("question").textContent = QUESTIONS[model.task];
-  const size = model.size ? `, sees ${model.size} × ${model.size} pixels` : "";
-  find("facts").textContent = `${model.name} ${TASKS[model.task]}, knows ${plural(model.classes.length, "class", "classes")}${size}, runs in ${model.engine} (${model.precision}).`;
+  const size = model.size ? `sees ${model.size} × ${model.size} pixels, ` : "";
+  const knows = plural(model.classes.length, "class", "classes");
+  const runs = `runs in ${model.engine} (${model.precision})`;
+  find("facts").textContent = `${model.name} ${TASKS[model.task]}, knows ${knows}, ${size}${runs}.`;
   find("classes").textContent = model.classes.join(" · ");
   find("known").hidden = false;
   for (const option of find("beside").options) option.disabled = option.value === model.name;
@@ -100,7 +111,7 @@ async function show(item, focus = null) {
   const picture = await item.picture();
   if (turn !== turns) return close(picture);
   leave();
-  find("many").hidden = true;
+  find("many").hidden = find("agreement").hidden = true;
   find("one").hidden = false;
   current = { item, picture, panels: [] };
   const hooks = { look, say, limits: service.limits, keys: service.keys, several: chosen.length > 1, changed };
@@ -144,14 +155,14 @@ function agreement() {
   const both = records.every((record) => record && !record.error);
   find("agreement").hidden = !both;
   if (!both) return;
-  const [one, other] = records;
-  find("agreement").textContent = one.label === other.label ? `Both say ${one.label}.` : `They differ: ${one.label} and ${other.label}.`;
+  const [one, other] = records.map(({ label }) => label);
+  find("agreement").textContent = one === other ? `Both say ${one}.` : `They differ: ${one} and ${other}.`;
 }
 
 // --- many -------------------------------------------------------------------------------------------------------------
 
 const gallery = makeGallery(() => ({ items, model: chosen[0], look, numbers: numbers() }), (item) => show(item, "back"));
-const threshold = slider("Sure by at least", look.threshold, (part) => {
+const threshold = slider("At least this sure", look.threshold, (part) => {
   look.threshold = Math.max(part, 0.05);
   gallery.update();
 });
@@ -202,7 +213,7 @@ function update() {
   find("go").hidden = running !== null || done === items.length;
   const waiting = running === null ? null : items.map((item) => item.answer(chosen[0])?.waiting).find(Boolean);
   find("busy").hidden = !waiting;
-  if (waiting) find("busy").textContent = `The service is busy. Trying again in ${Math.ceil(waiting.seconds)} s (try ${waiting.attempt} of ${waiting.of}) …`;
+  if (waiting) find("busy").textContent = busy(waiting);
   gallery.update();
 }
 
@@ -222,9 +233,7 @@ function clear() {
 // --- what goes wrong, and keys ----------------------------------------------------------------------------------------
 
 function trouble(error, again) {
-  const id = error.request ? make("p", { className: "soft small" }, "Request ", make("code", {}, error.request)) : null;
-  const retry = make("button", { type: "button", className: "primary", onclick: () => again() }, "Retry");
-  find("trouble").replaceChildren(make("div", { className: "note warn", role: "alert" }, make("p", {}, error.message), id, retry));
+  find("trouble").replaceChildren(refusal(error.message, error.request, again));
 }
 
 setKeyAsker((wrong) => {
@@ -234,7 +243,8 @@ setKeyAsker((wrong) => {
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "use" && find("word").value ? find("word").value : null), { once: true });
+    const closed = () => resolve((dialog.returnValue === "use" && find("word").value) || null);
+    dialog.addEventListener("close", closed, { once: true });
   });
 });
 
@@ -244,8 +254,11 @@ for (const sample of SAMPLES) {
   const picture = drawn(sample, 144);
   picture.setAttribute("aria-hidden", "true");
   const press = async () => add([await file(sample)], true);
-  find("samples").append(make("button", { type: "button", className: "sample", disabled: true, onclick: press }, picture, make("span", {}, sample.title)));
+  const button = { type: "button", className: "sample", disabled: true, onclick: press };
+  find("samples").append(make("button", button, picture, make("span", {}, sample.title)));
 }
+const touched = matchMedia("(pointer: coarse)").matches || (navigator.maxTouchPoints > 0 && innerWidth <= 760);
+document.documentElement.classList.toggle("touch", touched);
 takeImages(add, say);
 find("model").addEventListener("change", choose);
 find("beside").addEventListener("change", choose);

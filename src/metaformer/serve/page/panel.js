@@ -3,6 +3,7 @@
 import { askOne, TOP } from "./asking.js";
 import { copy, make, number, seconds } from "./dom.js";
 import { labelsView } from "./labels.js";
+import { busy, refusal } from "./marks.js";
 import { objectsView } from "./objects.js";
 import { regionsView } from "./regions.js";
 import { curl } from "./service.js";
@@ -18,9 +19,12 @@ export function makePanel(item, picture, model, hooks) {
   const numbers = new Map(model.classes.map((name, i) => [name, i]));
   const stage = makeStage((pen, W, H) => view?.paint(pen, W, H), (u, v) => view?.pointed(u, v) ?? null);
   const said = make("div", { className: "said" });
-  const title = make("h3", {}, model.name);
-  const element = make("article", { className: "panel", "aria-label": `${item.name}, asked of ${model.name}` },
-    make("figure", {}, stage.element, make("figcaption", {}, item.name, size(item))), make("div", { className: "answer" }, title, said));
+  const title = make("h2", { className: "model" }, model.name);
+  const element = make(
+    "article", { className: "panel", "aria-label": `${item.name}, asked of ${model.name}` },
+    make("figure", {}, stage.element, make("figcaption", {}, item.name, size(item))),
+    make("div", { className: "answer" }, title, said),
+  );
   let view = null;
   let seen; // the answer that is shown
   let ticking = 0;
@@ -37,7 +41,8 @@ export function makePanel(item, picture, model, hooks) {
       ticking = setInterval(wait, 200);
       wait();
     } else if (answer?.state === "done") showRecord(answer);
-    else if (answer) said.replaceChildren(...refused(answer));
+    else if (answer?.state === "cancelled") said.replaceChildren(refusal("Cancelled.", null, start, "Ask again"));
+    else if (answer) said.replaceChildren(refusal(answer.error.message, answer.error.request, start));
     stage.draw();
   }
 
@@ -46,7 +51,8 @@ export function makePanel(item, picture, model, hooks) {
   const clock = make("span", {});
   function waitingFor(answer) {
     const cancel = make("button", { type: "button", onclick: () => answer.control.abort() }, "Cancel");
-    return [make("div", { className: "waiting" }, make("span", { className: "spinner", "aria-hidden": "true" }), clock, cancel)];
+    const spinner = make("span", { className: "spinner", "aria-hidden": "true" });
+    return [make("div", { className: "waiting" }, spinner, clock, cancel)];
   }
 
   function wait() {
@@ -54,33 +60,22 @@ export function makePanel(item, picture, model, hooks) {
     const passed = performance.now() - seen.since;
     const { waiting } = seen;
     said.firstChild?.classList.toggle("early", passed < PATIENCE && !waiting);
-    const text = waiting
-      ? `The service is busy. Trying again in ${Math.ceil(waiting.seconds)} s (try ${waiting.attempt} of ${waiting.of}) …`
-      : `Asking ${model.name} … ${(passed / 1000).toFixed(0)} s`;
+    const text = waiting ? busy(waiting) : `Asking ${model.name} … ${(passed / 1000).toFixed(0)} s`;
     if (clock.textContent !== text) clock.textContent = text;
     if (waiting && waiting !== wait.told) say(text);
     wait.told = waiting;
   }
 
-  // --- when there is no answer ---
-
-  function refused({ state, error }) {
-    const words = state === "cancelled" ? "Cancelled." : error.message;
-    const id = error?.request ? make("p", { className: "soft small" }, "Request ", make("code", {}, error.request)) : null;
-    const retry = make("button", { type: "button", className: "primary", onclick: start }, state === "cancelled" ? "Ask again" : "Retry");
-    return [make("div", { className: "note warn", role: state === "cancelled" ? "status" : "alert" }, make("p", {}, words), id, retry)];
-  }
-
-  // --- when there is one ---
+  // --- when there is an answer ---
 
   function showRecord(answer) {
     const { record } = answer;
     if (record.error) {
-      const id = answer.request ? make("p", { className: "soft small" }, "Request ", make("code", {}, answer.request)) : null;
-      said.replaceChildren(make("div", { className: "note warn", role: "alert" }, make("p", {}, sentence(record.error)), id));
+      said.replaceChildren(refusal(`${item.name}: ${sentence(record.error)}`, answer.request));
       return;
     }
-    const context = { record, model, item, picture, limits, look, numbers, say, redraw: stage.draw, stop: gone.signal, changed: thresholdMoved };
+    const about = { record, model, item, picture, numbers };
+    const context = { ...about, limits, look, say, redraw: stage.draw, stop: gone.signal, changed: thresholdMoved };
     view = (finds(model.task) ? objectsView : model.task === "segmentation" ? regionsView : labelsView)(context);
     said.replaceChildren(verdict, view.element, note(answer), terminal());
     thresholdMoved();
@@ -89,16 +84,16 @@ export function makePanel(item, picture, model, hooks) {
 
   const verdict = make("p", { className: "verdict" });
   function thresholdMoved() {
-    const { words } = summary(seen.record, model, look.threshold);
-    verdict.textContent = words;
+    const { parts } = summary(seen.record, model, look.threshold);
+    verdict.replaceChildren(...parts.flatMap(([name, figure], i) => [i > 0 ? ", " : "", name, " ", make("span", {}, figure)]));
     stage.describe(`${item.name}: ${spoken(seen.record, model, look.threshold)}`);
     changed();
   }
 
   function note({ seconds: took, sent }) {
     const parts = [`Answered in ${seconds(took)}.`];
-    if (sent) parts.push(`Sent as ${number(sent.width)} × ${number(sent.height)} pixels: scaled down here, so that it is quicker.`);
-    return make("p", { className: "soft small" }, parts.join(" "));
+    if (sent) parts.push(`Scaled down to ${number(sent.width)} × ${number(sent.height)} pixels here, to be sent sooner.`);
+    return make("p", { className: "soft small took" }, parts.join(" "));
   }
 
   function terminal() {
@@ -109,7 +104,8 @@ export function makePanel(item, picture, model, hooks) {
       button.textContent = (await copy(code)) ? "Copied" : "Selected";
       setTimeout(() => (button.textContent = "Copy"), 1500);
     });
-    return make("details", {}, make("summary", {}, "The same from a terminal"), make("div", { className: "code" }, make("pre", { tabIndex: 0 }, code), button));
+    const block = make("div", { className: "code" }, make("pre", { tabIndex: 0 }, code), button);
+    return make("details", {}, make("summary", {}, "The same from a terminal"), block);
   }
 
   function start() {

@@ -2,7 +2,7 @@
 
 import { make, percent, slider } from "./dom.js";
 import { paintRegions, readRegions, regionAt } from "./drawing.js";
-import { swatch } from "./objects.js";
+import { swatch } from "./marks.js";
 import { largestFirst } from "./summary.js";
 
 /** The view of a record: { element, paint, pointed }. */
@@ -33,11 +33,12 @@ export function regionsView({ record, model, look, redraw }) {
     };
     const bar = make("span", { className: "bar" }, make("span", { className: "fill" }));
     bar.firstChild.style.width = `${100 * share}%`;
+    const [come, go] = [() => point(index), () => point(null)];
     const button = make(
       "button",
       {
-        type: "button", className: "row", "aria-pressed": "true", title: `Show or hide ${label}`, onclick: press,
-        onfocus: () => point(index), onblur: () => point(null), onpointerenter: () => point(index), onpointerleave: () => point(null),
+        type: "button", className: "row", "aria-pressed": "true", title: `Show or hide ${label}`,
+        onclick: press, onfocus: come, onblur: go, onpointerenter: come, onpointerleave: go,
       },
       swatch(index), make("span", { className: "name" }, label), make("span", { className: "value" }, percent(share)), bar,
     );
@@ -48,12 +49,13 @@ export function regionsView({ record, model, look, redraw }) {
     look.opacity = part;
     redraw();
   });
+  const controls = make("div", { className: "controls" }, opacity.element);
   readRegions(record).then((read) => {
     map = read;
     repaint();
   });
   return {
-    element: make("div", {}, make("div", { className: "controls" }, opacity.element), make("ul", { className: "bars regions" }, ...list)),
+    element: make("div", {}, controls, make("ul", { className: "bars regions" }, ...list)),
     paint(pen, W, H) {
       if (canvas === null) return;
       pen.globalAlpha = look.opacity;

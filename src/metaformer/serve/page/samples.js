@@ -48,7 +48,7 @@ function digit(pen) {
   pen.filter = "none";
 }
 
-function shapes(pen, random) {
+function shapes(pen) {
   const ground = pen.createLinearGradient(0, 0, SIDE, SIDE);
   ground.addColorStop(0, "#eee8dc");
   ground.addColorStop(1, "#d9d2c3");
@@ -74,7 +74,6 @@ function shapes(pen, random) {
     pen.closePath();
   });
   put("#1f9d67", () => pen.ellipse(340, 340, 98, 62, -0.5, 0, 7));
-  for (let i = 0; i < 14; i++) put("#5b4636", () => pen.arc(20 + 440 * random(), 20 + 440 * random(), 4 + 4 * random(), 0, 7));
 }
 
 function hills(pen, random) {

@@ -26,7 +26,10 @@ export const address = (path, options = {}) => {
   return url;
 };
 
-/** JSON of a path with the request's id, tried again while the service is busy; `waiting({ seconds, attempt, of, why })` is told. */
+/**
+ * JSON of a path and the request's id. While the service is busy it is tried again: `waiting({ seconds, attempt, of })` is
+ * told of a pause, `waiting(null)` of its end.
+ */
 export async function ask(path, { options = {}, body = null, signal = null, waiting = () => {} } = {}) {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -34,7 +37,7 @@ export async function ask(path, { options = {}, body = null, signal = null, wait
     } catch (error) {
       if (!(error instanceof Refused) || !error.again || error.status !== 503 || attempt === TRIES) throw error;
       const pause = Math.min(error.after ?? 2 ** (attempt - 1), LONGEST);
-      waiting({ seconds: pause, attempt: attempt + 1, of: TRIES, why: error.message });
+      waiting({ seconds: pause, attempt: attempt + 1, of: TRIES });
       await sleep(pause, signal);
       waiting(null);
     }

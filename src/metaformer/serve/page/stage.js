@@ -5,7 +5,7 @@ import { make, oncePerFrame } from "./dom.js";
 const SMALL = 400; // an image of fewer pixels is shown larger than it is, its pixels as squares
 const HIGH = 0.68; // of the window, that an image may take
 
-/** `paint(pen, W, H)` draws over the image; `pointed(u, v)` is told where the pointer is and may answer with words to show there. */
+/** `paint(pen, W, H)` draws over the image; `pointed(u, v)` is told where the pointer is, and answers what to show there. */
 export function makeStage(paint, pointed) {
   const canvas = make("canvas", { role: "img" });
   const tip = make("div", { className: "tip", hidden: true });

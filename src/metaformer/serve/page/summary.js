@@ -21,26 +21,30 @@ export function counted(objects) {
 /** Regions, the largest first. */
 export const largestFirst = (record) => record.regions.filter(({ share }) => share > 0).sort((a, b) => b.share - a.share);
 
-/** { label, value, words }: the first label, its probability, score or share, and a line for people. */
+/** { label, value, parts, words }: the first label, its probability, score or share; a line for people, in pairs and whole. */
 export function summary(record, model, threshold) {
-  if (record.error) return { label: "", value: null, words: record.error };
+  const { label, value, parts } = told(record, model, threshold);
+  return { label, value, parts, words: parts.map((pair) => pair.filter(Boolean).join(" ")).join(", ") };
+}
+
+function told(record, model, threshold) {
+  const nothing = (value, words) => ({ label: "", value, parts: [[words, ""]] });
+  if (record.error) return nothing(null, record.error);
   if (finds(model.task)) {
     const objects = enough(record, threshold);
-    if (objects.length === 0) return { label: "", value: 0, words: "nothing found" };
+    if (objects.length === 0) return nothing(0, "nothing found");
     const counts = counted(objects);
-    return { label: counts[0][0], value: objects[0].score, words: counts.map(([label, count]) => `${count} × ${label}`).join(", ") };
+    return { label: counts[0][0], value: objects[0].score, parts: counts.map(([label, count]) => [label, `×\u00a0${count}`]) };
   }
   if (model.task === "segmentation") {
     const [first] = largestFirst(record);
-    if (!first) return { label: "", value: 0, words: "nothing" };
-    return { label: first.label, value: first.share, words: `${first.label} ${percent(first.share)}` };
+    if (!first) return nothing(0, "nothing");
+    return { label: first.label, value: first.share, parts: [[first.label, percent(first.share)]] };
   }
   const sure = model.several ? record.top.filter(({ probability }) => probability >= SURE) : [];
-  const told = sure.length > 0 ? sure : record.top.slice(0, 1);
-  return {
-    label: record.label, value: record.probability,
-    words: told.map(({ label, probability }) => `${label} ${percent(probability)}`).join(", "),
-  };
+  const shown = sure.length > 0 ? sure : record.top.slice(0, 1);
+  const parts = shown.map(({ label, probability }) => [label, percent(probability)]);
+  return { label: record.label, value: record.probability, parts };
 }
 
 /** A sentence for who cannot see the bars. */
@@ -67,7 +71,7 @@ const HEADS = {
 
 /** A file's text of what a model answered about items; boxes are in the image's own pixels. */
 export function csv(items, model, threshold) {
-  const several = model.task === "classification" ? Math.max(1, ...items.map((item) => item.record(model)?.top?.length ?? 1)) : 1;
+  const several = items.reduce((most, item) => Math.max(most, item.record(model)?.top?.length ?? 1), 1);
   const more = Array.from({ length: several - 1 }, (_, i) => [`label_${i + 2}`, `probability_${i + 2}`]).flat();
   const head = [...HEADS[model.task], ...more, "error"];
   const rows = items.flatMap((item) => rowsOf(item, model, threshold, head.length));
