@@ -2,10 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import typer
 from tests.pages import ROOT, SERVED, SHELL, blocks
+from tests.serving import Served
 
 from metaformer import Predictor
 from metaformer.cli import app
@@ -26,49 +26,6 @@ from metaformer.serve.settings import Limits
 TEXT = PAGE.read_text()
 CURL = shutil.which("curl")
 STARTS = re.compile(r"^metaformer serve .*$", re.MULTILINE)
-OPENED = 120
-"""Seconds in which a service must be ready."""
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
-
-
-class Served:
-    """A service that a line of the page starts in the folder, until it is closed."""
-
-    def __init__(self, line: str, folder: Path) -> None:
-        self.port = free_port()
-        command = ["bash", "-c", f"exec {line} --port {self.port}"]
-        self.log = (folder / f"{self.port}.log").open("w+")
-        self.process = subprocess.Popen(command, cwd=folder, stdout=self.log, stderr=self.log)
-        end = time.monotonic() + OPENED
-        while not self.ready():
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.close()
-                raise AssertionError(f"{line}: {(folder / f'{self.port}.log').read_text()}")
-            time.sleep(0.1)
-
-    def ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5):
-                return True
-        except urllib.error.HTTPError as error:
-            error.close()
-        except OSError:
-            pass
-        return False
-
-    def close(self) -> int:
-        """Its exit code, after SIGTERM."""
-        self.process.terminate()
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.log.close()
 
 
 def run(words: list[str], given: str, folder: Path, port: int | None) -> str:
@@ -124,7 +81,7 @@ def test_the_page_can_be_typed(shell: Path) -> None:
                     said.append(run(["bash", "-euo", "pipefail", "-c"], code, shell, service and service.port))
                 if starts is not None:
                     assert service is None or service.close() == 0
-                    service = Served(starts, shell)
+                    service = Served(shlex.split(starts, comments=True), shell)
     finally:
         code = None if service is None else service.close()
     assert code == 0
