@@ -63,8 +63,9 @@ class Served:
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > began + OPENED:
                 self.close()
-                raise AssertionError(f"{' '.join(words)}: {self.log.read_text()}")
-            time.sleep(0.02)
+                said = [line for line in self.log.read_text().splitlines() if "/readyz" not in line]
+                raise AssertionError(f"{' '.join(words)}: {said}")
+            time.sleep(0.05)
         self.seconds = time.monotonic() - began
         """Until it was ready."""
 

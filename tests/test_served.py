@@ -62,8 +62,9 @@ def client() -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_the_page_can_be_typed(shell: Path) -> None:
+def test_the_page_can_be_typed(shell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its blocks, in order; an answer that is an error fails, since curl is told so."""
+    monkeypatch.setenv("METAFORMER_CACHE", str(shell / "cache"))
     if CURL is not None:
         wrapper = shell.parent / f"{shell.name}-bin" / "curl"
         wrapper.write_text(f'#!/bin/sh\nexec {CURL} --fail-with-body "$@"\n')
