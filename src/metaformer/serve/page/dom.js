@@ -44,14 +44,18 @@ export function oncePerFrame(work) {
 
 /** Something to slide from 0 to 100, with its name and value: calls `moved` with 0 to 1. */
 export function slider(name, value, moved, step = 1) {
-  const shown = make("output", {}, percent(value));
-  const input = make("input", { type: "range", min: 0, max: 100, step, value: Math.round(100 * value) });
+  const shown = make("output", { "aria-hidden": "true" });
+  const input = make("input", { type: "range", min: 0, max: 100, step, "aria-label": name });
+  const tell = () => {
+    shown.textContent = `${input.value}\u00a0%`;
+    input.setAttribute("aria-valuetext", shown.textContent);
+  };
   const set = (part) => {
     input.value = Math.round(100 * part);
-    shown.textContent = `${input.value}\u00a0%`;
+    tell();
   };
   input.addEventListener("input", () => {
-    shown.textContent = `${input.value}\u00a0%`;
+    tell();
     moved(Number(input.value) / 100);
   });
   set(value);

@@ -6,7 +6,7 @@ import { percent } from "./dom.js";
 
 const MAP_SIDE = 1024; // pixels of the longer side that a map of regions is kept in
 
-/** Objects over an image that is `W` × `H` here. `active` is the one that is pointed at; `names`: whether labels are written. */
+/** Objects over an image that is `W` × `H` here. `active` is pointed at; `names`: whether labels are written. */
 export function drawObjects(pen, W, H, record, shown, { active = null, opacity = 0.5, numbers, line = 2, names = true }) {
   const across = W / record.width;
   const down = H / record.height;
