@@ -22,6 +22,8 @@ from tests.serving import COLOURS, Served, coloured
 
 import metaformer
 from metaformer import Predictor
+from metaformer.serve.answer import Classifier, open_answerer
+from metaformer.serve.settings import Running
 
 SLIM = ROOT / "slim"
 PACKAGE = ROOT / "src" / "metaformer"
@@ -147,6 +149,21 @@ def test_it_says_the_same_as_the_whole() -> None:
 def test_the_page_comes_along_as_it_is() -> None:
     assert [module for module in LISTED if not module.endswith(".py")] == ["serve/page"]
     assert find_spec("metaformer.serve.pages") is not None
+
+
+def test_it_is_ready_without_running_what_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime prepares nothing for a size of batch; OpenVINO compiles each, before the first request needs it."""
+    sizes = {}
+    for engine in ("onnxruntime", "openvino"):
+        opened = open_answerer("colours", str(coloured(tmp_path / "colours.onnx")), Running(engine=engine, batch=6))
+        assert isinstance(opened, Classifier)
+        asked = sizes[engine] = list[int]()
+        logits = opened.predictor.logits
+        monkeypatch.setattr(
+            opened.predictor, "logits", lambda pixels, asked=asked, logits=logits: asked.append(len(pixels)) or logits(pixels)
+        )
+        assert opened.warm() > 0
+    assert sizes == {"onnxruntime": [1, 1], "openvino": [1, 2, 4, 6, 6]}
 
 
 # --- in an environment of its own -------------------------------------------------------------------------------------
