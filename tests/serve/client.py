@@ -2,15 +2,18 @@
 
 import asyncio
 import io
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import httpx2
 from PIL import Image
@@ -61,14 +64,39 @@ class Client:
 class Running:
     """A server in another process."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.port, self.url = process, port, f"http://127.0.0.1:{port}"
+    def __init__(self, process: subprocess.Popen[str], log: IO[str], port: int) -> None:
+        self.process, self.log, self.port, self.url = process, log, port, f"http://127.0.0.1:{port}"
+        self.connections: list[socket.socket] = []
 
     def raw(self, data: bytes = b"", timeout: float = 10.0) -> socket.socket:
-        """A connection on which these bytes were sent."""
+        """A connection on which these bytes were sent; closed when the server is."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        self.connections.append(connection)
         connection.sendall(data)
         return connection
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text."""
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            said = connection.getresponse()
+            return said.status, said.read().decode()
+
+    def post(self, path: str, body: bytes, kind: str = "image/png") -> tuple[int, dict[str, str], dict[str, Any]]:
+        """Status, headers and JSON."""
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+            connection.request("POST", path, body, {"content-type": kind})
+            said = connection.getresponse()
+            return said.status, {name.lower(): value for name, value in said.getheaders()}, json.loads(said.read())
+
+    def told(self) -> str:
+        """What it wrote to standard error so far."""
+        self.log.seek(0)
+        return self.log.read()
+
+    def busy(self) -> bool:
+        """Whether an image waits for the model digits."""
+        return 'waiting_images{model="digits"} 1.0' in self.get("/metrics")[1]
 
     def memory(self) -> int:
         """Bytes that it has."""
@@ -76,18 +104,23 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Running]:
-    """`python -m tests.serve.fake ARGUMENTS` at a port of its own, until the end of the block. Its log is kept in a file."""
-    command = [sys.executable, "-m", "tests.serve.fake", "--port", "0", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+def running(*arguments: str, program: str = "tests.serve.fake") -> Iterator[Running]:
+    """`python -m tests.serve.fake ARGUMENTS`, or `metaformer serve ARGUMENTS`, at a port of its own, until the block ends."""
+    verb = ["serve"] if program == "metaformer" else []
+    command = [sys.executable, "-m", program, *verb, "--port", "0", *arguments]
+    with TemporaryFile("w+") as log:  # a pipe that nobody reads is full one day, and who writes to it waits
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert "Serving at http://" in line, process.communicate()[1]
-        yield Running(process, int(line.split(";")[0].rpartition(":")[2]))
-    finally:
-        process.kill()
-        process.communicate()
+        server = Running(process, log, int(line.partition(";")[0].rpartition(":")[2] or 0))
+        assert server.port, server.told()
+        try:
+            yield server
+        finally:
+            for connection in server.connections:
+                connection.close()
+            process.kill()
+            process.communicate()
 
 
 def environment() -> dict[str, str]:

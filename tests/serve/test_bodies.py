@@ -219,10 +219,10 @@ def test_a_client_that_hangs_up() -> None:
 
 
 def test_bodies_of_all_clients_are_bounded_and_given_back() -> None:
-    held = Held(10_000, bytes=5_000)
+    held = Held(10_000, size=5_000)
     with pytest.raises(Refusal) as caught:
         read([part(3_000), part(3_000)], held=held)
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 1)
-    assert held.bytes == 5_000
+    assert held.size == 5_000
     read([part(5_000, more=False)], held=held)
-    assert held.bytes == 5_000
+    assert held.size == 5_000

@@ -39,17 +39,17 @@ class Held:
     """Bytes of bodies that the front holds at once, of all clients; what is over `most` is refused until others are done."""
 
     most: int
-    bytes: int = 0
+    size: int = 0
 
     def take(self, count: int) -> None:
         """Raises Refusal where there is no room."""
-        if self.bytes + count > self.most:
+        if self.size + count > self.most:
             raise Refusal(503, "busy", "too many large requests at once: send it again in a moment", retry_after=1)
-        self.bytes += count
+        self.size += count
 
     def give_back(self, count: int) -> None:
         """Another body is done with."""
-        self.bytes -= count
+        self.size -= count
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Body:
     receive: Receive
     held: Held
     parts: list[bytes] = field(default_factory=list)
-    bytes: int = 0
+    size: int = 0
     left: bool = True
 
     async def read(self, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
@@ -71,9 +71,10 @@ class Body:
                     await self._next(limits.body)
         except TimeoutError:
             self.left = False  # nobody waits for the rest of it either
-            said = f"the body did not come within {limits.read:g} s: {self.bytes} bytes did"
+            said = f"the body did not come within {limits.read:g} s: {self.size} bytes did"
             raise Refusal(408, "slow_body", said) from None
-        parts, self.parts = self.parts, []
+        parts = self.parts
+        self.parts = []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _next(self, most: int) -> None:
@@ -81,16 +82,16 @@ class Body:
         if message["type"] == "http.disconnect":
             raise Gone
         part = message.get("body", b"")
-        if self.bytes + len(part) > most:
+        if self.size + len(part) > most:
             raise _too_large(most)
         self.held.take(len(part))
-        self.bytes += len(part)
+        self.size += len(part)
         self.parts.append(part)
         self.left = message.get("more_body", False)
 
     def done(self) -> None:
         """Its bytes are not held any more."""
-        self.held.give_back(self.bytes)
+        self.held.give_back(self.size)
         self.parts = []
 
 
@@ -200,7 +201,8 @@ class _Parts:
     def _begin(self) -> None:
         if len(self.images) >= self.limits.images:
             raise _too_many(self.limits)
-        self._name, self._data, self._header, self._value = None, [], b"", b""
+        self._name, self._header, self._value = None, b"", b""
+        self._data = []
 
     def _field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -239,7 +241,7 @@ def _multipart(body: bytes, content_type: bytes, limits: Limits) -> list[Image]:
         raise Refusal(400, "bad_multipart", "a boundary has more blanks after it than any client writes")
     parts = _Parts(limits)
     try:
-        parser = MultipartParser(boundary, parts.callbacks(), max_header_count=HEADERS)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, parts.callbacks(), max_header_count=HEADERS)  # pyrefly: ignore[bad-argument-type]
         parser.write(body)
     except FormParserError:
         raise Refusal(400, "bad_multipart", "the body is not the multipart/form-data that its Content-Type says") from None

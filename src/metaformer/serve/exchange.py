@@ -53,7 +53,7 @@ class Exchange:
             "status": self.status,
             "seconds": round(time.monotonic() - self.started, 6),
             "images": self.images,
-            "bytes": self.body.bytes,
+            "bytes": self.body.size,
             "model": self.model,
         }
 

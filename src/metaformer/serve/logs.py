@@ -52,9 +52,10 @@ class LogHandler(logging.Handler):
 
 def take_over(log: Log) -> None:
     """Warnings of the server's libraries become lines of the log; slips of strangers, which are answers, do not."""
-    handler = LogHandler(log)
+    handler: logging.Handler = LogHandler(log)
     for name in ("uvicorn", "asyncio", "metaformer"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+        logger.handlers = [handler]
+        logger.propagate = False
     for name in ("python_multipart", "python_multipart.multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

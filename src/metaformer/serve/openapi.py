@@ -88,7 +88,8 @@ def _locked(described: Json) -> Json:
 def _verb(kind: Kind, models: Mapping[str, Model], limits: Limits) -> Json:
     summary, answer, told = DONE[kind]
     content = {"schema": {"$ref": REFS.format(model=answer.__name__)}, "examples": _examples(kind)}
-    done = {"description": told, "headers": ID, "content": {"application/json": content, "application/msgpack": {"schema": {}}}}
+    both: Json = {"application/json": content, "application/msgpack": {"schema": {}}}
+    done = {"description": told, "headers": ID, "content": both}
     return {
         "operationId": kind,
         "summary": summary,

@@ -121,7 +121,7 @@ def protocol(seconds: float) -> type[HttpToolsProtocol]:
         """Bytes of the head that is coming; None while none is."""
         timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self.timer = self.loop.call_later(seconds, transport.close)
 

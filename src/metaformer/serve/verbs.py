@@ -52,7 +52,9 @@ async def ask(kind: Kind, query: bytes, exchange: Exchange, send: Send, pool: As
     results = [{"name": image.name, **record} for image, record in zip(images, records, strict=True)]
     said = _said(kind, wanted.model, time.monotonic() - came)
     if b"msgpack" in exchange.headers.get(b"accept", b""):
-        await answer(send, msgpack.packb({**said, "results": results}), b"application/msgpack")
+        packed = msgpack.packb({**said, "results": results})
+        assert packed is not None  # as it is with a packer's own buffer alone
+        await answer(send, packed, b"application/msgpack")
     else:
         await answer(send, to_json({**said, "results": _texts(results)}, inf_nan_mode="null"))
 
