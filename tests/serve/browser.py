@@ -120,7 +120,8 @@ class View:
         """The colour of the shown canvas at a place in parts of it, after it was drawn."""
         self.page.wait_for_timeout(120)
         script = """(canvas, [u, v]) => {
-            const pen = canvas.getContext("2d");
+            const pen = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+            pen.drawImage(canvas, 0, 0);
             return [...pen.getImageData(Math.floor(u * canvas.width), Math.floor(v * canvas.height), 1, 1).data].slice(0, 3);
         }"""
         red, green, blue = self.page.locator(".stage canvas").first.evaluate(script, [u, v])

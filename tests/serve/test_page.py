@@ -146,9 +146,9 @@ def test_a_box_is_drawn_where_it_is_and_found_under_the_pointer(browser: Any, fr
         view.see(".objects .row", 2)
         mask = view.slider("Opacity of masks")
         mask.fill("0")
-        bare = view.pixel(0.25, 0.2)
+        bare = view.pixel(0.2, 0.2)
         mask.fill("100")
-        covered = view.pixel(0.25, 0.2)
+        covered = view.pixel(0.2, 0.2)
         outside = view.pixel(0.9, 0.1)
         box = view.see(".stage canvas").bounding_box()
         view.page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.1 * box["height"])
@@ -244,7 +244,7 @@ def test_the_command_asks_the_same_and_holds_no_key(browser: Any) -> None:
 def test_what_is_no_image_is_sent_and_gives_the_sentence(browser: Any, front: Front) -> None:
     with viewing(browser, front) as view:
         view.give({"holiday.heic": b"what this browser cannot show"})
-        words = view.see(".note.warn[role=alert]").inner_text()
+        words = view.see("main .note.warn").inner_text()
         shown = view.see(".placeholder").inner_text()
     assert front.pool.jobs[-1].images == (b"what this browser cannot show",)
     assert re.match(r"holiday\.heic: cannot be read as an image\.\s+Request [0-9a-f]{16}$", words)
@@ -273,7 +273,7 @@ def test_a_service_that_stays_busy_is_left_in_peace_until_asked(browser: Any, fr
     with viewing(browser, front, allowed=BUSY) as view:
         view.page.route("**/predict*", full)
         view.give({"cat.jpg": picture()})
-        words = view.see(".note.warn[role=alert]").inner_text()
+        words = view.see("main .note.warn").inner_text()
         assert "As many wait as may." in words
         assert "Request abc" in words
         assert tries == 5
@@ -328,7 +328,7 @@ def test_without_a_key_the_page_says_so_and_asks_again(browser: Any) -> None:
     with serving(keys=("secret",)) as front, viewing(browser, front, allowed="401") as view:
         view.see("dialog[open]")
         view.page.keyboard.press("Escape")
-        view.see(".note.warn[role=alert]")
+        view.see("main .note.warn")
         view.page.click("text=Retry")
         view.see("dialog[open]")
 
@@ -367,7 +367,7 @@ def test_by_keyboard_alone(browser: Any, front: Front) -> None:
         view.see("text=Bright is what spoke most")
         to("input[type=range]")
         keys.press("Home")
-        until_page(view.page, lambda: view.texts(".slider output") == ["0 %"])
+        until_page(view.page, lambda: view.texts("#panels .slider output") == ["0 %"])
         view.give({"second.png": picture(kind="png")})
         view.see("text=second.png")
         keys.press("ArrowLeft")
@@ -419,6 +419,6 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(width: int, scheme: str, brow
         view.page.locator("#progress").wait_for(state="hidden")
         look("many")
         view.page.click("text=no.heic")
-        view.see(".note.warn")
+        view.see("main .note.warn")
         look("refused")
     assert found == {name: [] for name in ("start", "labels", "two", "objects", "many", "refused")}

@@ -60,7 +60,10 @@ def test_many_are_asked_a_few_at_a_time_and_sorted(browser: Any, front: Front) -
         chip.click()
         view.see(".card", how_many)
     assert count == "11 images, 1 without an answer"
-    assert sorted(len(job.images) for job in front.pool.jobs) == [3, 8]
+    requests = [len(job.images) for job in front.pool.jobs]
+    assert sum(requests) == 11
+    assert 2 <= len(requests) < 11
+    assert max(requests) <= 8
     assert orders["given"] == [*given, "broken.jpg"]
     assert orders["name"] == [*(f"{i}.jpg" for i in range(1, 11)), "broken.jpg"]
     assert labels[:-1] == sorted(labels[:-1])
