@@ -1,10 +1,13 @@
 """What several tests share: a tiny data set, and a run on it."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.pages import ROOT
 from tests.tiny import QUICK, forget, one_core, write_fashion
 
 import metaformer
@@ -50,3 +53,16 @@ def own(here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield here
     forget(here)
+
+
+@pytest.fixture
+def shell(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which `python` is this one, and `metaformer` is there, installed or not."""
+    wrapper = here.parent / f"{here.name}-bin" / "metaformer"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m metaformer "$@"\n')
+    wrapper.chmod(0o755)
+    (wrapper.parent / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{wrapper.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}")
+    return here

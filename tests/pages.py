@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SERVED = [ROOT / "docs" / "serve.md"]
+"""Pages whose blocks ask a service: tests/test_served.py runs them."""
 SHELL, PYTHON, SHOWN = {"sh", "bash"}, {"python"}, {"text", "console", "json"}
 FENCED = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STARTERS = ("exec", "nohup", "python", "srun", "time", "torchrun")

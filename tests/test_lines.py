@@ -49,7 +49,7 @@ from metaformer.zoo import ZOO, get_config, list_models
 COMMANDS = typer.main.get_command(app)
 ANY_ENGINE = ("auto", "torch", "compiled", *dict.fromkeys(one for engines in ENGINES.values() for one in engines))
 FILES = (*ENGINES, ".safetensors", ".pth", ".tar", ".json", ".bin")
-ASKED = ("eval", "predict", "explain", "export", "quantize", "probe")
+ASKED = ("eval", "predict", "explain", "export", "quantize", "probe", "serve")
 """Verbs that ask a model something, for which a bare name means published weights."""
 FOREIGN = {
     "--epochs", "--fork-strategy", "--help", "--kills", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--rdzv-id",
@@ -203,7 +203,7 @@ def check(words: Sequence[str]) -> None:
         for key in ("model", "source", "sources", "beside"):
             value = params.get(key) or ()
             for one in (value,) if isinstance(value, str) else value:
-                check_model(one, asked=verb in ASKED)
+                check_model(re.sub(r"^[\w.-]+=", "", one) if verb == "serve" else one, asked=verb in ASKED)
     if isinstance(params.get("data"), str):
         check_data(params["data"])
     if verb != "bench":
@@ -341,6 +341,9 @@ def walk(group: Any = COMMANDS, before: str = "") -> list[tuple[str, Any]]:
         "metaformer export runs/mine onxx",
         "metaformer export runs/mine onnx --precision bf16",
         "metaformer convert a.pth b.pth --to tim",
+        "metaformer serve caformer_t6",
+        "metaformer serve first=caformer_t6",
+        "metaformer serve runs/mine --prot 80",
         "metaformer tune caformer_t6 lr=1e-2..1e-4",
         "metaformer tune caformer_t6 epochs=3",
         "metaformer study nrom",

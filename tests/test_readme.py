@@ -1,16 +1,14 @@
 """Every command and code block of our pages is executed; those that train see small images, once."""
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from tests.pages import PAGES, PYTHON, README, ROOT, SHELL, SHOWN, blocks, name, prose
+from tests.pages import PAGES, PYTHON, README, ROOT, SERVED, SHELL, SHOWN, blocks, name, prose
 from tests.published import PUBLISHED
 from tests.tiny import command
 
@@ -20,6 +18,7 @@ from metaformer.lab.tables import markdown, model_table
 from metaformer.zoo import ZOO
 
 CODED = [page for page in PAGES if blocks(page)]
+ALONE = [page for page in CODED if page not in SERVED]
 LONG = {"docs/explain.md", "docs/mixer.md"}
 """Pages whose commands need most of a minute."""
 
@@ -58,19 +57,6 @@ def test_what_is_not_there_is_noticed(line: str) -> None:
         is_checked_otherwise(line)
 
 
-@pytest.fixture
-def shell(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which `python` is this one, and `metaformer` is there, installed or not."""
-    wrapper = here.parent / f"{here.name}-bin" / "metaformer"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m metaformer "$@"\n')
-    wrapper.chmod(0o755)
-    (wrapper.parent / "python").symlink_to(sys.executable)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{wrapper.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}")
-    return here
-
-
 def words_of_ours(line: str) -> list[str] | None:
     """What follows `metaformer` in a line that is this one command and asks nothing else of the shell, nor for processes."""
     quoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line).partition("#")[0]
@@ -106,7 +92,7 @@ def run_shell(lines: list[str], where: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (name(p) in LONG), id=name(p)) for p in CODED])
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] * (name(p) in LONG), id=name(p)) for p in ALONE])
 @pytest.mark.usefixtures("shell", "thread")
 def test_every_block_runs(page: Path) -> None:
     for block in blocks(page):

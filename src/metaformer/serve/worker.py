@@ -50,7 +50,11 @@ def _opened(link: socket.socket, setup: dict[str, Any]) -> Any:
         opened = open_answerer(name, source, running, setup["pixels"], lambda sentence: send(link, ["told", sentence]))
         seconds = opened.warm()
     except ModuleNotFoundError as error:
-        send(link, ["failed", f"{source} needs {error.name}, which is not installed; an exported .onnx file needs no torch"])
+        what = "all of metaformer" if str(error.name).startswith("metaformer.") else error.name  # metaformer-slim has a part
+        send(
+            link,
+            ["failed", f"{source} needs {what}, which is not installed: a classifier's .onnx file needs neither it nor torch"],
+        )
     except (ValueError, OSError) as error:
         send(link, ["failed", str(error)])
     else:
