@@ -11,12 +11,12 @@ from torch import Tensor
 
 from metaformer.config import parse
 from metaformer.core.device import choose_device, memory_told
-from metaformer.core.model import MetaFormer
 from metaformer.data.batch import generator
 from metaformer.data.dataset import with_channels
 from metaformer.data.loader import Loader, default_workers
 from metaformer.data.sources import open_data
 from metaformer.infer.about import read_about
+from metaformer.infer.embed import pooled
 from metaformer.infer.evaluate import own_data
 from metaformer.lab.classifier import open_model
 from metaformer.lab.tables import Rows, columns
@@ -136,13 +136,7 @@ def features(model: Model, loader: Loader) -> Tensor:
     """(N, C) on the processor: what the classifier is given of each image, in the loader's order."""
     model.eval()
     with torch.no_grad():
-        return torch.cat([_pooled(model, batch.images).float().cpu() for batch in loader.epoch()])
-
-
-def _pooled(model: Model, images: Tensor) -> Tensor:
-    if isinstance(model, MetaFormer):
-        return model.head.pooled(model.features(images)[-1])
-    return model.model.forward_head(model.forward_map(images), pre_logits=True).flatten(1)
+        return torch.cat([pooled(model, batch.images).float().cpu() for batch in loader.epoch()])
 
 
 # --- the two probes ---------------------------------------------------------------------------------------------------
