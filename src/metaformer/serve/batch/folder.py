@@ -26,7 +26,9 @@ from metaformer.data.store import filesystem, is_remote
 from metaformer.serve.batch.inputs import Piece
 
 SCHEMA = 1
-MANIFEST, INPUTS = "manifest.json", "inputs.parquet"
+MANIFEST, INPUTS, TRIES = "manifest.json", "inputs.parquet", "tries"
+MOST_TRIES = 5
+"""How often a part is begun that ends its worker."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,31 @@ class Folder:
         with self.reading(name) as file, pq.ParquetFile(file) as table:
             return table.metadata.num_rows
 
+    # --- parts that end their workers ---------------------------------------------------------------------------------
+
+    def begin(self, part: int) -> None:
+        """Notes that a part is begun. Raises ValueError where that ended its worker again and again."""
+        before = self._tries(part)
+        if len(before) >= MOST_TRIES:
+            first, *_, last = 2 * self.pieces(part)
+            raise ValueError(
+                f"part {part} ended its worker {len(before)} times, by an image or for want of memory: it goes from "
+                f"{first.name} to {last.name}"
+            )
+        with self.writing(f"{TRIES}/{part}-{len(before)}") as file:
+            file.touch()
+
+    def forget(self, part: int) -> None:
+        """Removes the notes of a part that is done."""
+        for name in self._tries(part):
+            self.files.rm_file(f"{self.path}/{TRIES}/{name}")
+
+    def _tries(self, part: int) -> list[str]:
+        return [name for name in self.names(TRIES) if name.startswith(f"{part}-")]
+
     def clean(self) -> None:
-        """Removes what a killed job left half written here."""
+        """Removes what killed jobs left: files that are half written, and notes of parts that were begun."""
         for file in self.local.rglob(".*.parquet.*") if self.local is not None else ():
             file.unlink(missing_ok=True)
+        if self.names(TRIES):
+            self.files.rm(f"{self.path}/{TRIES}", recursive=True)

@@ -69,6 +69,7 @@ def run_job(job: Job) -> Iterator[State]:
                 folder.write_manifest(told, done, parts)
                 written = time.monotonic()
             yield State(parts, tuple(done))
+        folder.clean()
         folder.write_manifest(told, done, parts)
 
 

@@ -20,8 +20,6 @@ from metaformer.serve.batch.worker import Worker
 
 STORE = 200 * 2**20
 """Bytes of shared memory for Ray here; next to nothing is put there."""
-TRIES = 3
-"""How often a part is done again whose worker died."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,15 @@ class Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Does the parts of a batch, which is one."""
-        done = [asdict(self.worker(int(part))) for part in batch["part"]]
+        done = [asdict(self.do(int(part))) for part in batch["part"]]
         return {key: np.array([row[key] for row in done]) for key in done[0]}
+
+    def do(self, part: int) -> Done:
+        """Does a part, of which is noted that it was begun: Ray starts an actor that died again without end."""
+        self.worker.folder.begin(part)
+        done = self.worker(part)
+        self.worker.folder.forget(part)
+        return done
 
 
 def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) -> Iterator[Done]:
@@ -70,8 +75,6 @@ def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) ->
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1),
             num_cpus=threads,
             num_gpus=cluster.gpus or None,
-            max_restarts=-1,
-            max_task_retries=TRIES,
         )
         try:
             for row in data.iter_rows():
@@ -84,6 +87,7 @@ def _ray() -> Any:
     """Ray, which reports nothing to anybody. Raises ValueError with what to type where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data
