@@ -11,7 +11,7 @@ from metaformer import __version__
 from metaformer.cli_data import data as data_verbs
 from metaformer.cli_look import explain, inspect
 from metaformer.cli_mixer import mixer as mixer_verbs
-from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, predict
+from metaformer.cli_predict import MODEL, Device, Engine, Precision, Streams, Threads, embed, predict
 from metaformer.cli_serve import serve
 from metaformer.cli_study import study
 from metaformer.slips import corrected, sentence
@@ -135,6 +135,7 @@ def probe(
 
 
 app.command()(predict)
+app.command()(embed)
 app.command()(explain)
 app.command()(serve)
 app.command()(inspect)

@@ -143,18 +143,25 @@ class Predictor:
         found = self.engine(np.ascontiguousarray(pixels))
         return logits_of(found, several=self.several) if self.probabilities else found
 
+    def fitted(self, image: "Picture") -> Pixels:
+        """(C, size, size) of bytes, as `logits` takes many of. Raises ValueError with why the image cannot be read."""
+        return self.preprocess.fitted_array(pixels_of(image, len(self.preprocess.mean))).transpose(2, 0, 1)
+
+    def labels(self, pixels: Pixels, top: int = 5) -> list[list[tuple[str, float]]]:
+        """Classes with probabilities, best first, for each of (B, C, size, size), as a Prediction has them."""
+        logits = self.logits(pixels)
+        return decode_several(logits, self.classes) if self.several else decode_labels(logits, self.classes, top)
+
     def _predict(self, images: "Sequence[Picture]", top: int) -> list[Prediction]:
         fed: dict[int, Pixels] = {}
         errors: dict[int, str] = {}
         for i, image in enumerate(images):
             try:
-                fed[i] = self.preprocess.fitted_array(pixels_of(image, len(self.preprocess.mean))).transpose(2, 0, 1)
+                fed[i] = self.fitted(image)
             except ValueError as error:
                 errors[i] = str(error)
         answers: dict[int, list[tuple[str, float]]] = {}
         if fed:
-            logits = self.logits(np.stack(list(fed.values())))
-            decoded = decode_several(logits, self.classes) if self.several else decode_labels(logits, self.classes, top)
-            answers = dict(zip(fed, decoded, strict=True))
+            answers = dict(zip(fed, self.labels(np.stack(list(fed.values())), top), strict=True))
         paths = [str(image) if isinstance(image, str | Path) else "" for image in images]
         return [Prediction(path, tuple(answers.get(i, ())), errors.get(i)) for i, path in enumerate(paths)]

@@ -1,0 +1,140 @@
+"""The parts of a job on a Ray cluster, or on Ray's processes here: Ray Data hands them to actors that each hold the model.
+
+A part travels as its number alone: actors read their images and write their answers themselves, so nothing large is ever in
+Ray's memory, and what comes back is how many there were. An actor that dies is started again, and its part done again.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from metaformer.infer.engines import cores
+from metaformer.serve.batch.folder import Done
+from metaformer.serve.batch.work import Work
+from metaformer.serve.batch.worker import Worker
+
+STORE = 200 * 2**20
+"""Bytes of shared memory for Ray here; next to nothing is put there."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Who does the work."""
+
+    workers: int | None = None
+    """Processes that hold the model; None for as many as there are processors, or GPUs, for."""
+    gpus: float = 0.0
+    """Of each worker; 0.5 lets two share one."""
+    address: str | None = None
+    """Of a cluster's head, such as auto or ray://HOST:10001; None for processes here, or what $RAY_ADDRESS says."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers {self.workers} is not at least 1")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise ValueError(f"--gpus {self.gpus:g} is for each worker: a part of one, such as 0.5, or a whole number")
+
+
+class Actor:
+    """A worker as Ray Data calls one."""
+
+    def __init__(self, work: Work, place: str) -> None:
+        self.worker = Worker(work, place)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Does the parts of a batch, which is one."""
+        done = [asdict(self.do(int(part))) for part in batch["part"]]
+        return {key: np.array([row[key] for row in done]) for key in done[0]}
+
+    def do(self, part: int) -> Done:
+        """Does a part, of which is noted that it was begun: Ray starts an actor that died again without end."""
+        self.worker.folder.begin(part)
+        done = self.worker(part)
+        self.worker.folder.forget(part)
+        return done
+
+
+def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) -> Iterator[Done]:
+    """Does the parts, in whatever order. Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own."""
+    ray = _ray()
+    threads = work.threads or 1
+    with _running(ray, cluster, threads):
+        workers = cluster.workers or _room(ray, cluster, threads, len(parts))
+        work = replace(work, threads=threads, device="cpu" if work.device == "auto" and not cluster.gpus else work.device)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        data = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
+            Actor,
+            fn_constructor_args=(work, place),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1),
+            num_cpus=threads,
+            num_gpus=cluster.gpus or None,
+        )
+        try:
+            for row in data.iter_rows():
+                yield Done(**{key: int(value) for key, value in row.items()})
+        except ray.exceptions.RayError as error:
+            raise ValueError(_sentence(error)) from error
+
+
+def _ray() -> Any:
+    """Ray, which reports nothing to anybody. Raises ValueError with what to type where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError("ray is not installed: pip install 'metaformer[ray]'") from error
+    return ray
+
+
+@contextmanager
+def _running(ray: Any, cluster: Cluster, threads: int) -> Iterator[None]:
+    """Ray as it runs already, on the cluster asked for, or started here and ended again."""
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            workers = cluster.workers or max(1, cores() // threads)
+            ray.init(address="local", num_cpus=workers * threads, object_store_memory=STORE, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"no Ray cluster at {address or 'this machine'}: {' '.join(str(error).split())[:160]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _room(ray: Any, cluster: Cluster, threads: int, most: int) -> int:
+    """How many workers the cluster has room for."""
+    there = ray.cluster_resources()
+    gpus, processors = there.get("GPU", 0), there.get("CPU", 0)
+    room = gpus / cluster.gpus if cluster.gpus else processors / threads
+    if room < 1:
+        raise ValueError(f"the cluster has {gpus:g} GPUs and {processors:g} processors, and one worker needs more")
+    return min(int(room), most)
+
+
+def _sentence(error: BaseException) -> str:
+    """What a worker said, of all that Ray tells around it."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if line.startswith(("ValueError: ", "OSError: ", "FileNotFoundError: "))), "")
+    return said.partition(": ")[2] or (lines[0] if lines else type(cause).__name__)
