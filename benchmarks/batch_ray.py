@@ -7,6 +7,7 @@ ratio in each round. A worker has one thread; the model has random weights and i
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=100, help="images of a part")
     parser.add_argument("--model", default="poolformerv2_s12", help="a name, for random weights, or an exported file")
     asked = parser.parse_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers give way to all others, at 15
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         (folder / "photos").mkdir()

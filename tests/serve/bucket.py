@@ -33,16 +33,20 @@ class Bucket(BaseHTTPRequestHandler):
     def asked(self) -> tuple[str, dict[str, list[str]]]:
         """The key of the object, and the query."""
         address = urlsplit(self.path)
-        return unquote(address.path).strip("/").partition("/")[2], parse_qs(address.query, keep_blank_values=True)
+        return unquote(address.path).lstrip("/").partition("/")[2], parse_qs(address.query, keep_blank_values=True)
 
     def body(self) -> bytes:
-        """What was sent; in chunks with signatures where the client makes some."""
+        """What was sent: in the chunks of HTTP, and in Amazon's own in these, as the client likes."""
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        while self.headers.get("Transfer-Encoding") == "chunked" and (size := int(self.rfile.readline(), 16)):
+            raw += self.rfile.read(size)
+            self.rfile.readline()
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.rfile.readline()
         if "aws-chunked" not in self.headers.get("Content-Encoding", ""):
             return raw
         out = b""
-        while match := re.match(rb"([0-9a-f]+)[^\r]*\r\n", raw):
-            size = int(match[1], 16)
+        while (match := re.match(rb"([0-9a-fA-F]+)[^\r]*\r\n", raw)) and (size := int(match[1], 16)):
             out, raw = out + raw[match.end() : match.end() + size], raw[match.end() + size + 2 :]
         return out
 
