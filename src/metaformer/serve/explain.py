@@ -67,7 +67,7 @@ def seen_box(preprocess: Preprocess, height: int, width: int) -> list[float]:
 
 def grey_png(values: np.ndarray[Any, np.dtype[np.float32]], side: int) -> bytes:
     """(h, w) from 0 to 1 as a grey PNG of so many pixels a side."""
-    picture = Image.fromarray((values * 255).round().astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    picture = Image.fromarray((values * 255).round().astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
     return png(picture)
 
 
