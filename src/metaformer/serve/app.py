@@ -5,8 +5,6 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +19,7 @@ from metaformer.serve.keys import Keys
 from metaformer.serve.logs import Log
 from metaformer.serve.metrics import CONTENT_TYPE, Metrics
 from metaformer.serve.openapi import FIGURES, describe, errors
+from metaformer.serve.pages import page_routes
 from metaformer.serve.refusals import Refusal, quoted
 from metaformer.serve.schemas import Health, Models, Readiness, ServedLimits
 from metaformer.serve.settings import Limits
@@ -211,8 +210,7 @@ def _rest(service: Service) -> FastAPI:
     async def openapi() -> JSONResponse:
         return JSONResponse(describe(app, service.pool.models, service.limits, keys=service.locked))
 
-    if find_spec("metaformer.serve.pages"):
-        app.include_router(import_module("metaformer.serve.pages").page_routes())
+    app.include_router(page_routes())
     return app
 
 
