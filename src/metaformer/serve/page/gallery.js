@@ -106,7 +106,7 @@ export function makeGallery(state, show) {
       drawObjects(pen, canvas.width, canvas.height, record, enough(record, look.threshold), how);
     } else if (map !== null) {
       pen.globalAlpha = 0.5;
-      pen.drawImage(paintRegions(map, { hidden: new Set() }), 0, 0, canvas.width, canvas.height);
+      pen.drawImage(paintRegions(map, { classes: model.classes.length }), 0, 0, canvas.width, canvas.height);
     }
   }
 
