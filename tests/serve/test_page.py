@@ -186,6 +186,16 @@ def test_regions_are_painted_named_and_hidden(browser: Any, front: Front) -> Non
     assert hidden == bare == (90, 120, 200)
 
 
+def test_what_is_of_no_class_stays_bare(browser: Any, front: Front) -> None:
+    script = """async () => {
+        const { paintRegions } = await import("/page/drawing.js");
+        const canvas = paintRegions({ width: 2, height: 1, values: [2, 255] }, { classes: 3 });
+        return [...canvas.getContext("2d").getImageData(0, 0, 2, 1).data];
+    }"""
+    with viewing(browser, front) as view:
+        assert view.page.evaluate(script) == [31, 157, 103, 255, 0, 0, 0, 0]
+
+
 def test_where_it_looked_is_asked_for_when_it_is_wanted(browser: Any, front: Front) -> None:
     with viewing(browser, front) as view:
         view.give({"cat.png": picture(kind="png")})

@@ -105,10 +105,13 @@ export function regionAt({ width, height, values }, u, v) {
   return values[y * width + x];
 }
 
-/** A canvas with every region in its class's colour, to be drawn over the image; `active` stands out where it is not null. */
-export function paintRegions({ width, height, values }, { hidden, active = null }) {
+/**
+ * A canvas with every region in its class's colour, to be drawn over the image; `active` stands out where it is not null.
+ * What has the number of no class, such as 255, stays bare.
+ */
+export function paintRegions({ width, height, values }, { classes, hidden = new Set(), active = null }) {
   const colours = Array.from({ length: 256 }, (_, index) => {
-    const opacity = hidden.has(index) ? 0 : active === null || index === active ? 255 : 60;
+    const opacity = index >= classes || hidden.has(index) ? 0 : active === null || index === active ? 255 : 60;
     return [...rgb(index), opacity];
   });
   return painted(width, height, (data) => {

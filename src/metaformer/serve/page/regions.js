@@ -14,7 +14,7 @@ export function regionsView({ record, model, look, redraw }) {
   let active = null;
 
   const repaint = () => {
-    canvas = map && paintRegions(map, { hidden, active });
+    canvas = map && paintRegions(map, { classes: model.classes.length, hidden, active });
     redraw();
   };
   const point = (index) => {
@@ -66,7 +66,7 @@ export function regionsView({ record, model, look, redraw }) {
     pointed(u, v) {
       const index = u === null || map === null ? null : regionAt(map, u, v);
       point(index);
-      return index === null ? null : (model.classes[index] ?? `class ${index}`);
+      return index === null ? null : (model.classes[index] ?? "none of its classes");
     },
   };
 }
