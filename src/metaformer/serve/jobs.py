@@ -1,10 +1,13 @@
 """What is asked of a model, how a model is described, and why there may be no answer. Stdlib only."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["predict", "embed", "explain"]
 Masks = Literal["polygons", "rle"]
+
+Record = dict[str, Any]
+"""What is answered to one image, ready for JSON or msgpack; bytes where it holds a picture."""
 
 KINDS: tuple[Kind, ...] = ("predict", "embed", "explain")
 MASKS: tuple[Masks, ...] = ("polygons", "rle")

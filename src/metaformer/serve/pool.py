@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metaformer.serve.batching import Record
-from metaformer.serve.jobs import Job, Lost, Model, Unable
+from metaformer.serve.jobs import Job, Lost, Model, Record, Unable
 from metaformer.serve.lane import Lane
 from metaformer.serve.process import COMMAND
 from metaformer.serve.settings import Limits, Running
@@ -46,12 +45,14 @@ class Pool:
 
     async def start(self) -> None:
         """Opens one model after the other, for they may measure engines. Raises ValueError with a sentence; all end then."""
+        opened = False
         try:
             for lane in self.lanes.values():
                 await lane.open()
-        except BaseException:
-            await self.stop(0.0)
-            raise
+            opened = True
+        finally:
+            if not opened:
+                await self.stop(0.0)
 
     async def ask(self, model: str, job: Job, deadline: float) -> list[Record]:
         """A record for each image, in their order. `deadline` is a time of `time.monotonic()`.
