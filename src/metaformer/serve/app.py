@@ -59,10 +59,10 @@ class Service:
         self._keys = Keys(keys)
         self._held = Held(HELD * self.limits.body)
         self._rest = _rest(self)
-        origins = _checked(origins)
-        self._inner = self._dispatch if not origins else CORSMiddleware(
+        self.origins = _checked(origins)
+        self._inner = self._dispatch if not self.origins else CORSMiddleware(
             self._dispatch,
-            allow_origins=origins,
+            allow_origins=self.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
             expose_headers=("x-request-id", "retry-after"),

@@ -131,13 +131,14 @@ def _parameter(name: str, schema: Json, told: str) -> Json:
 
 
 def _bodies() -> Json:
-    file = {"type": "string", "format": "binary", "minLength": 1}
+    file = {"type": "string", "format": "binary"}
+    one = file | {"minLength": 1}
     many = {"type": "array", "items": file, "minItems": 1}
     form = {"type": "object", "properties": {"images": many}, "required": ["images"], "additionalProperties": False}
     named = {"name": "a.png", "data": PNG}
     return {
-        "image/*": {"schema": file},
-        "application/octet-stream": {"schema": file},
+        "image/*": {"schema": one},
+        "application/octet-stream": {"schema": one},
         "multipart/form-data": {"schema": form, "encoding": {"images": {"contentType": "image/*, application/octet-stream"}}},
         "application/json": {
             "schema": {"$ref": REFS.format(model="Upload")},
