@@ -20,10 +20,10 @@ from metaformer.data.preprocess import Preprocess
 from metaformer.infer.embed import Embedder
 from metaformer.infer.results import DensePrediction
 from metaformer.lab.cam import class_activation
-from metaformer.serve.answer import Classifier, ladder, open_answerer, shown_source
+from metaformer.serve.answer import Classifier, ladder, open_answerer
 from metaformer.serve.answer_dense import Finder, dense_record
 from metaformer.serve.explain import seen_box
-from metaformer.serve.jobs import Asked
+from metaformer.serve.jobs import Asked, shown_source
 from metaformer.serve.settings import Running
 
 pytestmark = pytest.mark.usefixtures("thread")

@@ -16,12 +16,10 @@ from metaformer.data.preprocess import Pixels
 from metaformer.infer.about import is_dense_source
 from metaformer.infer.exported import is_exported
 from metaformer.infer.predictor import Prediction, Predictor
-from metaformer.serve.jobs import Asked, Model
+from metaformer.serve.jobs import Asked, Model, Record, shown_source, why
 from metaformer.serve.settings import Limits, Running
 from metaformer.tasks.labels import decode_labels, decode_several
 
-Record = dict[str, Any]
-"""What is answered to one image, ready for JSON or msgpack; bytes where it holds a picture."""
 Tell = Callable[[str], object]
 """Takes a sentence for the log."""
 
@@ -77,19 +75,9 @@ def _is_dense(source: str) -> bool:
     return (not is_exported(source) or Path(source).is_file()) and is_dense_source(source)
 
 
-def shown_source(source: str) -> str:
-    """What others may know of where a model comes from: no folder of this machine."""
-    return source if source.startswith("hf:") else Path(source).name
-
-
 def ladder(most: int) -> list[int]:
     """1, 2, 4 and so on up to the largest batch."""
     return [*(2**power for power in range((most - 1).bit_length())), most]
-
-
-def why(error: ValueError) -> str:
-    """What decoding says of an image that was named `image`."""
-    return str(error).removeprefix("image: ")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Any
 
-from metaformer.serve.jobs import Asked, Kind
-
-Record = dict[str, Any]
+from metaformer.serve.jobs import Asked, Kind, Record
 
 TURN = 4
 """Images of a large request that go ahead of each request that came after it."""

@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from itertools import count
 from typing import Any
 
-from metaformer.serve.batching import Item, Line, Record, Request
-from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Unable
+from metaformer.serve.batching import Item, Line, Request
+from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Record, Unable
 from metaformer.serve.process import Process
 from metaformer.serve.settings import Limits, Running
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metaformer.serve.batching import Record
-from metaformer.serve.jobs import Job, Lost, Model, Unable
+from metaformer.serve.jobs import Job, Lost, Model, Record, Unable
 from metaformer.serve.lane import Lane
 from metaformer.serve.process import COMMAND
 from metaformer.serve.settings import Limits, Running
