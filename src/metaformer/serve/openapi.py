@@ -25,6 +25,7 @@ DONE: dict[Kind, tuple[str, type, str]] = {
 WRONG: dict[int, tuple[str, str, str]] = {
     400: ("The body cannot be read.", "bad_json", "The body is not JSON that can be read."),
     401: ("A key is missing or wrong.", "no_key", "Send a key, as Authorization: Bearer KEY or X-API-Key: KEY."),
+    403: ("A page of elsewhere asks a service without keys.", "wrong_origin", "A page of 'https://example.org' asks, and …"),
     404: ("There is no such model or class.", "no_model", "There is no model 'fist': did you mean first?"),
     408: ("The body came too slowly.", "slow_body", "The body did not come within 20 s: 1024 bytes did."),
     413: ("Too many bytes or images.", "too_many", "A request has up to 64 images: send them in several."),
@@ -131,13 +132,14 @@ def _parameter(name: str, schema: Json, told: str) -> Json:
 
 
 def _bodies() -> Json:
-    file = {"type": "string", "format": "binary", "minLength": 1}
-    many = {"type": "array", "items": file, "minItems": 1}
+    file = {"type": "string", "format": "binary"}
+    alone = {"schema": file | {"minLength": 1}}
+    many = {"type": "array", "items": file, "minItems": 1}  # of which an empty one is answered with its error
     form = {"type": "object", "properties": {"images": many}, "required": ["images"], "additionalProperties": False}
     named = {"name": "a.png", "data": PNG}
     return {
-        "image/*": {"schema": file},
-        "application/octet-stream": {"schema": file},
+        "image/*": alone,
+        "application/octet-stream": alone,
         "multipart/form-data": {"schema": form, "encoding": {"images": {"contentType": "image/*, application/octet-stream"}}},
         "application/json": {
             "schema": {"$ref": REFS.format(model="Upload")},
