@@ -30,7 +30,7 @@ WRONG: dict[int, tuple[str, str, str]] = {
     408: ("The body came too slowly.", "slow_body", "The body did not come within 20 s: 1024 bytes did."),
     413: ("Too many bytes or images.", "too_many", "A request has up to 64 images: send them in several."),
     415: ("The body is of a type that is not taken.", "wrong_type", "Content-Type 'text/plain' is not one of image/* …"),
-    422: ("A value is not what it may be.", "bad_value", "top='0' is not a whole number from 1 to 100000."),
+    422: ("A value is not what it may be.", "bad_value", f"top='0' is not a whole number from 1 to {MOST_TOP}."),
     503: ("Too busy, starting or stopping.", "queue_full", "256 images wait for first: ask again when there is room."),
 }
 ID: Json = {
