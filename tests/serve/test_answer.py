@@ -23,7 +23,8 @@ from metaformer.lab.cam import class_activation
 from metaformer.serve.answer import Classifier, ladder, open_answerer
 from metaformer.serve.answer_dense import Finder, dense_record
 from metaformer.serve.explain import seen_box
-from metaformer.serve.jobs import Asked, shown_source
+from metaformer.serve.jobs import Asked
+from metaformer.serve.records import shown_source
 from metaformer.serve.settings import Running
 
 pytestmark = pytest.mark.usefixtures("thread")

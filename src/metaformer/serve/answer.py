@@ -16,7 +16,8 @@ from metaformer.data.preprocess import Pixels
 from metaformer.infer.about import is_dense_source
 from metaformer.infer.exported import is_exported
 from metaformer.infer.predictor import Prediction, Predictor
-from metaformer.serve.jobs import Asked, Model, Record, shown_source, why
+from metaformer.serve.jobs import Asked, Model, Record
+from metaformer.serve.records import shown_source, why
 from metaformer.serve.settings import Limits, Running
 from metaformer.tasks.labels import decode_labels, decode_several
 
@@ -149,12 +150,11 @@ class Classifier:
 
     def warm(self) -> float:
         channels, size = len(self.preprocess.mean), self.preprocess.size
-        sizes = [1] if self.model.engine == "onnxruntime" else ladder(self.batch)  # it prepares nothing for a size
-        for count in sizes:
+        for count in ladder(self.batch):
             self._logits(np.zeros((count, channels, size, size), np.uint8))
         began = time.perf_counter()
-        self._logits(np.zeros((sizes[-1], channels, size, size), np.uint8))
-        return (time.perf_counter() - began) / sizes[-1]
+        self._logits(np.zeros((self.batch, channels, size, size), np.uint8))
+        return (time.perf_counter() - began) / self.batch
 
     def _logits(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What is compiled for each size of a batch is shown those of the ladder alone, for compiling takes a minute."""

@@ -14,8 +14,8 @@ from metaformer.data.decode import decode_array
 from metaformer.infer.dense import Asking, DensePredictor
 from metaformer.infer.outline import polygons
 from metaformer.infer.results import DensePrediction
-from metaformer.serve.explain import png
-from metaformer.serve.jobs import Asked, Model, Record, shown_source, why
+from metaformer.serve.jobs import Asked, Model, Record
+from metaformer.serve.records import png, shown_source, why
 from metaformer.serve.settings import Running
 from metaformer.tasks.found import Found, rle_text, run_lengths
 

@@ -1,7 +1,6 @@
 """Where a classifier looked: Grad-CAM as a grey picture, and which part of the image it lies on. Needs torch."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from metaformer.core.device import with_threads
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.infer.predictor import Predictor
 from metaformer.lab.cam import class_activation
+from metaformer.serve.records import png
 
 
 class Explainer:
@@ -69,10 +69,3 @@ def grey_png(values: np.ndarray[Any, np.dtype[np.float32]], side: int) -> bytes:
     """(h, w) from 0 to 1 as a grey PNG of so many pixels a side."""
     picture = Image.fromarray((values * 255).round().astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
     return png(picture)
-
-
-def png(picture: Image.Image) -> bytes:
-    """The bytes of a PNG, packed quickly rather than small."""
-    file = BytesIO()
-    picture.save(file, "png", compress_level=1)
-    return file.getvalue()

@@ -1,13 +1,13 @@
 """What is asked of a model, how a model is described, and why there may be no answer. Stdlib only."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
+
+Kind = Literal["predict", "embed", "explain"]
+Masks = Literal["polygons", "rle"]
 
 Record = dict[str, Any]
 """What is answered to one image, ready for JSON or msgpack; bytes where it holds a picture."""
-Kind = Literal["predict", "embed", "explain"]
-Masks = Literal["polygons", "rle"]
 
 KINDS: tuple[Kind, ...] = ("predict", "embed", "explain")
 MASKS: tuple[Masks, ...] = ("polygons", "rle")
@@ -79,16 +79,6 @@ class Model:
     """Length of its embeddings; 0 where it has none."""
     explains: bool = False
     """Whether it can say where it looked."""
-
-
-def shown_source(source: str) -> str:
-    """What others may know of where a model comes from: no folder of this machine."""
-    return source if source.startswith("hf:") else Path(source).name
-
-
-def why(error: ValueError) -> str:
-    """What decoding says of an image that was named `image`."""
-    return str(error).removeprefix("image: ")
 
 
 class RefusedError(Exception):

@@ -45,12 +45,14 @@ class Pool:
 
     async def start(self) -> None:
         """Opens one model after the other, for they may measure engines. Raises ValueError with a sentence; all end then."""
+        opened = False
         try:
             for lane in self.lanes.values():
                 await lane.open()
-        except BaseException:
-            await self.stop(0.0)
-            raise
+            opened = True
+        finally:
+            if not opened:
+                await self.stop(0.0)
 
     async def ask(self, model: str, job: Job, deadline: float) -> list[Record]:
         """A record for each image, in their order. `deadline` is a time of `time.monotonic()`.
