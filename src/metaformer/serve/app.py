@@ -4,8 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +19,7 @@ from metaformer.serve.logs import Log
 from metaformer.serve.metrics import CONTENT_TYPE, Metrics
 from metaformer.serve.openapi import FIGURES, describe, errors
 from metaformer.serve.origins import Origins
+from metaformer.serve.pages import page_routes
 from metaformer.serve.refusals import Refusal, quoted
 from metaformer.serve.schemas import Health, Models, Readiness, ServedLimits
 from metaformer.serve.settings import Limits
@@ -59,10 +58,10 @@ class Service:
         self._keys = Keys(keys)
         self._held = Held(HELD * self.limits.body)
         self._rest = _rest(self)
-        self._origins = Origins(origins)
-        self._inner = self._dispatch if not self._origins.named else CORSMiddleware(
+        self.origins = Origins(origins)
+        self._inner = self._dispatch if not self.origins.named else CORSMiddleware(
             self._dispatch,
-            allow_origins=self._origins.named,
+            allow_origins=self.origins.named,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
             expose_headers=("x-request-id", "retry-after"),
@@ -140,7 +139,7 @@ class Service:
     def _let_in(self, exchange: Exchange, scope: Scope) -> None:
         """Raises Refusal for who has no key; where there are none, for who is no page of this machine."""
         if not self.locked:
-            self._origins.check(exchange.headers)
+            self.origins.check(exchange.headers)
         elif not self._keys.let_in(scope["headers"]):
             raise Refusal(401, "no_key", "send a key, as Authorization: Bearer KEY or X-API-Key: KEY")
 
@@ -209,8 +208,7 @@ def _rest(service: Service) -> FastAPI:
     async def openapi() -> JSONResponse:
         return JSONResponse(describe(app, service.pool.models, service.limits, keys=service.locked))
 
-    if find_spec("metaformer.serve.pages"):
-        app.include_router(import_module("metaformer.serve.pages").page_routes())
+    app.include_router(page_routes())
     return app
 
 

@@ -133,13 +133,13 @@ def _parameter(name: str, schema: Json, told: str) -> Json:
 
 def _bodies() -> Json:
     file = {"type": "string", "format": "binary"}
-    alone = {"schema": file | {"minLength": 1}}
-    many = {"type": "array", "items": file, "minItems": 1}  # of which an empty one is answered with its error
+    one = file | {"minLength": 1}
+    many = {"type": "array", "items": file, "minItems": 1}
     form = {"type": "object", "properties": {"images": many}, "required": ["images"], "additionalProperties": False}
     named = {"name": "a.png", "data": PNG}
     return {
-        "image/*": alone,
-        "application/octet-stream": alone,
+        "image/*": {"schema": one},
+        "application/octet-stream": {"schema": one},
         "multipart/form-data": {"schema": form, "encoding": {"images": {"contentType": "image/*, application/octet-stream"}}},
         "application/json": {
             "schema": {"$ref": REFS.format(model="Upload")},
