@@ -109,6 +109,18 @@ def test_csv_of_boxes_is_in_the_images_own_pixels(browser: Any, front: Front) ->
     assert rows[3] == ["b.jpg", "date", "0.9", "0", "0", "20", "10", ""]
 
 
+def test_boxes_of_an_image_that_was_scaled_down_are_scaled_up(browser: Any, front: Front) -> None:
+    script = """async () => {
+        const { csv } = await import("/page/summary.js");
+        const record = { width: 100, height: 50, objects: [{ label: "nut", score: 0.9, box: [1, 2, 50.25, 50] }] };
+        const item = { name: "a.jpg", width: 400, height: 200, record: () => record, answer: () => null };
+        return csv([item], { task: "detection" }, 0.5);
+    }"""
+    with viewing(browser, front) as view:
+        text = view.page.evaluate(script)
+    assert text.splitlines()[1] == "a.jpg,nut,0.9,4,8,201,200,"
+
+
 def test_many_can_be_cancelled_and_gone_on_with(browser: Any, front: Front) -> None:
     front.pool.seconds = 20.0
     with viewing(browser, front) as view:
