@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.export.test_dense import saved as saved_dense
+from tests.serve.bucket import serving
 from tests.serve.many_images import COUNT, DAMAGED, rows_of, write_images, write_model, write_rows, write_tar
 from tests.tiny import Stopped, command
 
@@ -118,6 +119,26 @@ def test_what_lies_elsewhere(model: Path, images: list[Path], tmp_path: Path, fo
     check_answers(tmp_path / "out", model, images, names)
     assert next(run_job(job(model, "memory://out", word))).errors == 2  # nothing is left to do
     files.rm("/", recursive=True)
+
+
+def test_a_bucket(model: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images from there and answers to there, with nothing installed but pyarrow; the keys come from the environment."""
+    for name in ("METAFORMER_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as (address, objects):
+        for name, value in (("ENDPOINT_URL", address), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("REGION", "c")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        objects |= {f"in/{path.name}": path.read_bytes() for path in images}
+        asked = job(model, "s3://bucket/out", "s3://bucket/in")
+        finish(asked)
+        assert not [key for key in objects if key.startswith("out/tries")]
+        del objects["out/part-00002.parquet"]
+        assert [len(state.done) for state in run_job(asked)] == [4, 5]
+        for key, content in ((key, content) for key, content in objects.items() if not key.endswith("/")):
+            (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / key).write_bytes(content)
+    check_answers(tmp_path / "out", model, images, [f"s3://bucket/in/{path.name}" for path in images])
 
 
 def test_threads_that_read_ahead_change_nothing(model: Path, images: list[Path], tmp_path: Path) -> None:

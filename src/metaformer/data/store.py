@@ -21,6 +21,8 @@ from metaformer import download
 SPACE = 50.0
 """Gigabytes that copies may take; $METAFORMER_SHARDS says another number."""
 WEB = ("http", "https")
+BY_ARROW = ("s3", "gs", "gcs")
+"""What pyarrow reads by itself, where fsspec would need another package."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,23 @@ def filesystem(place: str) -> tuple[Any, str]:
     try:
         return url_to_fs(place)
     except ImportError as error:
+        if kind in BY_ARROW:
+            return _by_arrow(place)
         raise ValueError(f"{kind}:// needs a package that is not here. {error}") from error
     except ValueError as error:
         raise ValueError(f"{place}: {kind}:// is not known; https, s3, gs and hf are, and what fsspec has besides") from error
+
+
+def _by_arrow(place: str) -> tuple[Any, str]:
+    """pyarrow's file system as fsspec's. Credentials and endpoint are those of the environment and of its usual files."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import FileSystem
+
+    try:
+        files, path = FileSystem.from_uri(place)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{place} cannot be opened ({' '.join(str(error).split())[:160]})") from error
+    return ArrowFSWrapper(files), path
 
 
 @contextlib.contextmanager

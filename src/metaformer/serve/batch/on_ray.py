@@ -41,22 +41,24 @@ class Cluster:
 
 
 class Actor:
-    """A worker as Ray Data calls one."""
+    """A worker as Ray Data calls one. What it has to say is told as a row, for Ray buries what is raised in its own words."""
 
     def __init__(self, work: Work, place: str) -> None:
-        self.worker = Worker(work, place)
+        self.work, self.place = work, place
+        self.worker: Worker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Does the parts of a batch, which is one."""
-        done = [asdict(self.do(int(part))) for part in batch["part"]]
-        return {key: np.array([row[key] for row in done]) for key in done[0]}
-
-    def do(self, part: int) -> Done:
-        """Does a part, of which is noted that it was begun: Ray starts an actor that died again without end."""
-        self.worker.folder.begin(part)
-        done = self.worker(part)
-        self.worker.folder.forget(part)
-        return done
+        """Does the part of a batch, and notes before that it is begun: an actor that died is started again without end."""
+        part = int(batch["part"][0])
+        try:
+            if self.worker is None:
+                self.worker = Worker(self.work, self.place)
+            self.worker.folder.begin(part)
+            told = asdict(self.worker(part)) | {"said": ""}
+            self.worker.folder.forget(part)
+        except (OSError, ValueError) as error:
+            told = asdict(Done(part, 0, 0)) | {"said": str(error)}
+        return {key: np.array([value]) for key, value in told.items()}
 
 
 def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) -> Iterator[Done]:
@@ -78,9 +80,11 @@ def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) ->
         )
         try:
             for row in data.iter_rows():
-                yield Done(**{key: int(value) for key, value in row.items()})
+                if row["said"]:
+                    raise ValueError(str(row["said"]))
+                yield Done(**{key: int(value) for key, value in row.items() if key != "said"})
         except ray.exceptions.RayError as error:
-            raise ValueError(_sentence(error)) from error
+            raise ValueError(f"Ray ended the job, which may be gone on with: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _ray() -> Any:
@@ -93,6 +97,8 @@ def _ray() -> Any:
         import ray.data
     except ImportError as error:
         raise ValueError("ray is not installed: pip install 'metaformer[ray]'") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ray
 
 
@@ -102,8 +108,6 @@ def _running(ray: Any, cluster: Cluster, threads: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
@@ -128,13 +132,3 @@ def _room(ray: Any, cluster: Cluster, threads: int, most: int) -> int:
     if room < 1:
         raise ValueError(f"the cluster has {gpus:g} GPUs and {processors:g} processors, and one worker needs more")
     return min(int(room), most)
-
-
-def _sentence(error: BaseException) -> str:
-    """What a worker said, of all that Ray tells around it."""
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if line.startswith(("ValueError: ", "OSError: ", "FileNotFoundError: "))), "")
-    return said.partition(": ")[2] or (lines[0] if lines else type(cause).__name__)
