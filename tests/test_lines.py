@@ -53,7 +53,7 @@ ASKED = ("eval", "predict", "explain", "export", "quantize", "probe", "serve")
 """Verbs that ask a model something, for which a bare name means published weights."""
 FOREIGN = {
     "--epochs", "--fork-strategy", "--help", "--kills", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--rdzv-id",
-    "--requeue", "--signal",
+    "--requeue", "--signal", "--torch-backend",
 }  # fmt: skip
 """Options that are spoken of alone and are not ours: of torchrun, SLURM, uv and the scripts in benchmarks/."""
 

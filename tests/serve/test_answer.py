@@ -145,7 +145,7 @@ def test_every_size_that_is_to_come_is_run_once(
     made: Path, monkeypatch: pytest.MonkeyPatch, most: int, sizes: list[int]
 ) -> None:
     assert ladder(most) == sizes
-    opened = open_answerer("m", str(made / "tiny.onnx"), Running(batch=most))
+    opened = open_answerer("m", str(made / "tiny.onnx"), Running(engine="openvino", batch=most))
     assert isinstance(opened, Classifier)
     seen: list[int] = []
     engine = opened.predictor.engine
