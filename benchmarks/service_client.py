@@ -39,15 +39,24 @@ class Client:
         return [request([self.images[(start + i) % count] for i in range(each)]) for start in range(0, count, each)]
 
     async def ask(self, data: bytes) -> int:
-        """The status; 0 where the connection broke."""
+        """The status; 0 where the connection broke. One that the service closed while nobody used it is opened again."""
+        while self.idle:
+            if (status := await self._ask(data, *self.idle.pop())) is not None:
+                return status
         try:
-            reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+            return await self._ask(data, *await asyncio.open_connection("127.0.0.1", self.port)) or 0
+        except OSError:
+            return 0
+
+    async def _ask(self, data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int | None:
+        try:
             writer.write(data)
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length or 0))
         except (OSError, EOFError):
-            return 0
+            writer.close()
+            return None
         if b"connection: close" in head.lower():
             writer.close()
         else:

@@ -103,7 +103,8 @@ def test_too_many_and_too_large() -> None:
     [
         b"", b"nothing", b"--XX",
         form((b"a", b"x"))[:-4], form((b"a", b"x"))[:-30], form((b"a", b"x")).replace(b": ", b""),
-        form((b"a", b"x")).replace(b"\r\n", b"\n"), FORM % (b"a", b"x") + b"--XX" + b" " * 5000 + b"\r\n",
+        form((b"a", b"x")).replace(b"\r\n", b"\n"),
+        FORM % (b"a", b"x") + b"--XX" + b" " * 5000 + form((b"b", b"y"))[4:],
         b"--XX\r\n" + b"a: b\r\n" * 9 + b"\r\nx\r\n--XX--\r\n", b"--XX\r\na: " + b"b" * 5000 + b"\r\n\r\nx\r\n--XX--\r\n",
     ],
 )  # fmt: skip

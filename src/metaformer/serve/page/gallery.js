@@ -2,7 +2,7 @@
 
 import { find, make, oncePerFrame, percent, plural, save } from "./dom.js";
 import { drawObjects, paintRegions, readRegions } from "./drawing.js";
-import { chip, replaceChips } from "./marks.js";
+import { chip, inked, replaceChips } from "./marks.js";
 import { counted, csv, enough, finds, summary } from "./summary.js";
 
 const AT_ONCE = 120; // cards, then a button for more
@@ -29,7 +29,7 @@ export function makeGallery(state, show) {
     const { items, model, look } = state();
     const rows = items.map((item) => {
       const record = item.record(model);
-      return { item, ...(record ? summary(record, model, look.threshold) : { label: "", value: null, words: "" }) };
+      return { item, ...(record ? summary(record, model, look.threshold) : { label: "", value: null, parts: [], words: "" }) };
     });
     counts(rows, model, look);
     const wanted = filter.value.trim().toLowerCase();
@@ -72,13 +72,14 @@ export function makeGallery(state, show) {
     if (!same) replaceChips(holder, chips);
   }
 
-  function refresh({ item, value, words }, model, look) {
+  function refresh({ item, value, parts, words }, model, look) {
     if (!cards.has(item)) cards.set(item, makeCard(item, show));
     const { element, canvas, blank, line, fill, drawn } = cards.get(item);
     const answer = item.answer(model);
     const before = { asking: "…", cancelled: "not asked", failed: answer?.error?.message };
-    const text = before[answer?.state] ?? words;
-    if (line.textContent !== text) line.textContent = text;
+    const text = before[answer?.state];
+    if (line.title !== (text ?? words)) line.replaceChildren(...(text === undefined ? inked(parts) : [text]));
+    line.title = text ?? words;
     const bad = answer?.state === "failed" || Boolean(item.record(model)?.error);
     element.classList.toggle("bad", bad);
     fill.style.width = value === null ? "0" : percent(value).replace(/[^\d.]/g, "") + "%";

@@ -20,6 +20,10 @@ export function chip({ label, count, index, pressed }, press) {
   return button;
 }
 
+/** An answer's pairs of a name and a figure, the figures in softer ink. */
+export const inked = (parts) =>
+  parts.flatMap(([name, figure], i) => [i > 0 ? ", " : "", name, " ", make("span", { className: "figure" }, figure)]);
+
 /** Replaces what an element holds; a chip that had the focus has it again. */
 export function replaceChips(holder, chips) {
   const focused = holder.contains(document.activeElement) ? document.activeElement.dataset.label : null;

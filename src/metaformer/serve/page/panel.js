@@ -3,7 +3,7 @@
 import { askOne, TOP } from "./asking.js";
 import { copy, make, number, seconds } from "./dom.js";
 import { labelsView } from "./labels.js";
-import { busy, refusal } from "./marks.js";
+import { busy, inked, refusal } from "./marks.js";
 import { objectsView } from "./objects.js";
 import { regionsView } from "./regions.js";
 import { curl } from "./service.js";
@@ -85,7 +85,7 @@ export function makePanel(item, picture, model, hooks) {
   const verdict = make("p", { className: "verdict" });
   function thresholdMoved() {
     const { parts } = summary(seen.record, model, look.threshold);
-    verdict.replaceChildren(...parts.flatMap(([name, figure], i) => [i > 0 ? ", " : "", name, " ", make("span", {}, figure)]));
+    verdict.replaceChildren(...inked(parts));
     stage.describe(`${item.name}: ${spoken(seen.record, model, look.threshold)}`);
     changed();
   }

@@ -37,7 +37,10 @@ function digit(pen) {
   pen.lineCap = pen.lineJoin = "round";
   pen.strokeStyle = "#fff";
   pen.filter = "blur(5px)";
-  pen.lineWidth = 46;
+  pen.lineWidth = 62;
+  pen.translate(SIDE / 2, SIDE / 2);
+  pen.scale(1.24, 1.24); // to the edges, as the digits of data=digits are
+  pen.translate(-SIDE / 2, -SIDE / 2);
   pen.beginPath();
   pen.moveTo(150, 140);
   pen.bezierCurveTo(190, 60, 350, 80, 320, 180);
