@@ -40,6 +40,7 @@ from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import sized
 from metaformer.lab.study_find import find_study
 from metaformer.recipes import RECIPES, no_recipe
+from metaformer.serve.batch.way import read_way
 from metaformer.train.dense import is_dense_model
 from metaformer.weights.catalogue import find, list_weights
 from metaformer.weights.formats import check_format
@@ -49,7 +50,7 @@ from metaformer.zoo import ZOO, get_config, list_models
 COMMANDS = typer.main.get_command(app)
 ANY_ENGINE = ("auto", "torch", "compiled", *dict.fromkeys(one for engines in ENGINES.values() for one in engines))
 FILES = (*ENGINES, ".safetensors", ".pth", ".tar", ".json", ".bin")
-ASKED = ("eval", "predict", "explain", "export", "quantize", "probe", "serve")
+ASKED = ("eval", "predict", "embed", "explain", "export", "quantize", "probe", "serve")
 """Verbs that ask a model something, for which a bare name means published weights."""
 FOREIGN = {
     "--epochs", "--fork-strategy", "--help", "--kills", "--max-restarts", "--nnodes", "--rdzv-endpoint", "--rdzv-id",
@@ -206,6 +207,8 @@ def check(words: Sequence[str]) -> None:
                 check_model(re.sub(r"^[\w.-]+=", "", one) if verb == "serve" else one, asked=verb in ASKED)
     if isinstance(params.get("data"), str):
         check_data(params["data"])
+    if "address" in params:
+        _, params["engine"] = read_way(params["engine"], params["workers"], params["gpus"], params["address"])
     if verb != "bench":
         for key, allowed in (("engine", ANY_ENGINE), ("precision", PRECISIONS), ("device", ("auto", "cpu", "cuda", "mps"))):
             one_of(params.get(key) or "auto", allowed)
@@ -336,6 +339,9 @@ def walk(group: Any = COMMANDS, before: str = "") -> list[tuple[str, Any]]:
         "metaformer predict caformer_s18.in22k photo.jpg",
         "metaformer predict runs/mine photo.jpg --engine onnx",
         "metaformer predict runs/mine photo.jpg --precision fp8",
+        "metaformer predict runs/mine photos --out labels --engine ray:onnx",
+        "metaformer predict runs/mine photos --out labels --workers 4",
+        "metaformer embed caformer_t6 photos --out vectors.npy",
         "metaformer predict runs/mine photo.jpg --out found --to coca",
         "metaformer explain runs/mine --ask gradcam",
         "metaformer export runs/mine onxx",
