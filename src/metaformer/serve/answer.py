@@ -150,11 +150,12 @@ class Classifier:
 
     def warm(self) -> float:
         channels, size = len(self.preprocess.mean), self.preprocess.size
-        for count in ladder(self.batch):
+        sizes = [1] if self.model.engine == "onnxruntime" else ladder(self.batch)  # it prepares nothing for a size
+        for count in sizes:
             self._logits(np.zeros((count, channels, size, size), np.uint8))
         began = time.perf_counter()
-        self._logits(np.zeros((self.batch, channels, size, size), np.uint8))
-        return (time.perf_counter() - began) / self.batch
+        self._logits(np.zeros((sizes[-1], channels, size, size), np.uint8))
+        return (time.perf_counter() - began) / sizes[-1]
 
     def _logits(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What is compiled for each size of a batch is shown those of the ladder alone, for compiling takes a minute."""
