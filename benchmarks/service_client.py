@@ -22,7 +22,7 @@ def request(images: list[bytes]) -> bytes:
         kind = b"multipart/form-data; boundary=" + BOUNDARY
         head = b'\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
         body = b"".join(b"--" + BOUNDARY + head + image + b"\r\n" for image in images) + b"--" + BOUNDARY + b"--\r\n"
-    lines = b"POST /predict?top=1 HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    lines = b"POST /predict?top=1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
     return lines % (kind, len(body)) + body
 
 

@@ -47,7 +47,7 @@ class Client:
 
         async def all_of_them() -> list[httpx2.Response]:
             transport = httpx2.ASGITransport(app=self.service)  # type: ignore[arg-type]
-            async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 return list(await asyncio.gather(*(client.request(method, path, **options) for method, path, options in asked)))
 
         return asyncio.run(all_of_them())

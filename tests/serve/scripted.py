@@ -1,9 +1,11 @@
 """A worker whose model does what its images say: `scripted.COMMAND` starts one.
 
-An image is words: `sleep 0.2` takes so long, `hang` for ever, `segfault` kills the process while it is decoded; anything
-else is answered at once. Each record says how many images its batch had, and which process answered.
+An image is words: `sleep 0.2` takes so long, `hang` for ever, `segfault` kills the process while it is decoded, `raise`
+ends it then with a trace; anything else is answered at once. Each record says how many images its batch had, and which process
+answered.
 """
 
+import atexit
 import ctypes
 import os
 import sys
@@ -29,6 +31,9 @@ class Scripted:
         found = [image.decode() for image in images]
         if "segfault" in found:
             ctypes.string_at(0)
+        if "raise" in found:
+            atexit.register(lambda: time.sleep(0.5) or os.write(2, b"written at the end\n"))
+            raise RuntimeError("an image that nobody has thought of")
         return found
 
     def answer(self, read: Sequence[str], asked: Sequence[Asked]) -> list[dict[str, Any]]:

@@ -219,7 +219,9 @@ def test_with_keys_all_but_health_needs_one() -> None:
 
 def test_other_pages_may_not_ask_unless_told() -> None:
     here = {"origin": "https://example.org"}
-    assert "access-control-allow-origin" not in client().post("/predict", content=png(), headers=here).headers
+    answer = client().post("/predict", content=png(), headers=here)
+    fault(answer, 403, "wrong_origin")
+    assert "access-control-allow-origin" not in answer.headers
     asked = client(keys=("one",), origins=("https://example.org",))
     answer = asked.post("/predict", content=png(), headers=here)
     fault(answer, 401, "no_key")
@@ -229,6 +231,41 @@ def test_other_pages_may_not_ask_unless_told() -> None:
     assert (asking.status_code, asking.headers["access-control-allow-origin"]) == (200, "https://example.org")
     elsewhere = asked.post("/predict", content=png(), headers={"origin": "https://example.com"})
     assert "access-control-allow-origin" not in elsewhere.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "code"),
+    [
+        ("localhost:8000", "http://localhost:8000", ""),
+        ("127.0.0.1:8000", "", ""),
+        ("127.8.9.1", "http://127.8.9.1", ""),
+        ("[::1]:8000", "http://[::1]:8000", ""),
+        ("a.localhost:80", "", ""),
+        ("LOCALHOST", "http://localhost", ""),
+        ("localhost:8000", "http://localhost:3000", "wrong_origin"),  # another program of this machine
+        ("localhost:8000", "https://example.com", "wrong_origin"),
+        ("localhost:8000", "null", "wrong_origin"),  # a file, or a frame that is shut off
+        ("example.com:8000", "http://example.com:8000", "wrong_host"),  # a name that was made to mean this machine
+        ("example.com", "", "wrong_host"),
+        ("127.0.0.1.example.com", "", "wrong_host"),
+        ("localhost.example.com", "", "wrong_host"),
+        ("192.168.0.7:8000", "", "wrong_host"),
+        ("localhost@example.com", "", "wrong_host"),
+        ("localhost:8000", "https://example.org", "allowed"),
+        ("example.org", "https://example.org", "allowed"),
+    ],
+)
+def test_without_keys_a_browser_is_led_here_by_no_page_of_elsewhere(host: str, origin: str, code: str) -> None:
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    asked = client(origins=("https://example.org",)) if code == "allowed" else client()
+    for answer in (asked.post("/predict", content=png(), headers=headers), asked.get("/models", headers=headers)):
+        if code.startswith("wrong"):
+            fault(answer, 403, code)
+        else:
+            assert answer.status_code == 200
+    assert client(origins=("*",)).post("/predict", content=png(), headers=headers).status_code == 200
+    assert client(keys=("k",)).post("/predict", content=png(), headers=headers | {"x-api-key": "k"}).status_code == 200
+    assert asked.get("/readyz", headers=headers).status_code == asked.get("/", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "https://a b", "null", ""])

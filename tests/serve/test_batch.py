@@ -201,10 +201,12 @@ def test_what_is_missing_or_cut_short_is_an_error_of_its_own(model: Path, images
 def test_words_that_name_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     pq.write_table(pq.read_table(write_rows(tmp_path / "a.parquet")).rename_columns(["other"]), tmp_path / "b.parquet")
+    pq.write_table(pq.read_table(tmp_path / "a.parquet")[:0], tmp_path / "c.parquet")
     for word, said in (
         (f"{tmp_path}/none.tar", "there is no .*none.tar"),
         (f"{tmp_path}/*.jpg", "nothing matches"),
         (f"{tmp_path}/empty", "has no image in it"),
+        (f"{tmp_path}/c.parquet", "c.parquet has no image in it"),
         (f"{tmp_path}/b.parquet", "b.parquet has no image column: it has other"),
         ("memory://nowhere", "there is no image and no .tar or .parquet file at memory://nowhere"),
         ("http://localhost/*.jpg", "a web server cannot be asked which files it has"),
@@ -279,6 +281,51 @@ for state in run_job({asked!r}):
     assert before.items() <= after.items()
     check_answers(tmp_path / "out", model, images, list(map(str, images)))
     assert not list((tmp_path / "out").glob(".part*"))
+
+
+def test_an_input_that_can_be_read_after_a_kill_is_no_error_any_more(
+    model: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the errors of a part are written, and its answers are not."""
+    photos, replaced = tmp_path / "photos", Path.replace
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(images[0].read_bytes() if i else b"")
+
+    def stopped(self: Path, target: Path) -> Path:
+        if target.name == "part-00000.parquet" and target.parent.name == "out":
+            raise Stopped
+        return replaced(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(Stopped):
+            finish(job(model, tmp_path / "out", photos))
+    assert [path.name for path in (tmp_path / "out" / "errors").iterdir()] == ["part-00000.parquet"]
+    (photos / "0.png").write_bytes(images[0].read_bytes())
+    state = finish(job(model, tmp_path / "out", photos))
+    assert (state.images, state.errors) == (3, 0)
+    good, wrong = rows_of(tmp_path / "out")
+    assert ([row["path"] for row in good], wrong) == ([str(photos / f"{i}.png") for i in range(3)], [])
+
+
+@pytest.mark.parametrize("group", [COUNT, 5])
+def test_a_table_that_was_written_anew_is_not_read_for_the_old_one(
+    model: Path, images: list[Path], tmp_path: Path, group: int
+) -> None:
+    """Its rows would be called by the numbers of others: fewer groups than were listed, and shorter ones."""
+    table = write_rows(tmp_path / "a.parquet", group=8)
+    asked = job(model, tmp_path / "out", table)
+    run = run_job(asked)
+    assert len(next(run).done) == 0
+    next(run)
+    run.close()
+    write_rows(table, group=group)
+    state = finish(asked)
+    assert (state.images + state.errors, state.errors) == (8 + 4, 1 + 4)
+    assert {str(row["error"]) for row in rows_of(tmp_path / "out")[1][1:]} == {
+        "it is not the file that it was when the job was begun: give another --out"
+    }
 
 
 def test_another_job_is_refused(model: Path, images: list[Path], tmp_path: Path) -> None:
@@ -376,6 +423,15 @@ def test_embed(model: Path, images: list[Path], here: Path, out: str) -> None:
     assert sorted(path.name for path in here.iterdir()) == (["v.npy", "v.txt"] if out == "v.npy" else [out])
     for i in DAMAGED if out != "v" else ():
         assert f"{images[i]}: cut off" in err
+
+
+@pytest.mark.parametrize("out", ["v.parquet", "v.npy"])
+def test_embed_where_nothing_can_be_read(model: Path, here: Path, out: str) -> None:
+    Path("a.png").write_bytes(b"")
+    code, _, err = command("embed", model, "a.png", "--out", out, "--threads", "1")
+    assert (code, "1 image, 1 unreadable" in err or "1 images, 1 unreadable" in err) == (1, True)
+    assert "a.png: " in err
+    assert (len(np.load(out)) if out == "v.npy" else pq.read_table(out).num_rows) == 0
 
 
 def test_embed_says_what_it_cannot(model: Path, here: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_option_arrives(asked: dict[str, Any], tmp_path: Path) -> None:
     size = 3 << 19
     assert asked["limits"] == Limits(size, size, 1234, 6, 99, deadline=7.0, drain=2.0)
     assert (asked["host"], asked["port"], asked["service"].locked) == ("0.0.0.0", 81, True)
-    assert asked["service"].origins == ["https://a.org", "https://b.org"]
+    assert asked["service"].origins.named == ["https://a.org", "https://b.org"]
 
 
 def test_keys_of_the_environment(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tests.serve.client import Client, png
 from tests.serve.fake import FakePool
 
 from metaformer.serve.app import Service
-from metaformer.serve.logs import Log, LogHandler, request_id
+from metaformer.serve.logs import Log, LogHandler, request_id, take_over
 
 
 def test_request_ids() -> None:
@@ -53,6 +53,25 @@ def test_libraries_tell_in_lines_too(monkeypatch: pytest.MonkeyPatch) -> None:
     line = json.loads(stream.getvalue())
     assert (line["level"], line["logger"], line["message"]) == ("error", "metaformer.serve.test", "the process of first ended")
     assert "ValueError: a reason" in line["exception"]
+
+
+def test_the_log_tells_what_opens_and_what_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is measured first is a minute in which nobody knows why nothing comes."""
+    stream = io.StringIO()
+    for name in ("uvicorn", "asyncio", "metaformer", "metaformer.serve", "python_multipart", "python_multipart.multipart"):
+        for key in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(logging.getLogger(name), key, getattr(logging.getLogger(name), key))
+    take_over(Log(stream))
+    for name, level, told in (
+        ("metaformer.serve", logging.INFO, "first is run by torch"),
+        ("metaformer.train", logging.INFO, "no"),
+        ("uvicorn.error", logging.INFO, "no"),
+        ("uvicorn.error", logging.WARNING, "Invalid HTTP request received."),
+        ("python_multipart.multipart", logging.WARNING, "no"),
+    ):
+        logging.getLogger(name).log(level, told)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == ["first is run by torch", "Invalid HTTP request received."]
 
 
 def test_a_reader_that_went_away_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,17 @@ def test_many_can_be_cancelled_and_gone_on_with(browser: Any, front: Front) -> N
         until_page(view.page, lambda: view.page.inner_text("#count") == "20 images")
 
 
+def test_images_that_come_while_others_are_asked_about_cost_none_its_answer(browser: Any, front: Front) -> None:
+    front.pool.seconds = 1.0
+    with viewing(browser, front) as view:
+        view.give({f"{i}.jpg": picture(shade=i) for i in range(20)})
+        until(lambda: front.pool.busy >= 8)
+        view.give({f"{i}.jpg": picture(shade=i) for i in range(20, 25)})
+        until_page(view.page, lambda: view.page.inner_text("#count") == "25 images")
+        assert view.page.locator("#go").is_hidden()
+        assert "not asked" not in view.texts(".card .words")
+
+
 def test_an_overload_stops_with_a_sentence_and_loses_nothing(browser: Any, front: Front) -> None:
     def full(route: Any) -> None:
         told = '{"error": {"code": "queue_full", "message": "As many wait as may.", "request_id": "abc"}}'

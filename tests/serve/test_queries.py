@@ -7,7 +7,7 @@ from tests.serve.fake import MODELS
 
 from metaformer.serve.jobs import Kind
 from metaformer.serve.queries import Query, able, read_query
-from metaformer.serve.refusals import Refusal
+from metaformer.serve.refusals import COMPARED, Refusal, meant
 
 ALL = {model.name: model for model in MODELS}
 
@@ -25,7 +25,7 @@ def test_all_that_can_be_asked() -> None:
     query = b"masks=rle&top=%2b12&threshold=1e-1&model=nuts"
     assert read_query("predict", query, ALL) == Query(ALL["nuts"], 12, 0.1, "rle")
     assert read_query("explain", b"label=digit+3", ALL).label == "digit 3"
-    assert read_query("predict", b"threshold=.25&top=100000", ALL) == Query(ALL["digits"], 100_000, 0.25)
+    assert read_query("predict", b"threshold=.25&top=1000", ALL) == Query(ALL["digits"], 1000, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,8 @@ def test_all_that_can_be_asked() -> None:
         ("embed", "model=nuts", 422, "the model nuts cannot embed, as only classifiers in torch can; digits, other can"),
         ("explain", "model=other", 422, "the model other cannot explain, as only classifiers in torch can; digits can"),
         ("explain", "label=digit 33", 404, "the model digits has no class 'digit 33': did you mean digit 3?"),
-        ("predict", "top=0", 422, "top='0' is not a whole number from 1 to 100000"),
+        ("predict", "top=0", 422, "top='0' is not a whole number from 1 to 1000"),
+        ("predict", "top=1001", 422, "top='1001' is not a whole number from 1 to 1000"),
         ("predict", "top=1e2", 422, "top='1e2' is not"),
         ("predict", "top=٣", 422, "top='٣' is not"),
         ("predict", "top=" + "9" * 5000, 422, f"top='{'9' * 40}…' is not"),
@@ -69,3 +70,11 @@ def test_what_is_no_text() -> None:
 def test_where_no_model_can() -> None:
     with pytest.raises(Refusal, match="no model here can explain, as only classifiers in torch can"):
         read_query("explain", b"", {"nuts": ALL["nuts"]})
+
+
+def test_of_very_many_names_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would keep all other requests waiting."""
+    names = [f"class {i}" for i in range(COMPARED + 1)]
+    assert meant("clas 7", names[:-1], "its classes are") == "did you mean class 7?"
+    monkeypatch.setattr("metaformer.serve.refusals.get_close_matches", None)
+    assert meant("clas 7", names, "its classes are") == f"its classes are {', '.join(names[:10])}, …"

@@ -20,7 +20,7 @@ IMAGE = png()
 
 def head(length: int | str = len(IMAGE), path: str = "/predict", *more: str) -> bytes:
     """Of a request with an image."""
-    lines = [f"POST {path} HTTP/1.1", "host: test", "content-type: image/png", f"content-length: {length}", *more]
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: image/png", f"content-length: {length}", *more]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -25,7 +25,7 @@ from metaformer.serve.jobs import Job
 from metaformer.serve.pool import Pool
 from metaformer.serve.settings import Limits, Running
 
-AWKWARD = Path(__file__).parents[3] / "shared" / "data" / "awkward-images"
+AWKWARD = Path(os.environ.get("METAFORMER_TEST_DATA", "")) / "awkward-images"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The service as an ASGI application: three verbs answered at once, the rest by FastAPI, and a key before all of it."""
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from metaformer.serve.keys import Keys
 from metaformer.serve.logs import Log
 from metaformer.serve.metrics import CONTENT_TYPE, Metrics
 from metaformer.serve.openapi import FIGURES, describe, errors
+from metaformer.serve.origins import Origins
 from metaformer.serve.pages import page_routes
 from metaformer.serve.refusals import Refusal, quoted
 from metaformer.serve.schemas import Health, Models, Readiness, ServedLimits
@@ -28,7 +28,6 @@ from metaformer.serve.verbs import Asks, ask
 VERBS: dict[str, Kind] = {"/predict": "predict", "/embed": "embed", "/explain": "explain"}
 OPEN = ("/", "/healthz", "/readyz")
 """What needs no key, beside the page's files."""
-ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?|\*")
 HELD = 16
 """How many of the largest bodies the front holds at once."""
 
@@ -59,10 +58,10 @@ class Service:
         self._keys = Keys(keys)
         self._held = Held(HELD * self.limits.body)
         self._rest = _rest(self)
-        self.origins = _checked(origins)
-        self._inner = self._dispatch if not self.origins else CORSMiddleware(
+        self.origins = Origins(origins)
+        self._inner = self._dispatch if not self.origins.named else CORSMiddleware(
             self._dispatch,
-            allow_origins=self.origins,
+            allow_origins=self.origins.named,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
             expose_headers=("x-request-id", "retry-after"),
@@ -127,8 +126,8 @@ class Service:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         try:
-            if not (self._keys.let_in(scope["headers"]) or exchange.path in OPEN or exchange.path.startswith("/page/")):
-                raise Refusal(401, "no_key", "send a key, as Authorization: Bearer KEY or X-API-Key: KEY")
+            if not (exchange.path in OPEN or exchange.path.startswith("/page/")):
+                self._let_in(exchange, scope)
             kind = VERBS.get(exchange.path)
             if kind is None:
                 await self._rest(scope, receive, send)
@@ -136,6 +135,13 @@ class Service:
                 await self._ask(kind, scope, send)
         except Refusal as refusal:
             await refuse(exchange, send, refusal)
+
+    def _let_in(self, exchange: Exchange, scope: Scope) -> None:
+        """Raises Refusal for who has no key; where there are none, for who is no page of this machine."""
+        if not self.locked:
+            self.origins.check(exchange.headers)
+        elif not self._keys.let_in(scope["headers"]):
+            raise Refusal(401, "no_key", "send a key, as Authorization: Bearer KEY or X-API-Key: KEY")
 
     async def _ask(self, kind: Kind, scope: Scope, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
@@ -168,14 +174,6 @@ def _draining() -> Refusal:
     return Refusal(503, "draining", "the service stops: send it again in a moment", retry_after=5)
 
 
-def _checked(origins: Iterable[str]) -> list[str]:
-    checked = list(origins)
-    for origin in checked:
-        if not ORIGIN.fullmatch(origin):
-            raise ValueError(f"--allow-origin {origin!r} is not an origin such as https://example.org or http://localhost:3000")
-    return checked
-
-
 # --- what FastAPI answers ---------------------------------------------------------------------------------------------
 
 
@@ -184,7 +182,7 @@ def _rest(service: Service) -> FastAPI:
     app = FastAPI(title="metaformer", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HTTPException, _refused)
 
-    @app.get("/models", responses=errors(401), summary="What is served", operation_id="models")
+    @app.get("/models", responses=errors(401, 403), summary="What is served", operation_id="models")
     async def models() -> Models:
         """Models, their classes and what they can do; the limits of a request."""
         return service.models()
@@ -201,7 +199,7 @@ def _rest(service: Service) -> FastAPI:
         response.status_code = 200 if phase == "ready" else 503
         return Readiness.model_validate({"status": phase})
 
-    @app.get("/metrics", responses=FIGURES | errors(401), summary="Figures for Prometheus", operation_id="metrics")
+    @app.get("/metrics", responses=FIGURES | errors(401, 403), summary="Figures for Prometheus", operation_id="metrics")
     async def metrics() -> Response:
         """Requests, seconds, images that wait, batches, workers that were replaced."""
         return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})

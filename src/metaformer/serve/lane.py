@@ -22,6 +22,8 @@ PATIENCE = 60.0
 """Seconds that a batch may take before its process is taken for hung; or a request's, where that is longer."""
 OPENING = 900.0
 """Seconds in which a model must be open: it may be fetched, converted and measured."""
+ENDING = 5.0
+"""Seconds in which a process that closed its socket may end by itself, and write why, before it is killed."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each attempt to open a model again; from then on the last one."""
 FLYING = 2
@@ -245,7 +247,7 @@ class Lane:
             assert self.process is not None
             await self.process.gone
             self._lose()
-            how = await self.process.end()
+            how = await self.process.end(ENDING)
             log.error("the process of %s ended with %s: another one is started", self.name, how)
             self.counts.restarts += 1
             for attempt in count():

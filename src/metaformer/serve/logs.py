@@ -40,7 +40,7 @@ class LogHandler(logging.Handler):
     """What libraries say, as the same kind of lines: `{"time", "level", "logger", "message"}` and an exception's text."""
 
     def __init__(self, log: Log) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -51,11 +51,12 @@ class LogHandler(logging.Handler):
 
 
 def take_over(log: Log) -> None:
-    """Warnings of the server's libraries become lines of the log; slips of strangers, which are answers, do not."""
+    """Warnings of the server's libraries become lines of the log, and what opens; slips of strangers, answers, do not."""
     handler: logging.Handler = LogHandler(log)
     for name in ("uvicorn", "asyncio", "metaformer"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
+    logging.getLogger("metaformer.serve").setLevel(logging.INFO)
     for name in ("python_multipart", "python_multipart.multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -25,11 +25,12 @@ DONE: dict[Kind, tuple[str, type, str]] = {
 WRONG: dict[int, tuple[str, str, str]] = {
     400: ("The body cannot be read.", "bad_json", "The body is not JSON that can be read."),
     401: ("A key is missing or wrong.", "no_key", "Send a key, as Authorization: Bearer KEY or X-API-Key: KEY."),
+    403: ("A page of elsewhere asks a service without keys.", "wrong_origin", "A page of 'https://example.org' asks, and …"),
     404: ("There is no such model or class.", "no_model", "There is no model 'fist': did you mean first?"),
     408: ("The body came too slowly.", "slow_body", "The body did not come within 20 s: 1024 bytes did."),
     413: ("Too many bytes or images.", "too_many", "A request has up to 64 images: send them in several."),
     415: ("The body is of a type that is not taken.", "wrong_type", "Content-Type 'text/plain' is not one of image/* …"),
-    422: ("A value is not what it may be.", "bad_value", "top='0' is not a whole number from 1 to 100000."),
+    422: ("A value is not what it may be.", "bad_value", f"top='0' is not a whole number from 1 to {MOST_TOP}."),
     503: ("Too busy, starting or stopping.", "queue_full", "256 images wait for first: ask again when there is room."),
 }
 ID: Json = {

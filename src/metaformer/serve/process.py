@@ -31,7 +31,10 @@ class Process(asyncio.Protocol):
     @classmethod
     async def start(cls, command: Sequence[str], take: Callable[[Any], None]) -> "Process":
         """Raises ValueError where the system starts none."""
-        own, theirs = socket.socketpair()
+        try:
+            own, theirs = socket.socketpair()
+        except OSError as error:  # such as too many open files, which passes
+            raise ValueError(f"no process can be started for a model: {error}") from error
         environment = {name: value for name, value in os.environ.items() if name not in SECRET}
         made = cls(take)
         try:

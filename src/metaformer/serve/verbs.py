@@ -11,12 +11,11 @@ from pydantic_core import to_json
 
 from metaformer.serve.bodies import Gone, Image, Receive, Send, take_apart
 from metaformer.serve.exchange import Exchange, answer
-from metaformer.serve.jobs import Job, Kind, Model, RefusedError
+from metaformer.serve.jobs import Job, Kind, Model, Record, RefusedError
 from metaformer.serve.queries import Query, read_query
 from metaformer.serve.refusals import from_pool
 from metaformer.serve.settings import Limits
 
-Record = dict[str, Any]
 PICTURES = ("png", "heat")
 """What is bytes in a record, and base64 in JSON."""
 

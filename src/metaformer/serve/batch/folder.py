@@ -87,6 +87,11 @@ class Folder:
         finally:
             part.unlink(missing_ok=True)
 
+    def remove(self, name: str) -> None:
+        """A file that may be there."""
+        if self.files.exists(f"{self.path}/{name}"):
+            self.files.rm_file(f"{self.path}/{name}")
+
     def held(self) -> Any:
         """Keeps other jobs of this machine out while it is held. Raises ValueError where one is in."""
         if self.local is None:

@@ -69,6 +69,8 @@ def list_parts(words: Sequence[str], size: int = PART) -> list[list[Piece]]:
                 full = 0
             parts[-1].append(piece)
             full += piece.count
+    if not parts:
+        raise ValueError(f"{' '.join(words)} has no image in it")
     return parts
 
 
@@ -114,7 +116,7 @@ def _pieces(name: str, place: str, size: int) -> Iterator[Piece]:
         yield whole if whole.kind else Piece(name, place)
         return
     groups = _groups(place)
-    yield from (Piece(name, place, i, rows) for i, rows in enumerate(groups)) if groups is not None else (whole,)
+    yield from (Piece(name, place, i, rows) for i, rows in enumerate(groups) if rows) if groups is not None else (whole,)
 
 
 def _groups(place: str) -> list[int] | None:
@@ -186,8 +188,11 @@ def _rows(piece: Piece) -> Iterator[tuple[str, bytes]]:
 
     try:
         with _table(piece.place) as table:
+            about = table.metadata
+            if not 0 <= piece.group < about.num_row_groups or about.row_group(piece.group).num_rows != piece.count:
+                raise ValueError("it is not the file that it was when the job was begun: give another --out")
             column = find_column(table.schema_arrow.names, IMAGE, "image", piece.place)
-            row = sum(table.metadata.row_group(i).num_rows for i in range(piece.group))
+            row = sum(about.row_group(i).num_rows for i in range(piece.group))
             for batch in table.iter_batches(AT_ONCE, row_groups=[piece.group], columns=[column]):
                 images = batch.column(0)
                 for image in images.field("bytes") if pa.types.is_struct(images.type) else images:

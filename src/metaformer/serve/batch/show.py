@@ -78,7 +78,7 @@ def join(folder: Folder, file: Path) -> list[tuple[str, str]]:
         if array is not None:
             names += table["path"].to_pylist()
             vectors = table["vector"].combine_chunks().flatten().to_numpy()
-            array[at : at + len(table)] = vectors.reshape(len(table), -1)
+            array[at : at + len(table)] = vectors.reshape(len(table), array.shape[1])
             at += len(table)
         if one.errors:
             with folder.reading(f"errors/{part_name(one.part)}") as part:

@@ -53,6 +53,8 @@ class Worker:
             if wrong:
                 with self.folder.writing(f"errors/{part_name(part)}") as beside, _Rows(beside, errors) as told:
                     told.add(pa.record_batch([list(column) for column in zip(*wrong, strict=True)], schema=errors))
+            else:  # one that was killed after it wrote its errors may have found some
+                self.folder.remove(f"errors/{part_name(part)}")
         return Done(part, rows.count, len(wrong), os.getpid())
 
     def _fitted(self, pieces: list[Piece]) -> Iterator[tuple[str, Any]]:

@@ -71,10 +71,12 @@ export async function askMany(items, model, limits, signal, changed) {
   const lane = async () => {
     while (left.length > 0 && !control.signal.aborted) await chunk(left, model, limits, control, changed);
   };
+  const lanes = Array.from({ length: LANES }, lane);
   try {
-    await Promise.all(Array.from({ length: LANES }, lane));
+    await Promise.all(lanes);
   } catch (error) {
     control.abort();
+    await Promise.allSettled(lanes); // until then what they asked about is not free
     throw error;
   }
 }

@@ -180,19 +180,28 @@ function showAll(focus = null) {
   if (focus) requestAnimationFrame(() => requestAnimationFrame(() => gallery.focus(focus)));
 }
 
-/** Asks about all that has no answer; what is running already takes no part of it. */
+let ended = Promise.resolve(); // of what was asked before
+
+/** Asks about all that has no answer. What is running already ends first, for what it had asked is asked again. */
 async function run() {
   running?.abort();
   const control = (running = new AbortController());
   find("trouble").replaceChildren();
   update();
+  const before = ended;
+  let end;
+  ended = new Promise((resolve) => (end = resolve));
+  await before;
   try {
+    control.signal.throwIfAborted();
     await askMany(items, chosen[0], service.limits, control.signal, () => panelsToo());
     if (running === control) say(progress(items, chosen[0]).words);
   } catch (error) {
     if (error instanceof Refused) trouble(error, run);
     else if (error.name !== "AbortError") throw error;
     else if (running === control) say("Cancelled.");
+  } finally {
+    end();
   }
   if (running === control) running = null;
   panelsToo();
