@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mode
@@ -14,7 +14,7 @@ from metaformer.core.spec import nearest
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
 from metaformer.lab.study_find import find_study
-from metaformer.lab.study_results import Result, read_results
+from metaformer.lab.study_results import Result, read_rows
 from metaformer.own import ask, bring, load, strange
 from metaformer.runs import check_name
 
@@ -75,7 +75,7 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     study, _, path, asked = found(what, settings, wanted, as_it_is=True)
     study = chosen(study, wanted.rows)
     names = {row.name for row in study.rows}
-    last = {(one.row, one.seed): one for one in read_results(path).values() if one.row in names}
+    last = {(one.row, one.seed): one for one in read_rows(path) if one.row in names}
     seeds = sorted({seed for _, seed in last})[: wanted.seeds]
     results = tuple(last[row.name, seed] for row in study.rows for seed in seeds if (row.name, seed) in last)
     trainings = len(study.rows) * (wanted.seeds or study.seeds)
@@ -124,17 +124,21 @@ def _read_asked(path: Path) -> Asked:
     told = read_json(path / "study.json")
     if told.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path / 'study.json'} is not of schema {SCHEMA}, the one this version reads and writes")
+    if told.keys() != {f.name for f in fields(Asked)} or not isinstance(told["settings"], dict):
+        raise ValueError(f"{path / 'study.json'} is damaged: it is to hold {', '.join(f.name for f in fields(Asked))}")
     return Asked(**told)
 
 
 def chosen(study: Study, rows: str) -> Study:
-    """The study with the rows that match one of some globs, and those that they are compared with. Raises ValueError for a
-    glob that none matches."""
-    names = [row.name for row in study.rows]
+    """The study with the rows that match one of some globs, and those that they are compared with, which are compared with
+    nothing where their own base is not among them. Raises ValueError for a glob that none matches."""
+    bases = {row.name: study.base(row.name) for row in study.rows}
     matched = set[str]()
     for glob in (one.strip() for one in rows.split(",")):
-        found = {name for name in names if fnmatchcase(name, glob)}
+        found = {name for name in bases if fnmatchcase(name, glob)}
         if not found:
-            raise ValueError(f"no row of {study.name} matches {glob!r}{nearest(glob, names)}")
-        matched |= found | {study.base(name) for name in found}
-    return replace(study, rows=tuple(row for row in study.rows if row.name in matched))
+            raise ValueError(f"no row of {study.name} matches {glob!r}{nearest(glob, list(bases))}")
+        matched |= found
+    wanted = matched | {bases[name] for name in matched}
+    against = {name: bases[name] if bases[name] in wanted else name for name in wanted}
+    return replace(study, rows=tuple(replace(row, against=against[row.name]) for row in study.rows if row.name in wanted))

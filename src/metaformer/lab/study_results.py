@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,12 +78,30 @@ def stamped(result: Result) -> Result:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """By key what is known of each: what is final stays, else the last line counts. A line that was cut short is none.
+    """By key what is known of each: what is final stays, else the last line counts.
 
-    Raises ValueError where the file is damaged otherwise.
+    Raises ValueError where the file is damaged.
     """
-    file, found = folder / FILE, dict[str, Result]()
-    names = {f.name for f in fields(Result)}
+    return {one.key: one for one in _standing((one.key, one) for one in _lines(folder))}
+
+
+def read_rows(folder: Path) -> list[Result]:
+    """The same by the names of rows, of which several may have one key, and which may have had others: the last line last."""
+    return _standing(((one.key, one.row, one.seed), one) for one in _lines(folder))
+
+
+def _standing(lines: Iterable[tuple[Hashable, Result]]) -> list[Result]:
+    found = dict[Hashable, Result]()
+    for what, one in lines:
+        if what not in found or one.final or not found[what].final:
+            found.pop(what, None)
+            found[what] = one
+    return [*found.values()]
+
+
+def _lines(folder: Path) -> Iterator[Result]:
+    """Of all lines but one that was cut short. Raises ValueError where the file is damaged otherwise."""
+    file, names = folder / FILE, {f.name for f in fields(Result)}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else (), 1):
         if not line.endswith("\n"):
             break
@@ -92,9 +110,7 @@ def read_results(folder: Path) -> dict[str, Result]:
             one = Result(**{name: value for name, value in told.items() if name in names})
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is damaged in line {number}: {error}") from error
-        if one.key not in found or one.final or not found[one.key].final:
-            found[one.key] = one
-    return found
+        yield one
 
 
 def mend(folder: Path) -> None:
@@ -115,6 +131,14 @@ def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
             np.save(opened, np.packbits(right))
         temporary.replace(file)
     append_line(folder / FILE, asdict(result))
+
+
+def name_rows(folder: Path, named: Iterable[tuple[str, str]]) -> None:
+    """Writes a line more for each row (its key and name) that is done under another name, so that the file tells of it."""
+    known, there = read_results(folder), {(one.key, one.row) for one in read_rows(folder)}
+    for key, row in dict.fromkeys(named):
+        if (one := known.get(key)) is not None and one.final and (key, row) not in there:
+            append_line(folder / FILE, asdict(replace(one, row=row)))
 
 
 def read_right(folder: Path, result: Result) -> Tensor:
