@@ -103,6 +103,10 @@ def told(known: Known) -> Studied:
     results = known.results
     if not results:
         raise ValueError(f"nothing is trained yet for {known.path}")
+    judged = sorted({one.images for one in results if one.state == FINISHED})
+    if len(judged) > 1:
+        said = " and of ".join(map(str, judged))
+        raise ValueError(f"{known.path} has results of {said} images, as its data changed: train it to have those of one data")
     rights = {one.key: read_right(known.path, one) for one in results if one.state == FINISHED}
     speeds = known_speeds(known.path)
     figures = Figures(known.study, results, rights)
