@@ -90,6 +90,16 @@ def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tm
     assert list(edge.get_xdata()) == [100.0, 50.0]
 
 
+def test_names_with_dollars_are_no_mathematics(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = (Row("$a^$"), Row("b", against="b"))
+    results, rights = rights_of({row.name: [0.5] for row in rows}, 400)
+    standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
+    study_plots.accuracy(standings, tmp_path / "a.png", "$m^$", "")
+    study_plots.learning(standings, tmp_path / "l.png", "$m^$")
+    assert "\\$a^\\$" in [text.get_text() for text in drawn[0].axes[0].texts]
+    assert drawn[1].axes[0].get_title() == "\\$a^\\$"
+
+
 def test_names_do_not_cover_each_other(tmp_path: Path, drawn: list[Figure]) -> None:
     """Twenty rows that cost the same and score alike."""
     rows = tuple(Row(f"a-long-name-{i}") for i in range(20))

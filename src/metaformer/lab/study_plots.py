@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metaformer.lab.labels import Label, plain_ticks, write_names
-from metaformer.lab.plots import BLUE, GREY, figure, write
+from metaformer.lab.plots import BLUE, GREY, figure, plain, write
 from metaformer.lab.study_figures import Standing
 
 PALETTE = ("#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8e5bd0", "#a0522d", "#17a2b8")
@@ -64,7 +64,7 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
     shown = [one for one in standings if one.top1 is not None]
     made, axes = figure(COLUMN, 10.6, 3, 1, dpi=DPI)
     made.suptitle(
-        f"{title}: top-1 of the last epoch, %\nmean of the seeds, 95 % intervals; grey line: Pareto front", fontsize=9
+        f"{plain(title)}: top-1 of the last epoch, %\nmean of the seeds, 95 % intervals; grey line: Pareto front", fontsize=9
     )
     names = list[tuple[Any, list[Label]]]()
     for axis, (label, value, more) in zip(axes.flat, PANELS, strict=True):
@@ -92,7 +92,7 @@ def _key(axis: Any, groups: Sequence[str]) -> None:
     marks = [
         Line2D([], [], marker="o", linestyle="", markersize=4, color=PALETTE[i % len(PALETTE)]) for i in range(len(groups))
     ]
-    names = [f"compared with {group}" for group in groups]
+    names = [plain(f"compared with {group}") for group in groups]
     axis.legend(marks, names, fontsize=7, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handletextpad=0.2)
 
 
@@ -115,9 +115,9 @@ def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: boo
     axis.grid(visible=True, which="major", color=LINES, linewidth=0.6, zorder=0)
     axis.set_axisbelow(True)
     if far:
-        told = ", ".join(f"{dot.name} {dot.y:.1f}" for dot in far)
+        told = plain(", ".join(f"{dot.name} {dot.y:.1f}" for dot in far))
         axis.set_xlabel(f"{axis.get_xlabel()}\nfar below: {told}", fontsize=8)
-    return [Label(dot.name, dot.x, dot.y) for dot in near]
+    return [Label(plain(dot.name), dot.x, dot.y) for dot in near]
 
 
 def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
@@ -142,14 +142,14 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
         epochs = range(1, values.shape[1] + 1)
         axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=BLUE, alpha=0.2, linewidth=0)
         _mean(axis, values, color=BLUE, linewidth=1.2, marker="." if values.shape[1] < 12 else "")
-        axis.set_title(f"{one.row} (own scale)" if alone[one.row] else one.row, fontsize=7)
+        axis.set_title(plain(f"{one.row} (own scale)" if alone[one.row] else one.row), fontsize=7)
         scale = values if alone[one.row] else every
         low, high = np.nanmin(scale), max(np.nanmax(scale), np.nanmin(scale) + 1)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         axis.tick_params(labelsize=6.5)
         axis.grid(visible=True, color=LINES, linewidth=0.6)
-    made.suptitle(f"{title}: top-1 on held-out images by epoch, %\ngrey: the row compared with", fontsize=8.5)
+    made.suptitle(f"{plain(title)}: top-1 on held-out images by epoch, %\ngrey: the row compared with", fontsize=8.5)
     write(made, path)
 
 
