@@ -19,6 +19,7 @@ from metaformer.lab import mixer_check, mixer_measure
 from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
 from metaformer.lab.mixer_measure import BUILT_IN, Effort, enter, framed, grow, nearest_dims, power, race, read_mixer
+from metaformer.lab.worker import Ready
 from metaformer.own import ask
 from metaformer.zoo import get_config
 
@@ -167,6 +168,15 @@ def test_an_exponent_and_its_interval() -> None:
     assert power(x, [1.0, None, None, 2.0]) is None
 
 
+def test_memory_on_a_gpu_is_what_a_call_takes_though_others_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [1000, 1000]  # now, at most
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held[1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: held.__setitem__(1, held[0]))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert mixer_measure.most(Ready(lambda: held.__setitem__(1, 1070), 1, device="cuda", loaded=50)) == 70
+
+
 @pytest.mark.slow
 def test_a_mixer_for_a_grid_is_measured_on_each_side() -> None:
     places = grow("Random(grid=4)", 8, "cpu", TINY)
@@ -254,7 +264,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer_measure, "BUILT_IN", (Identity(), Pooling()))
     monkeypatch.setattr(mixer_measure, "SIZE", 16)
     monkeypatch.setattr(mixer_measure, "BATCH", 2)
-    monkeypatch.setattr(mixer_measure, "peak", lambda ready: None)
+    monkeypatch.setattr(mixer_measure, "most", lambda ready: None)
     monkeypatch.setattr(mixer_check, "QUICK", TINY)
     monkeypatch.setattr(mixer_check, "apart", lambda function, *arguments: function(*arguments))
     lines = {name: LINES[name] for name in ("builds", "shape", "device", "odd sizes", "bf16")}
