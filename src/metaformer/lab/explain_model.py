@@ -20,7 +20,8 @@ REACHED = 16
 
 @dataclass(frozen=True)
 class Focus:
-    """Attention over one grid, of each shown image: (N, h, w), rows of what was taken, each summing to 1 over the places."""
+    """Attention over one grid, of each shown image: (N, h, w), what was taken of each place; 1 in all, with what was taken of
+    a class token."""
 
     name: str
     layers: int
