@@ -76,8 +76,8 @@ def test_rows_of_a_published_model_are_that_model() -> None:
     for row, name in (("convformer", "convformer_s18"), ("caformer", "caformer_s18")):
         assert shapes(STUDIES["activation"], "s18", 224)[row] == ZOO[name]
     scaled = {"deep-3": "poolformer_s36", "deep-3-wide": "poolformer_m36", "deep-4-wide": "poolformer_m48"}
-    for row, name in scaled.items():  # whose LayerScale begins at 1e-6
-        assert shapes(STUDIES["depth-width"], "s12", 224)[row] == replace(ZOO[name], scales=Scale(branch=1e-5))
+    for row, name in scaled.items():
+        assert shapes(STUDIES["depth-width"], "s12", 224)[row] == ZOO[name]
 
 
 FRAME = {
@@ -86,12 +86,13 @@ FRAME = {
     "separable": {"mixers": (SepConv(kernel=7, activation=GELU(), bias=True),) * 4},
     "attention": {"mixers": (Attention(proj_bias=True),) * 4},
     **{f"pooling-{window}": {"mixers": (Pooling(window=window),) * 4} for window in (5, 7, 9)},
-    "layernorm": {"norm": LayerNorm(eps=1e-5, bias=True)}, "batchnorm": {"norm": BatchNorm()}, "no-norm": {"norm": NoNorm()},
+    "layernorm": {"norm": LayerNorm(eps=1e-5, bias=True), "head_norm": LayerNorm(eps=1e-5, bias=True)},
+    "batchnorm": {"norm": BatchNorm(), "head_norm": BatchNorm()}, "no-norm": {"norm": NoNorm(), "head_norm": NoNorm()},
     "relu": {"activation": ReLU()}, "silu": {"activation": SiLU()}, "no-layerscale": {"scales": (Scale(),) * 4},
     "no-residual": {"residual": False}, "no-channel-mlp": {"mlp_ratio": 0.0}, "pooling": {},
-    "deep-2": {"depths": (4, 4, 12, 4)}, "deep-3": {"depths": (6, 6, 18, 6)},
-    "deep-3-wide": {"depths": (6, 6, 18, 6), "dims": (96, 192, 384, 768)},
-    "deep-4-wide": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768)},
+    "deep-2": {"depths": (4, 4, 12, 4)}, "deep-3": {"depths": (6, 6, 18, 6), "scales": (Scale(branch=1e-6),) * 4},
+    "deep-3-wide": {"depths": (6, 6, 18, 6), "dims": (96, 192, 384, 768), "scales": (Scale(branch=1e-6),) * 4},
+    "deep-4-wide": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768), "scales": (Scale(branch=1e-6),) * 4},
 }  # fmt: skip
 """What rows change of PoolFormer-S12."""
 STAR = {"scale": 0.8944, "bias": -0.4472}
@@ -120,7 +121,8 @@ def expected() -> dict[str, MetaFormerConfig]:
         for name, scale in SCALINGS.items():
             found[f"{family}-{name}"] = replace(base, scales=(scale,) * 4)
         mixers = (SepConv(bias=True),) * convs + (Attention(qkv_bias=True, proj_bias=True),) * (4 - convs)
-        found[f"{family}-biases"] = replace(base, mixers=mixers, mlp_bias=True)
+        norm = LayerNorm(eps=1e-6, bias=True)
+        found[f"{family}-biases"] = replace(base, mixers=mixers, norm=norm, mlp_bias=True)
     return found
 
 

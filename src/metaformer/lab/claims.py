@@ -89,7 +89,7 @@ CLAIMS = (
         "Convolution, then attention, is the best mixer", "v2",
         (
             Part("more", "caformer", "convformer", "+0.6"),
-            *(Part("more", "caformer", name, "above") for name in ("depthwise", "pooling", "random", "identity")),
+            *(Part("more", "caformer", name, "above") for name in ("poolformerv2", "randformer", "identityformer")),
         ),
     ),
     Claim(
