@@ -57,6 +57,12 @@ def _of(one: Standing, key: str) -> float | None:
     return None if value is None else value / 1e6
 
 
+def _write(made: Any, path: Path) -> None:
+    """As a PNG, and as a PDF beside it."""
+    write(made, path)
+    write(made, path.with_suffix(".pdf"), kind="pdf")
+
+
 def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) -> None:
     """Top-1 with its interval against MACs, parameters and speed, on logarithmic scales; the Pareto front is a line. `how` says
     how speed was measured."""
@@ -82,7 +88,7 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
         _key(axes[0, 0], groups)
     for axis, labels in names:
         write_names(axis, labels)
-    write(made, path)
+    _write(made, path)
 
 
 def _key(axis: Any, groups: Sequence[str]) -> None:
@@ -97,8 +103,10 @@ def _key(axis: Any, groups: Sequence[str]) -> None:
 
 
 def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: bool) -> list[Label]:
-    """Everything but names, which are returned: what else is in the picture decides where they have room."""
-    far = [dot for dot, below in zip(dots, far_below([dot.y for dot in dots]), strict=True) if below]
+    """Everything but names, which are returned: what else is in the picture decides where they have room. What others are
+    compared with is drawn however far below it is."""
+    below = far_below([dot.y for dot in dots])
+    far = [dot for dot, gone in zip(dots, below, strict=True) if gone and dot.name not in groups]
     near = [dot for dot in dots if dot not in far]
     edge = front(near, more=more)
     axis.plot([dot.x for dot in edge], [dot.y for dot in edge], color=GREY, linewidth=1, zorder=1)
@@ -125,8 +133,9 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
     with. What is far below the others has a scale of its own."""
     shown = [one for one in standings if any(result.curve for result in one.results)]
     curves = {one.row: _curves(one) for one in shown}
+    bases = {one.base for one in shown}
     alone = {
-        one.row: below
+        one.row: below and one.row not in bases
         for one, below in zip(shown, far_below([float(np.nanmax(curves[one.row])) for one in shown]), strict=True)
     }
     every = np.concatenate([curves[one.row].ravel() for one in shown if not alone[one.row]])
@@ -146,11 +155,16 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
         scale = values if alone[one.row] else every
         low, high = np.nanmin(scale), max(np.nanmax(scale), np.nanmin(scale) + 1)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        axis.xaxis.get_major_locator().set_params(integer=True, nbins=5, min_n_ticks=1)
         axis.tick_params(labelsize=6.5)
         axis.grid(visible=True, color=LINES, linewidth=0.6)
-    made.suptitle(f"{plain(title)}: top-1 on held-out images by epoch, %\ngrey: the row compared with", fontsize=8.5)
-    write(made, path)
+    made.suptitle(
+        f"{plain(title)}: top-1 on held-out images by epoch, %\n"
+        "line: mean of the seeds; band: from the lowest to the highest; grey: the row compared with",
+        fontsize=8.5 if columns > 2 else 5.5,
+    )
+    made.supxlabel("epoch", fontsize=8)
+    _write(made, path)
 
 
 def _mean(axis: Any, values: np.ndarray[Any, Any], *, color: str, linewidth: float, marker: str = "") -> None:
