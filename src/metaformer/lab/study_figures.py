@@ -167,8 +167,10 @@ def resampled(each: Tensor, values: Tensor) -> Tensor:
 
 def of_seeds(values: Tensor) -> float:
     """The part of the variance between seeds that is theirs: what images (images, seeds), each by itself, do not explain in an
-    analysis of variance."""
+    analysis of variance. Of two seeds it is all of it, as one difference does not tell what it comes from."""
     images, seeds = values.shape
+    if seeds == 2:
+        return 1.0
     means = values.mean(0)
     rest = values - values.mean(1)[:, None] - means + means.mean()
     noise = rest.square().sum().item() / ((images - 1) * (seeds - 1)) / images
