@@ -130,7 +130,7 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     text = (whole.path / "table.md").read_text()
     assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, scale t4." in text
     assert "| 74.6 (S12) |" in text
-    assert "forward, eager, batch 64, float32, 1 threads, median of 2 rounds in turns" in text
+    assert "forward, eager, batch 64, float32, 1 thread, median of 2 rounds in turns" in text
     speeds = json.loads((whole.path / "speeds.json").read_text())
     assert [len(rates) for rates in speeds["rates"].values()] == [2, 2]
     base, other = whole.standings
@@ -138,6 +138,8 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     assert min(one.rate or 0 for one in whole.standings) > 0
     assert other.peak is None or other.peak >= 0
     assert json.loads(json.dumps(whole.to_dict()))["rows"][1]["row"] == "identity"
+    assert str(whole).startswith("row       top-1, % (95 %)")
+    assert "* is apart from the row it is compared with" in str(whole)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
-from metaformer.lab.study_figures import Figures, Interval
+from metaformer.lab.study_figures import LEAST, Figures, Interval
 from metaformer.lab.study_results import DIVERGED, FINISHED, Result
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided at this scale"
@@ -25,8 +25,6 @@ RULES = (
     "72.5."
 )
 """For who reads verdicts."""
-LEAST = 2
-"""Seeds below which nothing is decided: what one training happens to give is not told from what a row is worth."""
 
 
 @dataclass(frozen=True)

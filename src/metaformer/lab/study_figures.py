@@ -19,6 +19,8 @@ from metaformer.tasks.paired import sign_flip
 
 TIMES = 2000
 """Resamples."""
+LEAST = 2
+"""Seeds below which nothing is decided: what one training happens to give is not told from what a row is worth."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Difference(Interval):
     """That images are so uneven by chance, the trained models being what they are (`sign_flip`)."""
     p_seeds: float | None
     """That seeds are, by Student's paired t-test; None of a single one, or where all differ by as much."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval leaves out 0, of as many seeds as it takes."""
+        return self.seeds >= LEAST and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,14 @@ class Speeds:
 def machine() -> str:
     """What speeds depend on beside the model."""
     known = examine()
-    return f"{known['processor']}, {known['cuda']}, torch {known['torch']}"
+    cuda = "" if known["cuda"] == "no" else f", {known['cuda']}"
+    return f"{known['processor']}{cuda}, torch {known['torch']}"
+
+
+def threads() -> str:
+    """On how many it computes."""
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew: bool = False) -> Speeds:
@@ -56,7 +63,7 @@ def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew:
     size = plan.recipe.image_size or plan.data.image_size
     precision = choose_precision(plan.recipe.precision, device)
     keys = {row: _key(entry, size) for row, entry in firsts.items()}
-    where = "the GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    where = "the GPU" if device.type == "cuda" else threads()
     how = f"forward, eager, batch {batch}, {str(precision).removeprefix('torch.')}, {where}, median of {ROUNDS} rounds in turns"
     known = None if anew else known_speeds(plan.path)
     if known is not None and (known.how, known.machine) == (how, machine()) and keys.items() <= known.keys.items():
