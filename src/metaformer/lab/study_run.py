@@ -176,7 +176,9 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
         taken = {one.key for one in borrow(plan.path, {entry.key: entry.row for entry in todo})}
         todo = [entry for entry in todo if entry.key not in taken]
         _tidy(plan, todo)
-        with Display(plan.path / "log.txt", sum(entry.recipe.epochs for entry in todo), 0, quiet=quiet) as display:
+        with Display(
+            plan.path / "log.txt", sum(entry.recipe.epochs for entry in todo), 0, quiet=quiet, window=WINDOW
+        ) as display:
             all_keys = len({entry.key for entry in plan.entries})
             display.say(
                 f"{plan.study.name}: {all_keys} rows with their seeds, {all_keys - len(todo)} are done "
@@ -318,6 +320,8 @@ class Running:
             self.locks.leave_all()
 
 
+WINDOW = 3600.0
+"""Seconds by whose epochs it is told how long the rest takes: an epoch may take minutes."""
 PATIENCE = 60.0
 """Seconds that rows have to save when all is to stop."""
 
