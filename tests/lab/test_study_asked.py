@@ -70,6 +70,21 @@ def test_a_folder_tells_by_itself_what_is_known(tmp_path: Path) -> None:
     assert known(tmp_path / "nowhere").results == ()
 
 
+def test_a_folder_knows_with_how_many_seeds_it_was_trained(tmp_path: Path) -> None:
+    """What older versions wrote does not: there it is as many as the study says."""
+    file = held(tmp_path / "made") / "study.json"
+    file.write_text(Asked("made", {"lr": "1"}, "t6", 2).to_json())
+    assert (known(tmp_path).left, known(tmp_path, {"lr": "1"}).left, known(tmp_path, seeds=5).left) == (
+        4 * 2 - 2,
+        4 * 2 - 2,
+        18,
+    )
+    told = json.loads(file.read_text())
+    del told["seeds"]
+    file.write_text(json.dumps(told))
+    assert known(tmp_path).left == 4 * 3 - 2
+
+
 def test_the_last_that_was_done_counts(tmp_path: Path) -> None:
     """Also where what was done before it under another key had failed first."""
     (tmp_path / "made").mkdir()
@@ -94,11 +109,13 @@ def test_a_row_that_is_done_under_another_name_is_told_under_its_own(tmp_path: P
     assert len(read_results(tmp_path / "made")) == 5
 
 
-@pytest.mark.parametrize("change", [{"more": 1}, {"settings": 1}])
+@pytest.mark.parametrize("change", [{"more": 1}, {"settings": 1}, {"seeds": "3"}])
 def test_a_damaged_study_json_is_said(tmp_path: Path, change: dict[str, object]) -> None:
     file = held(tmp_path / "made") / "study.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(ValueError, match=r"made/study\.json is damaged: it is to hold study, settings, scale$"):
+    with pytest.raises(
+        ValueError, match=r"made/study\.json is damaged, as it is to hold study, settings, scale, seeds: delete it and give"
+    ):
         known(tmp_path)
 
 

@@ -246,6 +246,26 @@ def test_more_seeds_are_added(fashion: str, whole: Studied, tmp_path: Path) -> N
     shutil.copytree(whole.path, tmp_path / "tiny")
     plan = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(3, "t4", root=tmp_path))
     assert [(entry.row, entry.seed) for entry in plan.todo()] == [("pooling", 2), ("identity", 2)]
+    again = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(None, "t4", root=tmp_path))
+    assert (again.todo(), again.asked.seeds, plan.asked.seeds) == ([], 2, 3)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_known_of_no_images_is_trained_again(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    """Where the file of which images were called right is damaged, its remedy is said, and is one."""
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    (row, *_) = read_results(tmp_path / "tiny").values()
+    file = tmp_path / "tiny/right" / f"{row.key}.npy"
+    again = r"start the study once more, and the row pooling is trained again with seed 0$"
+    for content in (b"", b"x" * 20, file.read_bytes()[:-1]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{row.key}\.npy is damaged: delete it, {again}"):
+            study(fashion, tmp_path, train=False)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{row.key}\.npy is missing: {again}"):
+        study(fashion, tmp_path, train=False)
+    plan = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(2, "t4", root=tmp_path))
+    assert [(entry.row, entry.seed) for entry in plan.todo()] == [("pooling", 0)]
 
 
 @pytest.mark.usefixtures("no_training")

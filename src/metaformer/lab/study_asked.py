@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mode
@@ -20,6 +20,7 @@ from metaformer.runs import check_name
 
 SCHEMA = 1
 """Version of `study.json`."""
+REMEDY = "delete it and give the command again that began the study, which keeps what is trained"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Asked:
     """Its name, or the file or module that it is from."""
     settings: dict[str, Any]
     scale: str
+    seeds: int | None = field(default=None, compare=False)
+    """With how many it was trained last; what an older version wrote has none."""
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -78,7 +81,7 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     last = {(one.row, one.seed): one for one in read_rows(path) if one.row in names}
     seeds = sorted({seed for _, seed in last})[: wanted.seeds]
     results = tuple(last[row.name, seed] for row in study.rows for seed in seeds if (row.name, seed) in last)
-    trainings = len(study.rows) * (wanted.seeds or study.seeds)
+    trainings = len(study.rows) * (wanted.seeds or asked.seeds or study.seeds)
     return Known(study, path, asked.scale, results, max(0, trainings - sum(one.final for one in results)))
 
 
@@ -107,6 +110,7 @@ def found(
         then = _read_asked(path)
         if as_it_is and not settings and wanted.scale is None:
             asked = replace(then, study=source)
+        asked = replace(asked, seeds=then.seeds)
         if then != asked:
             told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
             raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
@@ -121,11 +125,16 @@ def _recalled(module: str, path: Path, asked: Asked) -> ModuleType:
 
 
 def _read_asked(path: Path) -> Asked:
-    told = read_json(path / "study.json")
+    try:
+        told = read_json(path / "study.json")
+    except ValueError as error:
+        raise ValueError(f"{error}: {REMEDY}") from error
     if told.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path / 'study.json'} is not of schema {SCHEMA}, the one this version reads and writes")
-    if told.keys() != {f.name for f in fields(Asked)} or not isinstance(told["settings"], dict):
-        raise ValueError(f"{path / 'study.json'} is damaged: it is to hold {', '.join(f.name for f in fields(Asked))}")
+    told.setdefault("seeds", None)
+    names = [f.name for f in fields(Asked)]
+    if {*told} != {*names} or not isinstance(told["settings"], dict) or not isinstance(told["seeds"], int | None):
+        raise ValueError(f"{path / 'study.json'} is damaged, as it is to hold {', '.join(names)}: {REMEDY}")
     return Asked(**told)
 
 

@@ -109,7 +109,8 @@ def _lines(folder: Path) -> Iterator[Result]:
             told = json.loads(line)
             one = Result(**{name: value for name, value in told.items() if name in names})
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is damaged in line {number}: {error}") from error
+            to_do = "delete that line, and its row is trained again where no other line has it"
+            raise ValueError(f"{file} is damaged in line {number} ({error}): {to_do}") from error
         yield one
 
 
@@ -142,13 +143,23 @@ def name_rows(folder: Path, named: Iterable[tuple[str, str]]) -> None:
 
 
 def read_right(folder: Path, result: Result) -> Tensor:
-    """(N,): which images it called right. Raises ValueError or FileNotFoundError where that is not known."""
-    file = _right(folder, result.key)
-    packed = np.load(file, allow_pickle=False)
-    bits = np.unpackbits(packed, count=result.images)
-    if len(packed) != -(-result.images // 8):
-        raise ValueError(f"{file} is damaged: it is not of {result.images} images")
-    return torch.from_numpy(bits).bool()
+    """(N,): which images it called right. Raises ValueError where that is not known, or FileNotFoundError."""
+    file, again = _right(folder, result.key), f"the row {result.row} is trained again with seed {result.seed}"
+    try:
+        packed = np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: start the study once more, and {again}") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} is damaged: delete it, start the study once more, and {again}") from error
+    if packed.dtype != np.uint8 or packed.shape != (-(-result.images // 8),):
+        raise ValueError(f"{file} is not of {result.images} images: delete it, start the study once more, and {again}")
+    return torch.from_numpy(np.unpackbits(packed, count=result.images)).bool()
+
+
+def done(folder: Path) -> dict[str, Result]:
+    """By key what need not be trained again: what is final, and where it finished also which images it called right."""
+    known = read_results(folder)
+    return {key: one for key, one in known.items() if one.final and (one.state != FINISHED or _right(folder, key).is_file())}
 
 
 def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
@@ -156,9 +167,9 @@ def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
     taken = list[Result]()
     for other in sorted(file.parent for file in folder.parent.glob(f"*/{FILE}") if file.parent != folder):
         missing = wanted.keys() - {one.key for one in taken}
-        for key, one in read_results(other).items() if missing else ():
+        for key, one in done(other).items() if missing else ():
             source = _right(other, key)
-            if key not in missing or not one.final or (one.state == FINISHED and not source.is_file()):
+            if key not in missing:
                 continue
             if source.is_file():
                 _right(folder, key).parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from metaformer.lab.jobs import resolve
 from metaformer.lab.study import SETTLED, Entry, Study, computed_in, entries, sized
 from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found
 from metaformer.lab.study_locks import Locks
-from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, keep, mend, name_rows, read_results
+from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, done, keep, mend, name_rows, read_results
 from metaformer.lab.study_worker import Place, StudyWorker
 from metaformer.runs import Run, write_text
 from metaformer.train.display import Display
@@ -65,7 +65,7 @@ class Plan:
 
     def todo(self) -> list[Entry]:
         """What is still to be trained, each key once."""
-        final = {key for key, one in read_results(self.path).items() if one.final}
+        final = done(self.path)
         return list({entry.key: entry for entry in reversed(self.entries) if entry.key not in final}.values())[::-1]
 
     def known(self) -> Known:
@@ -86,7 +86,8 @@ def plan_study(
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
     study = chosen(study, wanted.rows)
-    seeds = study.seeds if wanted.seeds is None else wanted.seeds
+    seeds = (asked.seeds or study.seeds) if wanted.seeds is None else wanted.seeds
+    asked = replace(asked, seeds=seeds)
     if min(seeds, wanted.devices, wanted.jobs) < 1:
         raise ValueError(f"seeds={seeds}, {wanted.devices} devices, {wanted.jobs} jobs: each is at least 1")
     fixed = dict(study.settings) | asked.settings
@@ -167,8 +168,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
     """Trains what is still to be trained. A row that fails is told and left; Ctrl-C and SIGTERM save, then are raised."""
     plan.path.mkdir(parents=True, exist_ok=True)
     with held(plan.path):
-        if not (plan.path / "study.json").is_file():
-            write_text(plan.path / "study.json", plan.asked.to_json())
+        write_text(plan.path / "study.json", plan.asked.to_json())
         if plan.data.drawn and not (plan.path / "split.csv").is_file():
             write_text(plan.path / "split.csv", split_csv(plan.data))
         mend(plan.path)
@@ -193,7 +193,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
 
 def _tidy(plan: Plan, todo: list[Entry]) -> None:
     """Takes away the runs of rows that are done."""
-    final = {key for key, one in read_results(plan.path).items() if one.final}
+    final = done(plan.path)
     for folder in (plan.path / "runs").glob("*"):
         if folder.name in final:
             shutil.rmtree(folder, ignore_errors=True)
