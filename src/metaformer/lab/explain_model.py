@@ -50,6 +50,8 @@ class Findings:
     """What is explained of each shown image."""
     sure: tuple[float, ...]
     """The probability of that."""
+    truth: tuple[str, ...] = ()
+    """The class of each shown image, where the data says."""
     cam: Tensor | None = None
     """(N, h, w) from 0 to 1."""
     lost: Tensor | None = None
