@@ -134,8 +134,9 @@ def test_sizes_that_a_mixer_does_not_claim_are_left_out() -> None:
     }
     assert [line.state for line in lines.values()] == ["passed", "left out", "left out", "left out"]
     assert lines["one pixel"].why.startswith("made for a grid of 4, it refuses others: made for a grid of 4, not (1, 1)")
-    lines = {line.name: line for line in try_contract(Case(OneGrid, 16), ("odd sizes",))}  # without the claim it is a failure
-    assert lines["odd sizes"].state == "failed"
+    odd, *forms = try_contract(Case(OneGrid, 16), ("odd sizes", "export", "onnx"))  # without the claim it is a failure
+    assert odd.state == "failed"
+    assert {(line.state, line.why) for line in forms} == {("left out", "comes after odd sizes")}
 
 
 def test_an_error_is_told_with_the_line_that_it_passed() -> None:
@@ -289,6 +290,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert any(row.startswith("exponent ") for row in rows)
     assert rows[-3] == "What it learns, beside others: metaformer study tests.spoilt:Fine data=..."
     assert rows[-1] == f"written: {file}"
+
+
+@pytest.mark.usefixtures("small")
+def test_what_fails_is_to_be_mended_first() -> None:
+    code, out, _ = command("mixer", "check", "tests.spoilt:Halved", "--quick", "--dim", 8)
+    assert code == 1
+    assert "\nMend what fails first: odd sizes. What it learns, beside others: metaformer study" in out
 
 
 @pytest.mark.usefixtures("small")
