@@ -138,7 +138,7 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     assert min(one.rate or 0 for one in whole.standings) > 0
     assert other.peak is None or other.peak >= 0
     assert json.loads(json.dumps(whole.to_dict()))["rows"][1]["row"] == "identity"
-    assert str(whole).startswith("row       top-1, % (95 %)")
+    assert str(whole).split()[:2] == ["row", "top-1,"]
     assert "* is apart from the row it is compared with" in str(whole)
 
 
