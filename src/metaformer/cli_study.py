@@ -44,6 +44,11 @@ def study(
     if seeds is not None and not seeds.isdecimal():
         raise ValueError(f"seeds={seeds} is not a whole number")
     if what == "figure1":
+        options = {
+            "seeds=": seeds, "scale=": scale, "--rows": rows != "*", "--devices": devices > 1, "--jobs": jobs > 1,
+            "--models": models, "--list": only_list, "--json": as_json,
+        }  # fmt: skip
+        _refuse([name for name, wanted in options.items() if wanted])
         _figure_one(Path(root) / (name or "figure1"), given, draw=draw, anew=measure)
         return
     count = None if seeds is None else int(seeds)
@@ -60,15 +65,19 @@ def study(
         raise typer.Exit(1)
 
 
+def _refuse(words: list[str]) -> None:
+    """Raises ValueError for what figure1 does not take."""
+    if words:
+        takes = "device=, name=, root=" if words[0].endswith("=") else "--draw, --measure"
+        raise ValueError(f"{words[0]} is not for figure1, whose figures are published: it takes {takes}")
+
+
 def _figure_one(folder: Path, given: dict[str, object], *, draw: bool, anew: bool) -> None:
     from metaformer.lab.published import draw_figure_one, measure_published
     from metaformer.lab.study_speed import known_speeds
 
     device = given.pop("device", "auto")
-    if given:
-        raise ValueError(
-            f"{next(iter(given))}= is not for figure1, whose figures are published: it takes device=, name=, root="
-        )
+    _refuse([f"{key}=" for key in given])
     folder.mkdir(parents=True, exist_ok=True)
     speeds = known_speeds(folder) if draw else measure_published(folder, device=str(device), anew=anew)
     typer.echo(f"The picture: {draw_figure_one(folder, speeds)}")

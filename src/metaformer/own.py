@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -136,7 +137,9 @@ def _import(module: str) -> None:
         if digest is not None:
             READ[module] = digest
     except FAILURES as error:
-        raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        lines = [one.lineno for one in extract_tb(error.__traceback__) if file is not None and one.filename == str(file)]
+        where = f" (in its line {lines[-1]})" if lines else ""
+        raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}{where}") from error
 
 
 def _from_file(name: str, file: Path) -> ModuleType:

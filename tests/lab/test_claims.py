@@ -1,6 +1,5 @@
 """The papers' claims judged on made-up results: each verdict there is, and why."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -78,6 +77,23 @@ def test_what_diverges_has_collapsed(lost: int, verdict: str) -> None:
     assert f"{lost} of {lost} seeds diverged" in found.parts[0].figure
 
 
+def test_why_nothing_can_be_said() -> None:
+    other = {"other": [0.8, 0.81, 0.8]}
+    for kind in ("more", "least", "same", "collapse"):
+        failed = [result("row", seed, state=FAILED, top1=None, why="killed") for seed in range(3)]
+        assert judged(Part(kind, "row", "other"), other, *failed).parts[0].figure == "row failed in every seed"
+        assert judged(Part(kind, "row", "other"), other).parts[0].figure == "row is not trained"
+        if kind != "collapse":
+            gone = [result("row", seed, state=DIVERGED, top1=None, why="nan") for seed in range(3)]
+            assert judged(Part(kind, "row", "other"), other, *gone).parts[0].figure == "row diverged in every seed"
+    lone = {"row": [0.5], "other": [0.8]}
+    results, rights = rights_of(lone, IMAGES)
+    apart = [replace(one, seed=one.seed + (one.row == "row")) for one in results]
+    figures = Figures(Study(name="made", rows=(Row("row"), Row("other"))), apart, rights)
+    (found,) = judge_claims(figures, [Claim("it is so", "v0", (Part("more", "row", "other"),))])
+    assert found.parts[0].figure == "row and other have no seed in common"
+
+
 def test_a_failure_of_the_machine_is_no_collapse() -> None:
     failed = [result("row", seed, state=FAILED, top1=None, why="killed") for seed in range(3)]
     assert judged(Part("collapse", "row", "other"), {"other": [0.8, 0.81, 0.8]}, *failed).verdict == UNDECIDED
@@ -136,4 +152,3 @@ def test_other_images_are_not_taken_for_the_same() -> None:
     (wide,) = judge_claims(Figures(study, results, rights), [replace(narrow.claim)])
     assert narrow.verdict == HOLDS
     assert wide.verdict == UNDECIDED
-    assert json.dumps(wide.parts[0].figure)

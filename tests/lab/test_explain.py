@@ -14,7 +14,7 @@ from metaformer import Run
 from metaformer.data.sources import open_data
 from metaformer.lab.cam import class_activation
 from metaformer.lab.classifier import open_classifier
-from metaformer.lab.explain import _batches, explain, read_methods
+from metaformer.lab.explain import _batches, explain, explained_text, read_methods
 from metaformer.lab.explain_model import called
 from metaformer.weights.peers import Peer, PeerConfig
 from metaformer.weights.pretrained import save_pretrained
@@ -134,7 +134,10 @@ def test_what_is_too_small_is_said_of_its_model(run: Run, images: Path, tmp_path
 
 def test_without_images_those_that_the_run_held_out(run: Run, tmp_path: Path) -> None:
     found = explain(run.path, ask="reach", shown=2, out=tmp_path)
-    assert (found.told["looked_at"], found.told["images"]) == (40, ["image 0", "image 1"])
+    assert (found.told["looked_at"], found.told["images"]) == (40, ["image 0", "image 39"])
+    data = open_data(run.recipe.data)
+    assert found.told["truth"] == [data.classes[int(data.val.labels[at])] for at in (0, 39)]
+    assert explained_text(found.told).splitlines()[0].split()[:2] == ["image", "is"]
     with pytest.raises(ValueError, match=r"best is no run, which would have images of its own: name some"):
         explain(run.best, ask="reach", out=tmp_path)
 

@@ -1,10 +1,13 @@
 """What the pictures of `explain` say: labels, figures, ramps."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metaformer.lab.explain_pictures import Tile, grid_figure, lost_shades, ramps, similarity_figure
+from metaformer.lab.explain_pictures import Tile, above_even, cam_grid, grid_figure, lost_shades, ramps, similarity_figure
 
 
 def texts(made: Figure) -> list[str]:
@@ -24,6 +27,19 @@ def test_what_costs_next_to_nothing_is_not_red() -> None:
     lost = torch.tensor([[[0.4, 0.2], [-0.3, 0.0]], [[0.02, 0.01], [0.0, -0.5]]])
     expected = torch.tensor([[[1.0, 0.5], [0.0, 0.0]], [[0.2, 0.1], [0.0, 0.0]]])
     assert torch.allclose(lost_shades(lost), expected)
+
+
+def test_attention_that_is_all_but_even_is_not_red() -> None:
+    assert torch.allclose(above_even(torch.tensor([[1.02, 0.98]])), torch.tensor([[0.04, 0.0]]), atol=1e-6)
+    assert torch.allclose(above_even(torch.tensor([[3.0, 2.0, 0.5]])), torch.tensor([[1.0, 0.5, 0.0]]))
+
+
+def test_a_map_without_anything_says_so() -> None:
+    cam, fed = torch.stack([torch.zeros(2, 2), torch.eye(2)]), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    one: Any = SimpleNamespace(cam=cam, fed=fed, classes=("bee", "ant"), sure=(0.5, 0.6), name="mine", truth=("ant", ""))
+    _, (blank, full) = cam_grid([one])
+    assert (blank[0].note, full[0].note) == ("is ant", "")
+    assert (blank[1].note, full[1].note) == ("bee, 50%\nnothing speaks for it", "ant, 60%")
 
 
 def test_letters_are_of_one_size() -> None:

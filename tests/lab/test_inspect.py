@@ -198,7 +198,7 @@ def test_sources(run: Run) -> None:
 def test_table_and_files(tmp_path: Path) -> None:
     found = inspect(tiny(), image_size=32, device="cpu", rounds=2)
     lines = inspected_text(found).splitlines()
-    assert lines[0].split() == ["part", "what", "gives", "parameters", "MACs", "kept", "peak", "ms", "quartiles"]
+    assert lines[0].split() == ["part", "what", "gives", "parameters", "MACs", "kept,", "MB", "peak,", "MB", "ms", "quartiles"]
     assert lines[1].split()[:6] == ["stages.0.embed", "stem", "8", "×", "8", "×"]
     assert f"{found.whole.parameters:,}" in lines[8]
     folder = found.write(tmp_path / "seen")

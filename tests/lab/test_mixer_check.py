@@ -19,6 +19,7 @@ from metaformer.lab import mixer_check, mixer_measure
 from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
 from metaformer.lab.mixer_measure import BUILT_IN, Effort, enter, framed, grow, nearest_dims, power, race, read_mixer
+from metaformer.lab.worker import Ready
 from metaformer.own import ask
 from metaformer.zoo import get_config
 
@@ -133,8 +134,9 @@ def test_sizes_that_a_mixer_does_not_claim_are_left_out() -> None:
     }
     assert [line.state for line in lines.values()] == ["passed", "left out", "left out", "left out"]
     assert lines["one pixel"].why.startswith("made for a grid of 4, it refuses others: made for a grid of 4, not (1, 1)")
-    lines = {line.name: line for line in try_contract(Case(OneGrid, 16), ("odd sizes",))}  # without the claim it is a failure
-    assert lines["odd sizes"].state == "failed"
+    odd, *forms = try_contract(Case(OneGrid, 16), ("odd sizes", "export", "onnx"))  # without the claim it is a failure
+    assert odd.state == "failed"
+    assert {(line.state, line.why) for line in forms} == {("left out", "comes after odd sizes")}
 
 
 def test_an_error_is_told_with_the_line_that_it_passed() -> None:
@@ -165,6 +167,15 @@ def test_an_exponent_and_its_interval() -> None:
     assert found.high - found.value == pytest.approx(t.ppf(0.975, 2) * right.stderr)
     assert found.value - found.low == pytest.approx(found.high - found.value)
     assert power(x, [1.0, None, None, 2.0]) is None
+
+
+def test_memory_on_a_gpu_is_what_a_call_takes_though_others_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [1000, 1000]  # now, at most
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held[1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: held.__setitem__(1, held[0]))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert mixer_measure.most(Ready(lambda: held.__setitem__(1, 1070), 1, device="cuda", loaded=50)) == 70
 
 
 @pytest.mark.slow
@@ -254,7 +265,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer_measure, "BUILT_IN", (Identity(), Pooling()))
     monkeypatch.setattr(mixer_measure, "SIZE", 16)
     monkeypatch.setattr(mixer_measure, "BATCH", 2)
-    monkeypatch.setattr(mixer_measure, "peak", lambda ready: None)
+    monkeypatch.setattr(mixer_measure, "most", lambda ready: None)
     monkeypatch.setattr(mixer_check, "QUICK", TINY)
     monkeypatch.setattr(mixer_check, "apart", lambda function, *arguments: function(*arguments))
     lines = {name: LINES[name] for name in ("builds", "shape", "device", "odd sizes", "bf16")}
@@ -279,6 +290,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert any(row.startswith("exponent ") for row in rows)
     assert rows[-3] == "What it learns, beside others: metaformer study tests.spoilt:Fine data=..."
     assert rows[-1] == f"written: {file}"
+
+
+@pytest.mark.usefixtures("small")
+def test_what_fails_is_to_be_mended_first() -> None:
+    code, out, _ = command("mixer", "check", "tests.spoilt:Halved", "--quick", "--dim", 8)
+    assert code == 1
+    assert "\nMend what fails first: odd sizes. What it learns, beside others: metaformer study" in out
 
 
 @pytest.mark.usefixtures("small")

@@ -76,8 +76,8 @@ def test_rows_of_a_published_model_are_that_model() -> None:
     for row, name in (("convformer", "convformer_s18"), ("caformer", "caformer_s18")):
         assert shapes(STUDIES["activation"], "s18", 224)[row] == ZOO[name]
     scaled = {"deep-3": "poolformer_s36", "deep-3-wide": "poolformer_m36", "deep-4-wide": "poolformer_m48"}
-    for row, name in scaled.items():  # whose LayerScale begins at 1e-6
-        assert shapes(STUDIES["depth-width"], "s12", 224)[row] == replace(ZOO[name], scales=Scale(branch=1e-5))
+    for row, name in scaled.items():
+        assert shapes(STUDIES["depth-width"], "s12", 224)[row] == ZOO[name]
 
 
 FRAME = {
@@ -86,12 +86,13 @@ FRAME = {
     "separable": {"mixers": (SepConv(kernel=7, activation=GELU(), bias=True),) * 4},
     "attention": {"mixers": (Attention(proj_bias=True),) * 4},
     **{f"pooling-{window}": {"mixers": (Pooling(window=window),) * 4} for window in (5, 7, 9)},
-    "layernorm": {"norm": LayerNorm(eps=1e-5, bias=True)}, "batchnorm": {"norm": BatchNorm()}, "no-norm": {"norm": NoNorm()},
+    "layernorm": {"norm": LayerNorm(eps=1e-5, bias=True), "head_norm": LayerNorm(eps=1e-5, bias=True)},
+    "batchnorm": {"norm": BatchNorm(), "head_norm": BatchNorm()}, "no-norm": {"norm": NoNorm(), "head_norm": NoNorm()},
     "relu": {"activation": ReLU()}, "silu": {"activation": SiLU()}, "no-layerscale": {"scales": (Scale(),) * 4},
     "no-residual": {"residual": False}, "no-channel-mlp": {"mlp_ratio": 0.0}, "pooling": {},
-    "deep-2": {"depths": (4, 4, 12, 4)}, "deep-3": {"depths": (6, 6, 18, 6)},
-    "deep-3-wide": {"depths": (6, 6, 18, 6), "dims": (96, 192, 384, 768)},
-    "deep-4-wide": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768)},
+    "deep-2": {"depths": (4, 4, 12, 4)}, "deep-3": {"depths": (6, 6, 18, 6), "scales": (Scale(branch=1e-6),) * 4},
+    "deep-3-wide": {"depths": (6, 6, 18, 6), "dims": (96, 192, 384, 768), "scales": (Scale(branch=1e-6),) * 4},
+    "deep-4-wide": {"depths": (8, 8, 24, 8), "dims": (96, 192, 384, 768), "scales": (Scale(branch=1e-6),) * 4},
 }  # fmt: skip
 """What rows change of PoolFormer-S12."""
 STAR = {"scale": 0.8944, "bias": -0.4472}
@@ -120,7 +121,8 @@ def expected() -> dict[str, MetaFormerConfig]:
         for name, scale in SCALINGS.items():
             found[f"{family}-{name}"] = replace(base, scales=(scale,) * 4)
         mixers = (SepConv(bias=True),) * convs + (Attention(qkv_bias=True, proj_bias=True),) * (4 - convs)
-        found[f"{family}-biases"] = replace(base, mixers=mixers, mlp_bias=True)
+        norm = LayerNorm(eps=1e-6, bias=True)
+        found[f"{family}-biases"] = replace(base, mixers=mixers, norm=norm, mlp_bias=True)
     return found
 
 
@@ -255,6 +257,42 @@ def test_what_decides_nothing_is_not(changes: dict[str, Any]) -> None:
     assert keys(**changes) == keys()
 
 
+def test_what_a_row_computes_in_is_in_its_key() -> None:
+    told = ("fp32", "bf16", "fp16", "tf32", "auto")
+    study = Study(name="in", rows=(Row("base"), *(Row(one, settings={"precision": one}) for one in told)))
+    base, *found = [entry.key for entry in resolved(study, device="cpu")]
+    assert [found.count(key) for key in found] == [2, 1, 1, 1, 2]  # auto is fp32 there
+    assert base == found[0]
+    base, *others = [entry.key for entry in resolved(study, device="cpu", precision="bf16")]  # auto is bf16 on a GPU
+    assert others == [*found[:4], found[1]]
+    assert base == found[1]
+
+
+def test_what_files_hold_is_in_the_key_of_rows_that_begin_with_them(tmp_path: Path) -> None:
+    file, folder = tmp_path / "one.safetensors", tmp_path / "folder"
+    folder.mkdir()
+    for setting in ("weights", "teacher"):
+        for place, held in ((file, file), (folder, folder / "model.safetensors")):
+            held.write_bytes(b"one")
+            plain, fed = (Study(name="fed", rows=(Row("a", settings=told),)) for told in ({}, {setting: str(place)}))
+            before = keys(fed)
+            assert keys(fed) == before
+            held.write_bytes(b"two")
+            assert keys(fed) != before != keys(plain)
+            held.write_bytes(b"one")
+            assert keys(fed) == before
+    published = Study(name="tag", rows=(Row("a", settings={"weights": "in1k"}),))
+    assert keys(published) == keys(published)
+
+
+def test_sides_are_those_of_a_row_s_own_images() -> None:
+    random = {"mixers": "(Random(grid={1}), Random(grid={2}), Random(grid={3}), Random(grid={4}))"}
+    study = Study(name="own", rows=(Row("a", random), Row("b", random, settings={"image_size": 56})))
+    assert [[mixer.grid for mixer in entry.shape.mixers] for entry in resolved(study) if entry.shape] == [  # type: ignore[attr-defined]
+        [14, 7, 4, 2], [28, 14, 7, 4],
+    ]  # fmt: skip
+
+
 def test_a_model_has_one_key_however_it_is_said() -> None:
     same = Study(name="same", rows=(Row("a", {"mixers": (Pooling(),) * 4}), Row("b", {"mixers": DepthwiseConv(kernel=3)})))
     assert keys(same) == keys()
@@ -327,6 +365,13 @@ def test_the_key_is_of_what_own_code_computes_wherever_it_lies(own: Path) -> Non
         ({"rows": (Row("a", settings={"seed": 1}),)}, "seed= is not for a study"),
         ({"rows": (Row("a"),), "settings": {"hours": 1.0}}, "hours= is not for a study"),
         ({"rows": (Row("a"),), "name": "a/b"}, "is not the name of one folder"),
+        ({"rows": (Row("a", settings={"data": "digits"}),)}, "row 'a': data= is the same for all rows, give it to the study"),
+        ({"rows": (Row("a", settings={"labels": "single"}),)}, "row 'a': labels= is the same for all rows"),
+        ({"rows": (Row("a", settings={"device": "cpu"}),)}, "row 'a': device= is the same for all rows"),
+        ({"rows": (Row("a", settings={"recipe": "photos"}),)}, "row 'a': recipe= is the same for all rows"),
+        ({"rows": (Row("a", settings={"model": "b"}),)}, r"row 'a': model is no setting but a field of the row, Row\(model="),
+        ({"rows": (Row("a", settings={"changes": {}}),)}, r"row 'a': changes is no setting but .*, Row\(changes="),
+        ({"rows": (Row("a"),), "settings": {"model": "b"}}, r"model is no setting but a field of the study, Study\(model="),
     ],
 )
 def test_what_is_wrong_with_a_study(fields: dict[str, Any], said: str) -> None:

@@ -1,5 +1,6 @@
 """What is asked of a study, and what its folder holds by itself."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tests.studied import result
 
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found, known_of
-from metaformer.lab.study_results import FAILED
+from metaformer.lab.study_results import FAILED, name_rows, read_results
 from metaformer.runs import append_line
 
 STUDY = Study(name="made", rows=(Row("a"), Row("b", against="c"), Row("c"), Row("ab")))
@@ -20,6 +21,17 @@ STUDY = Study(name="made", rows=(Row("a"), Row("b", against="c"), Row("c"), Row(
 )
 def test_globs_choose_rows_and_their_bases(globs: str, rows: list[str]) -> None:
     assert [row.name for row in chosen(STUDY, globs).rows] == rows
+
+
+@pytest.mark.parametrize("first", [Row("x"), Row("x", against="x")])
+@pytest.mark.parametrize("against", [None, "x"])
+def test_what_is_only_compared_with_is_compared_with_nothing(first: Row, against: str | None) -> None:
+    """Its own base was not asked for, and it is none of the row that was."""
+    study = Study(name="made", rows=(first, Row("a", against="b"), Row("b", against=against)))
+    found = chosen(study, "a")
+    assert [(row.name, found.base(row.name)) for row in found.rows] == [("a", "b"), ("b", "b")]
+    found = chosen(study, "a,b")
+    assert [(row.name, found.base(row.name)) for row in found.rows] == [("x", "x"), ("a", "b"), ("b", "x")]
 
 
 @pytest.mark.parametrize("globs", ["x", "a,x", "a,", ""])
@@ -56,6 +68,55 @@ def test_a_folder_tells_by_itself_what_is_known(tmp_path: Path) -> None:
     assert [(one.row, one.seed) for one in fewer.results] == [("b", 0)]  # and of c, its base, nothing is known
     assert fewer.left == 2
     assert known(tmp_path / "nowhere").results == ()
+
+
+def test_a_folder_knows_with_how_many_seeds_it_was_trained(tmp_path: Path) -> None:
+    """What older versions wrote does not: there it is as many as the study says."""
+    file = held(tmp_path / "made") / "study.json"
+    file.write_text(Asked("made", {"lr": "1"}, "t6", 2).to_json())
+    assert (known(tmp_path).left, known(tmp_path, {"lr": "1"}).left, known(tmp_path, seeds=5).left) == (
+        4 * 2 - 2,
+        4 * 2 - 2,
+        18,
+    )
+    told = json.loads(file.read_text())
+    del told["seeds"]
+    file.write_text(json.dumps(told))
+    assert known(tmp_path).left == 4 * 3 - 2
+
+
+def test_the_last_that_was_done_counts(tmp_path: Path) -> None:
+    """Also where what was done before it under another key had failed first."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/study.json").write_text(Asked("made", {}, "t6").to_json())
+    for one in (
+        result("a", 0, key="one", state=FAILED, top1=None), result("a", 0, key="two", top1=10.0),
+        result("a", 0, key="one", top1=20.0),
+    ):  # fmt: skip
+        append_line(tmp_path / "made/results.jsonl", asdict(one))
+    assert [one.top1 for one in known(tmp_path).results] == [20.0]
+
+
+def test_a_row_that_is_done_under_another_name_is_told_under_its_own(tmp_path: Path) -> None:
+    """As one that was renamed, or two that are the same."""
+    held(tmp_path / "made")
+    name_rows(tmp_path / "made", [("a-0", "a"), ("a-0", "c"), ("again", "c"), ("b-0", "c"), ("none", "c")])
+    told = [(one.row, one.seed, one.top1) for one in known(tmp_path).results]
+    assert told == [("a", 0, 50.0), ("a", 1, 20.0), ("b", 0, 50.0), ("c", 0, 50.0), ("c", 1, 20.0)]
+    before = (tmp_path / "made/results.jsonl").read_bytes()
+    name_rows(tmp_path / "made", [("a-0", "a"), ("a-0", "c"), ("again", "c")])
+    assert (tmp_path / "made/results.jsonl").read_bytes() == before
+    assert len(read_results(tmp_path / "made")) == 5
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"settings": 1}, {"seeds": "3"}])
+def test_a_damaged_study_json_is_said(tmp_path: Path, change: dict[str, object]) -> None:
+    file = held(tmp_path / "made") / "study.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(
+        ValueError, match=r"made/study\.json is damaged, as it is to hold study, settings, scale, seeds: delete it and give"
+    ):
+        known(tmp_path)
 
 
 def test_other_settings_are_another_study(tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def test_what_is_no_study(nothing: Path, what: str, said: str) -> None:
     [
         ("STUDY = Stduy()", "NameError: name 'Stduy' is not defined"),
         ("def f(:", "SyntaxError: invalid syntax"),
-        ("from metaformer import Study\nSTUDY = Study(name='empty', rows=())", "ValueError: the study 'empty' needs rows"),
+        (
+            "from metaformer import Study\nSTUDY = Study(name='empty', rows=())",
+            r"ValueError: the study 'empty' needs rows.* \(in its line 2\)$",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_a_sentence(nothing: Path, code: str, said: str) -> None:

@@ -1,6 +1,7 @@
 """Pictures of a study: what is in them, from made-up results; and the papers' figure 1."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from tests.studied import rights_of
 from metaformer.core.architecture import MetaFormerConfig
 from metaformer.core.count import Count
 from metaformer.lab import published, published_plot, study_plots
+from metaformer.lab.labels import plain_ticks
+from metaformer.lab.plots import figure
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_figures import Figures, Standing
@@ -31,9 +34,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     found: list[Figure] = []
     write = study_plots.write
 
-    def kept(made: Figure, path: Path) -> None:
-        found.append(made)
-        write(made, path)
+    def kept(made: Figure, path: Path, kind: str = "png") -> None:
+        if kind == "png":
+            found.append(made)
+        write(made, path, kind=kind)
 
     for module in (study_plots, published_plot):
         monkeypatch.setattr(module, "write", kept)
@@ -75,6 +79,31 @@ def test_what_collapsed_is_told_and_not_drawn(tmp_path: Path, drawn: list[Figure
     a, *_, gone = drawn[1].axes
     assert gone.get_title() == "gone (own scale)"
     assert a.get_ylim()[0] > 60 > 12 > gone.get_ylim()[1]
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "l.pdf").exists()
+
+
+def test_what_others_are_compared_with_is_drawn_however_far_below(tmp_path: Path, drawn: list[Figure]) -> None:
+    results, rights = rights_of({"base": [0.3], "a": [0.8], "b": [0.81], "c": [0.79]}, 400)
+    rows = tuple(Row(name) for name in ("base", "a", "b", "c"))
+    standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
+    study_plots.accuracy(standings, tmp_path / "a.png", "made", "")
+    assert sorted(text.get_text() for text in drawn[0].axes[0].texts) == ["a", "b", "base", "c"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 1.02), (0.92, 0.96), (1.05, 1.64), (14, 21), (98, 103), (950, 4800), (2, 900)])
+def test_numbers_of_an_axis_do_not_touch(low: float, high: float) -> None:
+    made, axes = figure(study_plots.COLUMN, 3)
+    axis = axes[0, 0]
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.tick_params(labelsize=7)
+    plain_ticks(axis)
+    made.canvas.draw()
+    boxes = [text.get_window_extent() for text in axis.get_xticklabels() if low <= text.get_position()[0] <= high]
+    shown = [text.get_text() for text in axis.get_xticklabels() if low <= text.get_position()[0] <= high]
+    assert 3 <= len(shown) == len({*shown})
+    assert all(one.x1 + 4 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tmp_path: Path, drawn: list[Figure]) -> None:
@@ -88,6 +117,16 @@ def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tm
     assert speed.get_xlabel() == "measured images/s, forward\n(batch 64)"
     edge = speed.lines[0]
     assert list(edge.get_xdata()) == [100.0, 50.0]
+
+
+def test_names_with_dollars_are_no_mathematics(tmp_path: Path, drawn: list[Figure]) -> None:
+    rows = (Row("$a^$"), Row("b", against="b"))
+    results, rights = rights_of({row.name: [0.5] for row in rows}, 400)
+    standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
+    study_plots.accuracy(standings, tmp_path / "a.png", "$m^$", "")
+    study_plots.learning(standings, tmp_path / "l.png", "$m^$")
+    assert "\\$a^\\$" in [text.get_text() for text in drawn[0].axes[0].texts]
+    assert drawn[1].axes[0].get_title() == "\\$a^\\$"
 
 
 def test_names_do_not_cover_each_other(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -124,6 +163,8 @@ def test_learning_curves_are_means_between_extremes(standings: list[Standing], t
     assert [axis.get_title() for axis in panels] == ["pooling", "layernorm", "batchnorm"]
     (own,) = panels[0].lines
     assert list(own.get_ydata()) == [40.0, 50.5]
+    assert drawn[0].get_supxlabel() == "epoch"
+    assert "band: from the lowest to the highest" in drawn[0].get_suptitle()
     base, _ = panels[1].lines
     assert list(base.get_ydata()) == [40.0, 50.5]
 
@@ -134,6 +175,15 @@ def test_a_seed_that_stopped_early_leaves_a_shorter_curve(tmp_path: Path, drawn:
     study = Study(name="made", rows=(Row("pooling"),))
     study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l.png", "made")
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [40.0, 50.0]
+
+
+def test_a_single_epoch_has_a_single_number(tmp_path: Path, drawn: list[Figure]) -> None:
+    results, rights = rights_of({"pooling": [0.5]}, 100)
+    results[0].curve.pop()
+    study = Study(name="made", rows=(Row("pooling"),))
+    study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l.png", "made")
+    (low, high), ticks = drawn[0].axes[0].get_xlim(), drawn[0].axes[0].get_xticks()
+    assert [tick for tick in ticks if low <= tick <= high] == [1]
 
 
 def counted(config: MetaFormerConfig, size: int) -> Count:

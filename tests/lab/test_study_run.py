@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from tests.rows import quick_studies
-from tests.tiny import QUICK, command, one_core
+from tests.tiny import QUICK, as_single, command, one_core, write_several
 from torch import Tensor, nn
 
 import metaformer
 from metaformer import Identity, Pooling, Row, Studied, Study
-from metaformer.lab import study_asked, study_run
+from metaformer.data.dataset import Data, Taken
+from metaformer.data.splits import Encoded
+from metaformer.lab import study_asked, study_run, study_worker
 from metaformer.lab.study_asked import Wanted
 from metaformer.lab.study_locks import Locks
 from metaformer.lab.study_results import FILE, read_results, read_right
@@ -128,7 +130,7 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     text = (whole.path / "table.md").read_text()
     assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, scale t4." in text
     assert "| 74.6 (S12) |" in text
-    assert "forward, eager, batch 64, float32, 1 threads, median of 2 rounds in turns" in text
+    assert "forward, eager, batch 64, float32, 1 thread, median of 2 rounds in turns" in text
     speeds = json.loads((whole.path / "speeds.json").read_text())
     assert [len(rates) for rates in speeds["rates"].values()] == [2, 2]
     base, other = whole.standings
@@ -136,6 +138,8 @@ def test_the_table_says_what_is_known(whole: Studied) -> None:
     assert min(one.rate or 0 for one in whole.standings) > 0
     assert other.peak is None or other.peak >= 0
     assert json.loads(json.dumps(whole.to_dict()))["rows"][1]["row"] == "identity"
+    assert str(whole).split()[:2] == ["row", "top-1,"]
+    assert "* is apart from the row it is compared with" in str(whole)
 
 
 @pytest.mark.slow
@@ -176,6 +180,24 @@ def test_what_another_study_did_is_taken_over(fashion: str, whole: Studied, tmp_
 
 
 @pytest.mark.usefixtures("no_training")
+def test_rows_that_were_renamed_or_are_the_same_are_told_by_the_folder_too(
+    fashion: str, whole: Studied, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    renamed = Study(
+        name="tiny",
+        rows=(
+            Row("base", {"mixers": "Pooling(3)"}),
+            Row("twin", {"mixers": Pooling()}),
+            Row("identity", {"mixers": Identity()}),
+        ),
+    )
+    found = study(fashion, tmp_path, renamed)
+    assert [len(one.finished) for one in found.standings] == [2, 2, 2]
+    again = study(fashion, tmp_path, renamed, train=False)
+    assert (again.left, again.standings) == (0, found.standings)
+
+
 def test_data_that_was_moved_is_the_same_data(fashion: str, whole: Studied, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "tiny")
     shutil.copytree(fashion.partition(":")[2], tmp_path / "moved")
@@ -190,10 +212,60 @@ def test_other_data_is_other_data(fashion: str, whole: Studied, tmp_path: Path) 
     assert not {entry.key for entry in plan.entries} & read_results(whole.path).keys()
 
 
+def shards(val: bytes = b"c", names: str = "xyz", mean: float = 0.5) -> Data:
+    """Three images, as those that lie in large files are given: one after the other, not as a list."""
+    labels = torch.tensor([0, 1])
+    train = Encoded(Taken([b"a", b"b"], [0, 1]), labels, 3, [*names[:2]])
+    return Data(train, Encoded(Taken([val], [0]), labels[:1], 3, [names[2]]), ("p", "q"), 3, None, True, (mean,), (0.25,))
+
+
+def test_other_images_in_shards_are_other_data() -> None:
+    marks = [study_run.mark_of(data) for data in (shards(), shards(b"d"), shards(names="xya"), shards(mean=0.51))]
+    assert len(set(marks)) == 4
+    assert study_run.mark_of(shards(mean=0.5 + 1e-9)) == marks[0] == study_run.mark_of(shards())
+
+
+def test_labels_are_what_was_said_of_them(tmp_path: Path) -> None:
+    """Not what they look like to the process that trains."""
+    table = as_single(write_several(tmp_path / "several"))
+    found = study(table, tmp_path, rows="pooling", seeds=1, epochs=1, labels="single")
+    assert found.failures == ()
+    assert found.standings[0].results[0].classes > 3
+
+
+def test_results_of_other_images_are_not_compared(whole: Studied, fashion: str, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    first, *rest = lines(tmp_path / "tiny")
+    told = [first | {"images": 41, "key": "other"}, *rest]
+    (tmp_path / "tiny" / FILE).write_text("".join(json.dumps(line) + "\n" for line in told))
+    with pytest.raises(ValueError, match=r"tiny has results of 40 and of 41 images, as its data changed: train it to have"):
+        study(fashion, tmp_path, train=False)
+
+
 def test_more_seeds_are_added(fashion: str, whole: Studied, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "tiny")
     plan = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(3, "t4", root=tmp_path))
     assert [(entry.row, entry.seed) for entry in plan.todo()] == [("pooling", 2), ("identity", 2)]
+    again = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(None, "t4", root=tmp_path))
+    assert (again.todo(), again.asked.seeds, plan.asked.seeds) == ([], 2, 3)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_known_of_no_images_is_trained_again(fashion: str, whole: Studied, tmp_path: Path) -> None:
+    """Where the file of which images were called right is damaged, its remedy is said, and is one."""
+    shutil.copytree(whole.path, tmp_path / "tiny")
+    (row, *_) = read_results(tmp_path / "tiny").values()
+    file = tmp_path / "tiny/right" / f"{row.key}.npy"
+    again = r"start the study once more, and the row pooling is trained again with seed 0$"
+    for content in (b"", b"x" * 20, file.read_bytes()[:-1]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{row.key}\.npy is damaged: delete it, {again}"):
+            study(fashion, tmp_path, train=False)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{row.key}\.npy is missing: {again}"):
+        study(fashion, tmp_path, train=False)
+    plan = plan_study(STUDY, {"data": fashion, **SETTINGS}, Wanted(2, "t4", root=tmp_path))
+    assert [(entry.row, entry.seed) for entry in plan.todo()] == [("pooling", 0)]
 
 
 @pytest.mark.usefixtures("no_training")
@@ -310,6 +382,18 @@ def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: 
     assert {path.name for path in (found.path / "models").iterdir()} == models.keys()
     name, top1 = models.popitem()
     assert metaformer.evaluate(found.path / "models" / name, data=fashion).top1 == pytest.approx(top1)
+
+
+def test_killed_before_it_was_judged_it_is_judged_and_its_peak_is_not_known(
+    fashion: str, whole: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(study_worker, "_judged", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        assert study(fashion, tmp_path, rows="pooling", seeds=1).failures != ()
+    found = study(fashion, tmp_path, rows="pooling", seeds=1)
+    ((one,),) = (standing.results for standing in found.standings)
+    theirs = whole.standings[0].results[0]
+    assert (one.state, one.top1, one.peak) == ("finished", theirs.top1, None)
 
 
 @pytest.mark.parametrize(
@@ -467,6 +551,11 @@ def test_the_command_lists_studies_and_rows(fashion: str) -> None:
         (["norm", "seeds=two"], "seeds=two is not a whole number\n"),
         (["norm", "lrr=1"], "no setting 'lrr', did you mean lr?\n  metaformer study norm lr=1\n"),
         (["figure1", "lr=1"], "lr= is not for figure1, whose figures are published: it takes device=, name=, root=\n"),
+        (["figure1", "seeds=3"], "seeds= is not for figure1, whose figures are published: it takes device=, name=, root=\n"),
+        *(
+            (["figure1", *words], f"{words[0]} is not for figure1, whose figures are published: it takes --draw, --measure\n")
+            for words in (["--rows", "a*"], ["--devices", "2"], ["--jobs", "2"], ["--models"], ["--list"], ["--json"])
+        ),
     ],
 )
 @pytest.mark.usefixtures("here")

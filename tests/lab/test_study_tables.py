@@ -44,10 +44,25 @@ def test_table(standings: list[Standing]) -> None:
     assert (told["deviation"], told["seeds"], told["parameters"], told["MACs"]) == ("1.00", "3", "1.20 M", "15.0 M")
     assert (told["images/s"], told["peak MiB"], told["minutes"], told["published"]) == ("1,234", "300", "1.5", "77.2")
     told = dict(zip(head, other, strict=True))
-    assert re.fullmatch(r"\+11\.33 \([\d.−]+ to [\d.]+\)", told["to the base, points (95 %)"])
+    assert re.fullmatch(r"\+11\.33 \([\d.−]+ to [\d.]+\) \*", told["to the base, points (95 %)"])
     assert told["published"] == "76.7 (about −0.5)"
     told = dict(zip(head, gone, strict=True))
     assert (told["top-1, % (95 %)"], told["seeds"], told["MACs"], told["published"]) == ("–", "0 of 1", "–", "–")
+
+
+def test_a_row_with_a_base_of_its_own_names_it_and_only_what_is_apart_has_a_star() -> None:
+    study = Study(name="made", rows=(Row("a"), Row("b"), Row("c", against="b"), Row("d", against="d"), Row("e")))
+    results, rights = rights_of({"a": [0.5, 0.5], "b": [0.9, 0.9], "c": [0.3, 0.31], "d": [0.5, 0.5], "e": [0.9]}, 400)
+    _, a, b, c, d, e = (row[3] for row in table(Figures(study, results, rights).standings({})))
+    assert (a, d, e.count("*")) == ("base", "base", 0)  # one seed decides nothing
+    assert b.endswith(") *")
+    assert re.fullmatch(r"−59\.50 \(.*\) \* to b", c)
+
+
+def test_nothing_is_said_of_published_figures_where_there_are_none() -> None:
+    results, rights = rights_of({"a": [0.5, 0.5]}, 400)
+    standings = Figures(Study(name="made", rows=(Row("a"),)), results, rights).standings({})
+    assert [row[-1] for row in table(standings)] == ["minutes", "1.5"]
 
 
 def test_what_failed_is_told(standings: list[Standing]) -> None:
@@ -83,12 +98,12 @@ def test_latex_prints_what_is_there(text: str, printed: str) -> None:
 
 
 def test_latex_has_as_many_cells_everywhere(standings: list[Standing]) -> None:
-    text = latex(table(standings), "100 % & more")
+    text = latex(table(standings), "100 % & more", "my_study")
     body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
     assert len(body) == 3
     assert {len(re.split(r"(?<!\\)&", line)) for line in body} == {len(HEADINGS)}
     assert all(line.endswith(r" \\") for line in body)
-    assert r"\caption{100 \% \& more}" in text
+    assert "\\caption{100 \\% \\& more}\n\\label{tab:my-study}\n" in text
     assert text.count("{") == text.count("}")
     assert text.startswith("% \\usepackage{booktabs,graphicx}\n\\begin{table}\n")
     assert rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}" in text

@@ -61,3 +61,17 @@ def test_a_terminal_has_a_live_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "epoch 1/2" in screen.getvalue()
     assert "loss 1.234" in screen.getvalue()
     assert shown.bar.tasks[0].completed == 5
+
+
+@pytest.mark.parametrize(("window", "left"), [(30, None), (3600, 300)])
+def test_what_is_left_is_told_by_steps_that_are_minutes_apart(
+    window: float, left: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, clock = Console(file=io.StringIO(), force_terminal=True, width=120), [0.0]
+    monkeypatch.setattr(display, "Console", lambda **_: terminal)
+    with Display(None, 10, 0, window=window) as shown:
+        shown.bar.get_time = lambda: clock[0]
+        for step in range(1, 6):
+            clock[0] += 60
+            shown.step(step, "row", "")
+        assert shown.bar.tasks[0].time_remaining == left

@@ -31,7 +31,8 @@ class Attended:
         return taken[:, self.first :].unflatten(1, self.grid)
 
     def seen_from(self, places: Tensor) -> Tensor:
-        """(B, heads, h, w): what the last layer takes for the place (B, 2) of each image, row and column; rows sum to 1."""
+        """(B, heads, h, w): what the last layer takes for the place (B, 2) of each image, row and column; 1 in all, with what
+        it takes of the tokens before the places."""
         at = self.first + places[:, 0] * self.grid[1] + places[:, 1]
         taken = self.weights[-1][torch.arange(len(at)), :, at.cpu(), self.first :]
         return taken.unflatten(2, self.grid)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def explain(
     opened = [open_classifier(source, model, device), *(open_classifier(other, None, device) for other in beside)]
     for one in opened:
         _check(one, methods, label, window)
-    read = read_images(source, images, [one.preprocess for one in opened], MOST)
+    read = read_images(source, images, [one.preprocess for one in opened], MOST, shown)
     folder, steps, tell = Path(out), len(opened) + 1, progress or _silent
     folder.mkdir(parents=True, exist_ok=True)
     seen = []
@@ -84,12 +84,14 @@ def explain(
         tell("explained", place, steps)
         with memory_told(one.device, f"shown={max(1, shown // 2)} needs less"):
             try:
-                seen.append(look(one, fed, methods, label=label, shown=shown, window=window))
+                found = look(one, fed, methods, label=label, shown=shown, window=window)
+                seen.append(replace(found, truth=read.truth[:shown]))
             except ValueError as error:
                 raise ValueError(f"{one.name}: {error}") from error
     tell("explained", len(opened), steps)
     figures = {
         "images": list(read.names[:shown]),
+        "truth": list(read.truth[:shown]),
         "looked_at": len(read.names),
         "left_out": read.left_out,
         "unreadable": read.unreadable,
@@ -162,10 +164,11 @@ def explained_text(told: dict[str, Any]) -> str:
     """The answers, how far each level sees, the similarity of levels with themselves left out."""
     models = told["models"]
     names = called([model["name"] for model in models])
-    heads: Rows = [("image", *names)]
+    known = any(told["truth"])
+    heads: Rows = [("image", *(("is",) if known else ()), *names)]
     for number, image in enumerate(told["images"]):
         said = (f"{model['answers'][number]['label']} {model['answers'][number]['probability']:.1%}" for model in models)
-        heads.append((image, *said))
+        heads.append((image, *((told["truth"][number],) if known else ()), *said))
     parts = [columns(heads)]
     if "reach" in models[0]:
         rows: Rows = [("sees", "level", "half within", "95 % within", "of pixels")]

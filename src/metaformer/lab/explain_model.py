@@ -20,7 +20,8 @@ REACHED = 16
 
 @dataclass(frozen=True)
 class Focus:
-    """Attention over one grid, of each shown image: (N, h, w), rows of what was taken, each summing to 1 over the places."""
+    """Attention over one grid, of each shown image: (N, h, w), what was taken of each place; 1 in all, with what was taken of
+    a class token."""
 
     name: str
     layers: int
@@ -49,6 +50,8 @@ class Findings:
     """What is explained of each shown image."""
     sure: tuple[float, ...]
     """The probability of that."""
+    truth: tuple[str, ...] = ()
+    """The class of each shown image, where the data says."""
     cam: Tensor | None = None
     """(N, h, w) from 0 to 1."""
     lost: Tensor | None = None

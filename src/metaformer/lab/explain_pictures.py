@@ -21,6 +21,8 @@ SIDE = 384
 
 FAINT = 0.1
 """Of occlusion: the loss of probability that is red at least."""
+HALF_MORE = 0.5
+"""Of attention: what is taken beyond an even part that is red at least, in even parts."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ Grid = tuple[list[str], list[list[Tile]]]
 
 
 def cam_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
-    """An image, then the Grad-CAM of each model."""
-    return _beside([one.cam for one in seen], seen, side)
+    """An image, then the Grad-CAM of each model; below it, where no place speaks for the answer."""
+    heads, rows = _beside([one.cam for one in seen], seen, side)
+    for number, row in enumerate(rows):
+        for place, one in enumerate(seen, 1):
+            if one.cam is not None and not one.cam[number].any():
+                row[place] = replace(row[place], note=f"{row[place].note}\nnothing speaks for it")
+    return heads, rows
 
 
 def occlusion_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
@@ -94,7 +101,7 @@ def _beside(maps: Sequence[Tensor | None], seen: Sequence[Findings], side: int) 
         return [], []
     rows = []
     for number in range(len(seen[0].classes)):
-        row = [Tile(picture(_finest(seen)[number], side))]
+        row = [_itself(seen, number, side)]
         for one, heat in zip(seen, maps, strict=True):
             assert heat is not None
             row.append(Tile(blended(one.fed[number], heat[number], side), answer(one, number)))
@@ -112,16 +119,22 @@ def attention_grid(seen: Sequence[Findings], side: int = SIDE) -> Grid:
     heads = ["image", *(f"{name}\n{focus.name}, {what}" for _, name, focus in focused for what in ("last layer", "rollout"))]
     rows = []
     for number in range(len(seen[0].classes)):
-        row = [Tile(picture(_finest(seen)[number], side))]
+        row = [_itself(seen, number, side)]
         for one, _, focus in focused:
             taken, rolled = (times_even(maps[number]) for maps in (focus.taken, focus.rolled))
             tiles = [
-                Tile(blended(one.fed[number], above_even(times), side, smooth=False), f"up to ×{times.max():.1f}")
+                Tile(blended(one.fed[number], above_even(times), side, smooth=False), f"up to ×{times.max():.2f}")
                 for times in (taken, rolled)
             ]
             row += [replace(tiles[0], image=_marked(tiles[0].image, focus, number)), tiles[1]]
         rows.append(row)
     return heads, rows
+
+
+def _itself(seen: Sequence[Findings], number: int, side: int) -> Tile:
+    """An image, below it its class where that is known."""
+    truth = seen[0].truth[number] if seen[0].truth else ""
+    return Tile(picture(_finest(seen)[number], side), truth and f"is {truth.split(',')[0]}")
 
 
 def _finest(seen: Sequence[Findings]) -> Tensor:
@@ -145,9 +158,10 @@ def times_even(taken: Tensor) -> Tensor:
 
 
 def above_even(times: Tensor) -> Tensor:
-    """From 0, where a place is taken no more than evenly, to 1 where it is taken the most."""
+    """From 0, where a place is taken no more than evenly, to 1 where it is taken the most, and half as much again at least,
+    lest attention that is all but even is red."""
     above = (times - 1).clamp(min=0)
-    return above / above.max().clamp(min=1e-12)
+    return above / above.max().clamp(min=HALF_MORE)
 
 
 def _marked(image: Image.Image, focus: Focus, number: int) -> Image.Image:
@@ -179,11 +193,12 @@ def _magma(shade: Tensor) -> Image.Image:
 
 def grid_figure(heads: Sequence[str], rows: Sequence[Sequence[Tile]], ramp: Ramp) -> Figure:
     """Tiles in rows, what stands over the columns, the ramp below."""
-    below = 0.17 if any(tile.note for row in rows for tile in row) else 0.0
+    notes = [tile.note for row in rows for tile in row]
+    below = 0.17 + 0.1 * max(note.count("\n") for note in notes) if any(notes) else 0.0
     over = 0.3 + 0.12 * max(head.count("\n") for head in heads)
     made, axes = figure(1.5 * len(heads), over + (1.46 + below) * len(rows) + STRIP, len(rows), len(heads))
     _tight(made, ramp)
-    small = min(fitting(tile.note, 1.45, 6.5) for row in rows for tile in row)
+    small = min(fitting(note, 1.45, 6.5) for note in notes)
     large = min(fitting(head, 1.45, 8) for head in heads)
     for place, row in enumerate(rows):
         for axis, tile, head in zip(axes[place], row, heads, strict=True):

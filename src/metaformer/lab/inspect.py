@@ -178,12 +178,12 @@ def _open(source: str | Path, image_size: int | None) -> tuple[nn.Module, int]:
 def inspected_text(found: Inspection) -> str:
     """A row for each part, then the whole."""
     timed = found.whole.seconds is not None
-    rows: Rows = [("part", "what", "gives", "parameters", "MACs", "kept", "peak", *(("ms", "quartiles") if timed else ()))]
+    rows: Rows = [
+        ("part", "what", "gives", "parameters", "MACs", "kept, MB", "peak, MB", *(("ms", "quartiles") if timed else ()))
+    ]
     rows += [_row(part, timed=timed) for part in (*found.parts, found.whole)]
     images = f"{found.batch} image{'s' if found.batch > 1 else ''} of {found.image_size} × {found.image_size}"
-    said = (
-        f"{images} on {found.device}; kept: MB for the backward pass; peak: MB alive at once in inference; both without weights"
-    )
+    said = f"{images} on {found.device}; kept: for the backward pass; peak: alive at once in inference; both without weights"
     return f"{columns(rows, right=(3, 4, 5, 6, 7, 8))}\n\n{said}"
 
 

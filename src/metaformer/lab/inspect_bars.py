@@ -8,7 +8,7 @@ from metaformer.lab.plots import BLUE, GREEN, GREY, ORANGE, RED, figure, plain, 
 
 PANELS = (
     ("parameters", "parameters, M", 1e-6),
-    ("macs", "multiply-accumulates, G", 1e-9),
+    ("macs", "multiply-accumulates, M", 1e-6),
     ("kept", "kept for the backward pass, MB", 1e-6),
     ("peak", "alive at once in inference, MB", 1e-6),
     ("seconds", "time, ms", 1e3),

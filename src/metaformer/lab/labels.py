@@ -80,13 +80,14 @@ def _places(x: float, y: float, width: float, height: float, scale: float) -> It
 
 
 def plain_ticks(axis: Any) -> None:
-    """Numbers as they are on a logarithmic axis, few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Numbers as they are on a logarithmic axis, few of them; where that is short they are evenly far from each other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     low, high = axis.get_xlim()
-    steps = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-    if high / low < 1.6:
-        steps = tuple(1 + 0.1 * i for i in range(90))
-    axis.xaxis.set_major_locator(LogLocator(subs=steps, numticks=6))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}"))
+    if high / low > 8:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.3g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

@@ -68,6 +68,8 @@ LINES: dict[str, Callable[[Case], str]] = {
 AFTER = "comes after "
 FIRST = ("builds", "shape")
 """Lines without which no other can be tried, nor anything measured."""
+ANY_SIDES = dict.fromkeys(("export", "onnx"), "odd sizes")
+"""Lines that take any sides, and would only say in other words that it does not."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,12 @@ def _measured(how: str, why: list[str], measure: Callable[[], list[Measured]]) -
 
 
 def try_contract(case: Case, names: tuple[str, ...] = tuple(LINES)) -> tuple[Line, ...]:
-    """What became of each line; after a failure among the first ones the rest is left out."""
+    """What became of each line; after a failure among the first ones the rest is left out, after one of odd sizes what needs
+    any."""
     found: list[Line] = []
     for name in names:
         broken = [line.name for line in found if line.name in FIRST and line.state != "passed"]
+        broken += [line.name for line in found if line.name == ANY_SIDES.get(name) and line.state == "failed"]
         if broken:
             found.append(Line(name, "left out", f"{AFTER}{broken[0]}"))
         else:
@@ -218,4 +222,6 @@ def _entries_text(found: Checked) -> str:
     train = f"metaformer train {FRAME} data=... model.mixers='{found.entries[0].mixer}'"
     learns = f"What it learns, beside others: metaformer study {quote(found.mixer)} data=..."
     last = learns if ":" in found.mixer else f"What it learns: {train}"
+    if failed := [line.name for line in found.lines if line.state == "failed"]:
+        last = f"Mend what fails first: {', '.join(failed)}. {last}"
     return f"{head}.\n{how}:\n{columns(rows, right=(2, 3, 4, 5, 6, 7))}\n\n{last}"

@@ -146,7 +146,7 @@ def grow(text: str, dim: int, device: str, effort: Effort) -> list[Place]:
     mixer = read_mixer(text)
     places = [(side, max(1, round(effort.tokens / side**2))) for side in effort.sides]
     ready = [{job: _ready(mixer, dim, side, images, device, job) for job in JOBS} for side, images in places]
-    peaks = [{job: peak(each[job]) for job in JOBS} for each in ready]
+    peaks = [{job: most(each[job]) for job in JOBS} for each in ready]
     keep_memory()
     taken = _in_turns([each[job] for each in ready for job in JOBS], effort)
     found = []
@@ -190,6 +190,18 @@ def _learning(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 def _bytes(module: nn.Module) -> int:
     return sum(p.nbytes for p in module.parameters())
+
+
+def most(ready: Ready) -> int | None:
+    """Bytes that a call takes at most above all that is there: others are loaded beside it, which on a GPU `peak` takes for
+    its own. None where the system does not tell."""
+    if ready.device != "cuda":
+        return peak(ready)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    ready.go()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _in_turns(ready: Sequence[Ready], effort: Effort) -> list[list[float]]:
@@ -288,7 +300,7 @@ def race(entries: Sequence[Entry], device: str, effort: Effort) -> list[Entry]:
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
     models = [_model(entry, device) for entry in entries]
     ready = [{job: _image_ready(model, device, job) for job in JOBS} for model in models]
-    peaks = [peak(each["train"]) for each in ready]
+    peaks = [most(each["train"]) for each in ready]
     keep_memory()
     taken = _in_turns([each[job] for each in ready for job in JOBS], effort)
     found = []

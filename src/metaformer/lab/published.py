@@ -10,7 +10,7 @@ from metaformer.core.count import count
 from metaformer.core.device import choose_device, choose_precision
 from metaformer.core.model import MetaFormer
 from metaformer.lab.published_plot import PublishedModel, figure_one
-from metaformer.lab.study_speed import Speeds, in_turns, known_speeds, machine
+from metaformer.lab.study_speed import Speeds, in_turns, known_speeds, machine, threads
 from metaformer.runs import write_text
 from metaformer.zoo import TOP1, ZOO
 
@@ -44,7 +44,7 @@ def measure_published(folder: Path, *, device: str = "auto", batch: int = 8, rou
     """Images/s of every such model, kept in speeds.json in the folder; measured again on another machine, or with `anew`."""
     chosen = choose_device(device)
     precision = choose_precision("auto", chosen)
-    where = "GPU" if chosen.type == "cuda" else f"{torch.get_num_threads()} threads"
+    where = "GPU" if chosen.type == "cuda" else threads()
     how = f"forward, eager, batch {batch} at {SIZE}, {str(precision).removeprefix('torch.')}, {where}, {machine()}"
     known = None if anew else known_speeds(folder)
     if known is not None and known.how == how:

@@ -7,9 +7,10 @@ from typing import Any
 
 from metaformer.config import Recipe, revise
 from metaformer.core.architecture import SPECS, MetaFormerConfig
+from metaformer.core.device import choose_device, choose_precision, precision_name
 from metaformer.core.spec import from_text, nearest, to_text
 from metaformer.lab.study_code import code_marks
-from metaformer.lab.study_key import key_of
+from metaformer.lab.study_key import key_of, marks_of_files
 from metaformer.own import ask, changed, references
 from metaformer.weights.peers import PREFIX
 from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
@@ -23,6 +24,10 @@ SCALES: dict[str, tuple[Size, int]] = {
 SCALES.pop("224")
 SETTLED = ("seed", "keep", "hours", "smoke", "start_size")
 """Settings that a study decides itself, or that make its rows something else than rows."""
+SHARED = ("data", "labels", "device", "recipe")
+"""Settings that are the same for all rows."""
+FIELDS = ("model", "changes")
+"""What a recipe has among its settings, and a row as a field of its own."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,13 @@ class Study:
             for key in SETTLED:
                 if key in row.settings or key in self.settings:
                     raise ValueError(f"{key}= is not for a study: its seeds are seeds=, and all rows learn equally long")
+            for key in row.settings:
+                if key in SHARED:
+                    raise ValueError(f"row {row.name!r}: {key}= is the same for all rows, give it to the study")
+                if key in FIELDS:
+                    raise ValueError(f"row {row.name!r}: {key} is no setting but a field of the row, Row({key}=...)")
+        if "model" in self.settings:
+            raise ValueError("model is no setting but a field of the study, Study(model=...)")
 
     def base(self, row: str) -> str:
         """The row that this one is compared with."""
@@ -186,20 +198,29 @@ def entries(
             made.append((row.name, *_resolved(row, study, base, scale, size, fixed)))
         except ValueError as error:
             raise ValueError(f"row {row.name!r}: {error}") from None
+    files = marks_of_files(recipe for _, recipe, _ in made)
     found = []
     for seed in range(base.seed, base.seed + seeds):
         for row, recipe, shape in made:
             seeded = replace(recipe, seed=seed)
             told = seeded if seeded.image_size is not None else replace(seeded, image_size=size)
+            computed = precision if recipe.precision == base.precision else computed_in(recipe)
             code = marks_of(recipe)
-            found.append(Entry(row, seed, seeded, code, key_of(told, shape, mark, precision, code), shape))
+            found.append(Entry(row, seed, seeded, code, key_of(told, shape, mark, computed, code, files), shape))
     return found
+
+
+def computed_in(recipe: Recipe) -> str:
+    """What `precision` comes to on its device, as keys have it."""
+    named = precision_name(choose_precision(recipe.precision, choose_device(recipe.device)))
+    return recipe.precision if recipe.precision == "tf32" else named
 
 
 def _resolved(
     row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
 ) -> tuple[Recipe, MetaFormerConfig | None]:
     """The recipe of a row, and its model's config if that is ours."""
+    size = row.settings.get("image_size", size)
     name, changes = _shaped(row, study, scale, dict(base.changes), size)
     texts = {key: _text(value) for key, value in changes.items()}
     ask(texts.values())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mode
@@ -14,12 +14,13 @@ from metaformer.core.spec import nearest
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
 from metaformer.lab.study_find import find_study
-from metaformer.lab.study_results import Result, read_results
+from metaformer.lab.study_results import Result, read_rows
 from metaformer.own import ask, bring, load, strange
 from metaformer.runs import check_name
 
 SCHEMA = 1
 """Version of `study.json`."""
+REMEDY = "delete it and give the command again that began the study, which keeps what is trained"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Asked:
     """Its name, or the file or module that it is from."""
     settings: dict[str, Any]
     scale: str
+    seeds: int | None = field(default=None, compare=False)
+    """With how many it was trained last; what an older version wrote has none."""
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -75,10 +78,10 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     study, _, path, asked = found(what, settings, wanted, as_it_is=True)
     study = chosen(study, wanted.rows)
     names = {row.name for row in study.rows}
-    last = {(one.row, one.seed): one for one in read_results(path).values() if one.row in names}
+    last = {(one.row, one.seed): one for one in read_rows(path) if one.row in names}
     seeds = sorted({seed for _, seed in last})[: wanted.seeds]
     results = tuple(last[row.name, seed] for row in study.rows for seed in seeds if (row.name, seed) in last)
-    trainings = len(study.rows) * (wanted.seeds or study.seeds)
+    trainings = len(study.rows) * (wanted.seeds or asked.seeds or study.seeds)
     return Known(study, path, asked.scale, results, max(0, trainings - sum(one.final for one in results)))
 
 
@@ -107,6 +110,7 @@ def found(
         then = _read_asked(path)
         if as_it_is and not settings and wanted.scale is None:
             asked = replace(then, study=source)
+        asked = replace(asked, seeds=then.seeds)
         if then != asked:
             told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
             raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
@@ -121,20 +125,29 @@ def _recalled(module: str, path: Path, asked: Asked) -> ModuleType:
 
 
 def _read_asked(path: Path) -> Asked:
-    told = read_json(path / "study.json")
+    try:
+        told = read_json(path / "study.json")
+    except ValueError as error:
+        raise ValueError(f"{error}: {REMEDY}") from error
     if told.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path / 'study.json'} is not of schema {SCHEMA}, the one this version reads and writes")
+    told.setdefault("seeds", None)
+    names = [f.name for f in fields(Asked)]
+    if {*told} != {*names} or not isinstance(told["settings"], dict) or not isinstance(told["seeds"], int | None):
+        raise ValueError(f"{path / 'study.json'} is damaged, as it is to hold {', '.join(names)}: {REMEDY}")
     return Asked(**told)
 
 
 def chosen(study: Study, rows: str) -> Study:
-    """The study with the rows that match one of some globs, and those that they are compared with. Raises ValueError for a
-    glob that none matches."""
-    names = [row.name for row in study.rows]
+    """The study with the rows that match one of some globs, and those that they are compared with, which are compared with
+    nothing where their own base is not among them. Raises ValueError for a glob that none matches."""
+    bases = {row.name: study.base(row.name) for row in study.rows}
     matched = set[str]()
     for glob in (one.strip() for one in rows.split(",")):
-        found = {name for name in names if fnmatchcase(name, glob)}
+        found = {name for name in bases if fnmatchcase(name, glob)}
         if not found:
-            raise ValueError(f"no row of {study.name} matches {glob!r}{nearest(glob, names)}")
-        matched |= found | {study.base(name) for name in found}
-    return replace(study, rows=tuple(row for row in study.rows if row.name in matched))
+            raise ValueError(f"no row of {study.name} matches {glob!r}{nearest(glob, list(bases))}")
+        matched |= found
+    wanted = matched | {bases[name] for name in matched}
+    against = {name: bases[name] if bases[name] in wanted else name for name in wanted}
+    return replace(study, rows=tuple(replace(row, against=against[row.name]) for row in study.rows if row.name in wanted))

@@ -19,6 +19,8 @@ from metaformer.tasks.paired import sign_flip
 
 TIMES = 2000
 """Resamples."""
+LEAST = 2
+"""Seeds below which nothing is decided: what one training happens to give is not told from what a row is worth."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Difference(Interval):
     """That images are so uneven by chance, the trained models being what they are (`sign_flip`)."""
     p_seeds: float | None
     """That seeds are, by Student's paired t-test; None of a single one, or where all differ by as much."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval leaves out 0, of as many seeds as it takes."""
+        return self.seeds >= LEAST and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -167,8 +174,10 @@ def resampled(each: Tensor, values: Tensor) -> Tensor:
 
 def of_seeds(values: Tensor) -> float:
     """The part of the variance between seeds that is theirs: what images (images, seeds), each by itself, do not explain in an
-    analysis of variance."""
+    analysis of variance. Of two seeds it is all of it, as one difference does not tell what it comes from."""
     images, seeds = values.shape
+    if seeds == 2:
+        return 1.0
     means = values.mean(0)
     rest = values - values.mean(1)[:, None] - means + means.mean()
     noise = rest.square().sum().item() / ((images - 1) * (seeds - 1)) / images

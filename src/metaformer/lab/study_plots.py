@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metaformer.lab.labels import Label, plain_ticks, write_names
-from metaformer.lab.plots import BLUE, GREY, figure, write
+from metaformer.lab.plots import BLUE, GREY, figure, plain, write
 from metaformer.lab.study_figures import Standing
 
 PALETTE = ("#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8e5bd0", "#a0522d", "#17a2b8")
@@ -57,6 +57,12 @@ def _of(one: Standing, key: str) -> float | None:
     return None if value is None else value / 1e6
 
 
+def _write(made: Any, path: Path) -> None:
+    """As a PNG, and as a PDF beside it."""
+    write(made, path)
+    write(made, path.with_suffix(".pdf"), kind="pdf")
+
+
 def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) -> None:
     """Top-1 with its interval against MACs, parameters and speed, on logarithmic scales; the Pareto front is a line. `how` says
     how speed was measured."""
@@ -64,7 +70,7 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
     shown = [one for one in standings if one.top1 is not None]
     made, axes = figure(COLUMN, 10.6, 3, 1, dpi=DPI)
     made.suptitle(
-        f"{title}: top-1 of the last epoch, %\nmean of the seeds, 95 % intervals; grey line: Pareto front", fontsize=9
+        f"{plain(title)}: top-1 of the last epoch, %\nmean of the seeds, 95 % intervals; grey line: Pareto front", fontsize=9
     )
     names = list[tuple[Any, list[Label]]]()
     for axis, (label, value, more) in zip(axes.flat, PANELS, strict=True):
@@ -82,7 +88,7 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
         _key(axes[0, 0], groups)
     for axis, labels in names:
         write_names(axis, labels)
-    write(made, path)
+    _write(made, path)
 
 
 def _key(axis: Any, groups: Sequence[str]) -> None:
@@ -92,13 +98,15 @@ def _key(axis: Any, groups: Sequence[str]) -> None:
     marks = [
         Line2D([], [], marker="o", linestyle="", markersize=4, color=PALETTE[i % len(PALETTE)]) for i in range(len(groups))
     ]
-    names = [f"compared with {group}" for group in groups]
+    names = [plain(f"compared with {group}") for group in groups]
     axis.legend(marks, names, fontsize=7, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), handletextpad=0.2)
 
 
 def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: bool) -> list[Label]:
-    """Everything but names, which are returned: what else is in the picture decides where they have room."""
-    far = [dot for dot, below in zip(dots, far_below([dot.y for dot in dots]), strict=True) if below]
+    """Everything but names, which are returned: what else is in the picture decides where they have room. What others are
+    compared with is drawn however far below it is."""
+    below = far_below([dot.y for dot in dots])
+    far = [dot for dot, gone in zip(dots, below, strict=True) if gone and dot.name not in groups]
     near = [dot for dot in dots if dot not in far]
     edge = front(near, more=more)
     axis.plot([dot.x for dot in edge], [dot.y for dot in edge], color=GREY, linewidth=1, zorder=1)
@@ -115,9 +123,9 @@ def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: boo
     axis.grid(visible=True, which="major", color=LINES, linewidth=0.6, zorder=0)
     axis.set_axisbelow(True)
     if far:
-        told = ", ".join(f"{dot.name} {dot.y:.1f}" for dot in far)
+        told = plain(", ".join(f"{dot.name} {dot.y:.1f}" for dot in far))
         axis.set_xlabel(f"{axis.get_xlabel()}\nfar below: {told}", fontsize=8)
-    return [Label(dot.name, dot.x, dot.y) for dot in near]
+    return [Label(plain(dot.name), dot.x, dot.y) for dot in near]
 
 
 def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
@@ -125,8 +133,9 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
     with. What is far below the others has a scale of its own."""
     shown = [one for one in standings if any(result.curve for result in one.results)]
     curves = {one.row: _curves(one) for one in shown}
+    bases = {one.base for one in shown}
     alone = {
-        one.row: below
+        one.row: below and one.row not in bases
         for one, below in zip(shown, far_below([float(np.nanmax(curves[one.row])) for one in shown]), strict=True)
     }
     every = np.concatenate([curves[one.row].ravel() for one in shown if not alone[one.row]])
@@ -142,15 +151,20 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
         epochs = range(1, values.shape[1] + 1)
         axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=BLUE, alpha=0.2, linewidth=0)
         _mean(axis, values, color=BLUE, linewidth=1.2, marker="." if values.shape[1] < 12 else "")
-        axis.set_title(f"{one.row} (own scale)" if alone[one.row] else one.row, fontsize=7)
+        axis.set_title(plain(f"{one.row} (own scale)" if alone[one.row] else one.row), fontsize=7)
         scale = values if alone[one.row] else every
         low, high = np.nanmin(scale), max(np.nanmax(scale), np.nanmin(scale) + 1)
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        axis.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        axis.xaxis.get_major_locator().set_params(integer=True, nbins=5, min_n_ticks=1)
         axis.tick_params(labelsize=6.5)
         axis.grid(visible=True, color=LINES, linewidth=0.6)
-    made.suptitle(f"{title}: top-1 on held-out images by epoch, %\ngrey: the row compared with", fontsize=8.5)
-    write(made, path)
+    made.suptitle(
+        f"{plain(title)}: top-1 on held-out images by epoch, %\n"
+        "line: mean of the seeds; band: from the lowest to the highest; grey: the row compared with",
+        fontsize=8.5 if columns > 2 else 5.5,
+    )
+    made.supxlabel("epoch", fontsize=8)
+    _write(made, path)
 
 
 def _mean(axis: Any, values: np.ndarray[Any, Any], *, color: str, linewidth: float, marker: str = "") -> None:

@@ -20,12 +20,18 @@ from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.train.display import say
 
+APART = (
+    "* is apart from the row it is compared with: the 95 % interval of their difference leaves out 0, of two seeds or more. "
+    "Nothing is corrected for the number of rows: of twenty that are worth the same, one is apart by chance."
+)
 HOW = (
     "Top-1 is of the last epoch, so that nothing was chosen on the held-out images; in brackets 95 % intervals by bootstrap "
-    "over images and seeds. p images: that the images are so uneven by chance, the trained models being what they are; "
-    "p seeds: that the seeds are (Student's paired t-test). Minutes are of one training, which may have had others beside it. "
-    "Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
+    f"over images and seeds. {APART} The p decide nothing, each looks at one half of chance. p images: that the images are so "
+    "uneven by chance, the trained models being what they are; p seeds: that the seeds are (Student's paired t-test), – where "
+    "one seed, or all differing by as much, leave nothing to test. Minutes are of one training, which may have had others "
+    "beside it."
 )
+PUBLISHED = "Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class Studied:
             "study": self.study.name, "path": str(self.path), "rows": rows, "failures": list(self.failures),
             "claims": [asdict(one) for one in self.verdicts], "left": self.left,
         }  # fmt: skip
+
+    def __str__(self) -> str:
+        """What the command prints."""
+        return studied_text(self)
 
 
 def _short(told: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +113,10 @@ def told(known: Known) -> Studied:
     results = known.results
     if not results:
         raise ValueError(f"nothing is trained yet for {known.path}")
+    judged = sorted({one.images for one in results if one.state == FINISHED})
+    if len(judged) > 1:
+        said = " and of ".join(map(str, judged))
+        raise ValueError(f"{known.path} has results of {said} images, as its data changed: train it to have those of one data")
     rights = {one.key: read_right(known.path, one) for one in results if one.state == FINISHED}
     speeds = known_speeds(known.path)
     figures = Figures(known.study, results, rights)
@@ -116,7 +130,8 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
     path, rows = known.path, table(standings)
     title = f"{known.study.name} on {Path(known.setting('data').partition(':')[0]).name}"
     epochs, batch, lr = (known.setting(key) for key in ("epochs", "batch", "lr"))
-    setting = f"{title}: {epochs} epochs, batch {batch}, lr {lr:g}, scale {known.scale}."
+    setting = f"{title}: {epochs} epoch{'s' if epochs > 1 else ''}, batch {batch}, lr {lr:g}, scale {known.scale}."
+    legend = f"{HOW} {PUBLISHED}" if rows[0][-1] == "published" else HOW
     how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
     notes = [f"- Did not finish: {sentence}" for sentence in failures(standings)]
     parts = [
@@ -125,11 +140,11 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
         setting,
         markdown(rows).rstrip(),
         *(["\n".join(notes)] if notes else []),
-        HOW,
+        legend,
     ]
     write_text(path / "table.md", "\n\n".join(part for part in [*parts, how] if part) + "\n")
     write_text(path / "table.csv", to_csv(standings))
-    write_text(path / "table.tex", latex(rows, f"{setting} {how}".strip()))
+    write_text(path / "table.tex", latex(rows, f"{setting} {legend} {how}".strip(), path.name))
     if verdicts:
         write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting} {RULES}\n\n{claims_markdown(verdicts)}")
         write_text(path / "claims.json", json.dumps([asdict(one) for one in verdicts], indent=1) + "\n")
@@ -145,6 +160,7 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
 def studied_text(found: Studied) -> str:
     """The table, the claims, what failed, and where all is."""
     lines = [columns(table(found.standings), right=tuple(range(1, 12)))]
+    lines += ["", APART] if any(one.difference is not None for one in found.standings) else []
     if found.verdicts:
         lines += ["", columns(claims_table(found.verdicts))]
     lines += ["", *(f"did not finish: {sentence}" for sentence in found.failures)] if found.failures else []

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,12 +78,30 @@ def stamped(result: Result) -> Result:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """By key what is known of each: what is final stays, else the last line counts. A line that was cut short is none.
+    """By key what is known of each: what is final stays, else the last line counts.
 
-    Raises ValueError where the file is damaged otherwise.
+    Raises ValueError where the file is damaged.
     """
-    file, found = folder / FILE, dict[str, Result]()
-    names = {f.name for f in fields(Result)}
+    return {one.key: one for one in _standing((one.key, one) for one in _lines(folder))}
+
+
+def read_rows(folder: Path) -> list[Result]:
+    """The same by the names of rows, of which several may have one key, and which may have had others: the last line last."""
+    return _standing(((one.key, one.row, one.seed), one) for one in _lines(folder))
+
+
+def _standing(lines: Iterable[tuple[Hashable, Result]]) -> list[Result]:
+    found = dict[Hashable, Result]()
+    for what, one in lines:
+        if what not in found or one.final or not found[what].final:
+            found.pop(what, None)
+            found[what] = one
+    return [*found.values()]
+
+
+def _lines(folder: Path) -> Iterator[Result]:
+    """Of all lines but one that was cut short. Raises ValueError where the file is damaged otherwise."""
+    file, names = folder / FILE, {f.name for f in fields(Result)}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else (), 1):
         if not line.endswith("\n"):
             break
@@ -91,10 +109,9 @@ def read_results(folder: Path) -> dict[str, Result]:
             told = json.loads(line)
             one = Result(**{name: value for name, value in told.items() if name in names})
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is damaged in line {number}: {error}") from error
-        if one.key not in found or one.final or not found[one.key].final:
-            found[one.key] = one
-    return found
+            to_do = "delete that line, and its row is trained again where no other line has it"
+            raise ValueError(f"{file} is damaged in line {number} ({error}): {to_do}") from error
+        yield one
 
 
 def mend(folder: Path) -> None:
@@ -117,14 +134,32 @@ def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
     append_line(folder / FILE, asdict(result))
 
 
+def name_rows(folder: Path, named: Iterable[tuple[str, str]]) -> None:
+    """Writes a line more for each row (its key and name) that is done under another name, so that the file tells of it."""
+    known, there = read_results(folder), {(one.key, one.row) for one in read_rows(folder)}
+    for key, row in dict.fromkeys(named):
+        if (one := known.get(key)) is not None and one.final and (key, row) not in there:
+            append_line(folder / FILE, asdict(replace(one, row=row)))
+
+
 def read_right(folder: Path, result: Result) -> Tensor:
-    """(N,): which images it called right. Raises ValueError or FileNotFoundError where that is not known."""
-    file = _right(folder, result.key)
-    packed = np.load(file, allow_pickle=False)
-    bits = np.unpackbits(packed, count=result.images)
-    if len(packed) != -(-result.images // 8):
-        raise ValueError(f"{file} is damaged: it is not of {result.images} images")
-    return torch.from_numpy(bits).bool()
+    """(N,): which images it called right. Raises ValueError where that is not known, or FileNotFoundError."""
+    file, again = _right(folder, result.key), f"the row {result.row} is trained again with seed {result.seed}"
+    try:
+        packed = np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: start the study once more, and {again}") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} is damaged: delete it, start the study once more, and {again}") from error
+    if packed.dtype != np.uint8 or packed.shape != (-(-result.images // 8),):
+        raise ValueError(f"{file} is not of {result.images} images: delete it, start the study once more, and {again}")
+    return torch.from_numpy(np.unpackbits(packed, count=result.images)).bool()
+
+
+def done(folder: Path) -> dict[str, Result]:
+    """By key what need not be trained again: what is final, and where it finished also which images it called right."""
+    known = read_results(folder)
+    return {key: one for key, one in known.items() if one.final and (one.state != FINISHED or _right(folder, key).is_file())}
 
 
 def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
@@ -132,9 +167,9 @@ def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
     taken = list[Result]()
     for other in sorted(file.parent for file in folder.parent.glob(f"*/{FILE}") if file.parent != folder):
         missing = wanted.keys() - {one.key for one in taken}
-        for key, one in read_results(other).items() if missing else ():
+        for key, one in done(other).items() if missing else ():
             source = _right(other, key)
-            if key not in missing or not one.final or (one.state == FINISHED and not source.is_file()):
+            if key not in missing:
                 continue
             if source.is_file():
                 _right(folder, key).parent.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,14 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from metaformer.config import Recipe, check_key
-from metaformer.core.device import choose_device, choose_precision, precision_name
+from metaformer.core.device import choose_device
 from metaformer.data.dataset import Data, split_csv
-from metaformer.data.splits import Images
+from metaformer.data.splits import Encoded, Images
 from metaformer.lab.jobs import resolve
-from metaformer.lab.study import SETTLED, Entry, Study, entries, sized
+from metaformer.lab.study import SETTLED, Entry, Study, computed_in, entries, sized
 from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found
 from metaformer.lab.study_locks import Locks
-from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, keep, mend, read_results
+from metaformer.lab.study_results import DIVERGED, FAILED, FINISHED, Result, borrow, done, keep, mend, name_rows, read_results
 from metaformer.lab.study_worker import Place, StudyWorker
 from metaformer.runs import Run, write_text
 from metaformer.train.display import Display
@@ -33,6 +33,9 @@ from metaformer.train.stop import Stop, stops
 
 WAIT = 5.0
 """Seconds for which the lock is asked for: processes of a study that was killed may hold it until they notice."""
+
+FEW = 32
+"""Images of shards that are read to tell data from other data."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Plan:
 
     def todo(self) -> list[Entry]:
         """What is still to be trained, each key once."""
-        final = {key for key, one in read_results(self.path).items() if one.final}
-        return list({entry.key: entry for entry in self.entries if entry.key not in final}.values())
+        final = done(self.path)
+        return list({entry.key: entry for entry in reversed(self.entries) if entry.key not in final}.values())[::-1]
 
     def known(self) -> Known:
         """What its tables are made of."""
@@ -83,7 +86,8 @@ def plan_study(
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
     study = chosen(study, wanted.rows)
-    seeds = study.seeds if wanted.seeds is None else wanted.seeds
+    seeds = (asked.seeds or study.seeds) if wanted.seeds is None else wanted.seeds
+    asked = replace(asked, seeds=seeds)
     if min(seeds, wanted.devices, wanted.jobs) < 1:
         raise ValueError(f"seeds={seeds}, {wanted.devices} devices, {wanted.jobs} jobs: each is at least 1")
     fixed = dict(study.settings) | asked.settings
@@ -93,7 +97,6 @@ def plan_study(
         raise ValueError(f"a study compares top-1, and images of {recipe.data} have no label each")
     device = choose_device(recipe.device)
     slots = _slots(device, wanted.devices, wanted.jobs)
-    named = precision_name(choose_precision(recipe.precision, device))
     made = entries(
         study,
         replace(recipe, changes=dict(fixed.get("changes", {}))),
@@ -103,7 +106,7 @@ def plan_study(
         classes=len(data.classes),
         mark=mark_of(data),
         size=recipe.image_size or data.image_size,
-        precision=recipe.precision if recipe.precision == "tf32" else named,
+        precision=computed_in(recipe),
     )
     threads = max(1, torch.get_num_threads() // len(slots))
     beside = None if file is None else file.absolute().parent
@@ -125,7 +128,8 @@ def _slots(device: torch.device, devices: int, jobs: int) -> tuple[str, ...]:
 
 
 def mark_of(data: Data) -> str:
-    """The hash of what a data set holds, wherever it lies: images in memory, else names and labels."""
+    """The hash of what a data set holds, wherever it lies: images in memory, else names and labels, with the files' sizes, or
+    of what lies in shards a few of the images that judge, and mean and deviation of those that are learnt from."""
     digest = hashlib.sha256(json.dumps([data.classes, data.channels, data.mirrors]).encode())
     for split in (data.train, data.val):
         digest.update(split.labels.numpy().tobytes())
@@ -133,8 +137,18 @@ def mark_of(data: Data) -> str:
             digest.update(split.pixels.contiguous().numpy().tobytes())
         else:
             for item in split.items if isinstance(split.items, list) else ():
-                digest.update(item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode())
+                digest.update(_told(item))
+    if isinstance(data.val, Encoded) and not isinstance(data.val.items, list):
+        told = [[*(split.names or ())] for split in (data.train, data.val)]
+        told += [[f"{value:.6f}" for value in values] for values in (data.mean, data.std)]
+        digest.update(json.dumps(told).encode())
+        for place in range(0, len(data.val), max(1, len(data.val) // FEW)):
+            digest.update(_told(data.val.items[place]))
     return digest.hexdigest()
+
+
+def _told(item: Path | bytes) -> bytes:
+    return item if isinstance(item, bytes) else f"{item.name} {item.stat().st_size}".encode()
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -154,8 +168,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
     """Trains what is still to be trained. A row that fails is told and left; Ctrl-C and SIGTERM save, then are raised."""
     plan.path.mkdir(parents=True, exist_ok=True)
     with held(plan.path):
-        if not (plan.path / "study.json").is_file():
-            write_text(plan.path / "study.json", plan.asked.to_json())
+        write_text(plan.path / "study.json", plan.asked.to_json())
         if plan.data.drawn and not (plan.path / "split.csv").is_file():
             write_text(plan.path / "split.csv", split_csv(plan.data))
         mend(plan.path)
@@ -163,8 +176,9 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
         taken = {one.key for one in borrow(plan.path, {entry.key: entry.row for entry in todo})}
         todo = [entry for entry in todo if entry.key not in taken]
         _tidy(plan, todo)
-        epochs = plan.recipe.epochs
-        with Display(plan.path / "log.txt", epochs * len(todo), 0, quiet=quiet) as display:
+        with Display(
+            plan.path / "log.txt", sum(entry.recipe.epochs for entry in todo), 0, quiet=quiet, window=WINDOW
+        ) as display:
             all_keys = len({entry.key for entry in plan.entries})
             display.say(
                 f"{plan.study.name}: {all_keys} rows with their seeds, {all_keys - len(todo)} are done "
@@ -174,11 +188,12 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
                 display.say(sentence)
             with stops() as stop:
                 Running(plan, display, models, deque(todo), Locks(plan.path.parent))(stop)
+        name_rows(plan.path, ((entry.key, entry.row) for entry in plan.entries))
 
 
 def _tidy(plan: Plan, todo: list[Entry]) -> None:
     """Takes away the runs of rows that are done."""
-    final = {key for key, one in read_results(plan.path).items() if one.final}
+    final = done(plan.path)
     for folder in (plan.path / "runs").glob("*"):
         if folder.name in final:
             shutil.rmtree(folder, ignore_errors=True)
@@ -243,7 +258,7 @@ class Running:
         return StudyWorker(
             Place(
                 study=plan.study.name, folder=plan.path, data=plan.recipe.data, seed=plan.recipe.seed, beside=plan.beside,
-                log=log, device=plan.slots[number], threads=plan.threads, near=len(plan.slots),
+                log=log, device=plan.slots[number], threads=plan.threads, near=len(plan.slots), labels=plan.recipe.labels,
             )
         )  # fmt: skip
 
@@ -278,7 +293,7 @@ class Running:
         keep(self.plan.path, result, right)
         folder = self.plan.path / "runs" / entry.key
         if self.models and result.state == FINISHED:
-            _move(Run(folder).kept[-1], self.plan.path / "models" / f"{entry.row}-{entry.seed}")
+            _move(Run(folder).kept[-1], self.plan.path / "models" / f"{entry.row}-{entry.seed}".replace("/", "-"))
         if result.final:
             shutil.rmtree(folder, ignore_errors=True)
         self.locks.leave(entry.key)
@@ -305,6 +320,8 @@ class Running:
             self.locks.leave_all()
 
 
+WINDOW = 3600.0
+"""Seconds by whose epochs it is told how long the rest takes: an epoch may take minutes."""
 PATIENCE = 60.0
 """Seconds that rows have to save when all is to stop."""
 

@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -45,7 +45,14 @@ class Speeds:
 def machine() -> str:
     """What speeds depend on beside the model."""
     known = examine()
-    return f"{known['processor']}, {known['cuda']}, torch {known['torch']}"
+    cuda = "" if known["cuda"] == "no" else f", {known['cuda']}"
+    return f"{known['processor']}{cuda}, torch {known['torch']}"
+
+
+def threads() -> str:
+    """On how many it computes."""
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew: bool = False) -> Speeds:
@@ -56,7 +63,7 @@ def measure_rows(plan: Plan, rows: Collection[str], *, batch: int = BATCH, anew:
     size = plan.recipe.image_size or plan.data.image_size
     precision = choose_precision(plan.recipe.precision, device)
     keys = {row: _key(entry, size) for row, entry in firsts.items()}
-    where = "the GPU" if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    where = "the GPU" if device.type == "cuda" else threads()
     how = f"forward, eager, batch {batch}, {str(precision).removeprefix('torch.')}, {where}, median of {ROUNDS} rounds in turns"
     known = None if anew else known_speeds(plan.path)
     if known is not None and (known.how, known.machine) == (how, machine()) and keys.items() <= known.keys.items():
@@ -92,10 +99,10 @@ def in_turns(
     """Images/s by model and round; the order is drawn anew for each round. `sizes` are the sides of the images."""
     calls: dict[str, Callable[[], None]] = {}
     often: dict[str, int] = {}
+    shown = {side: _images(batch, channels, side, device) for side in set(sizes.values())}
     for name, make in makers.items():
         model = make().to(device).eval()
-        images = torch.randn(batch, channels, sizes[name], sizes[name], device=device)
-        calls[name] = _call(model, images.contiguous(memory_format=torch.channels_last), precision)
+        calls[name] = _call(model, shown[sizes[name]], precision)
         calls[name]()
         often[name] = max(1, math.ceil(SECONDS / max(_seconds(calls[name], 1), 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in makers}
@@ -104,6 +111,10 @@ def in_turns(
         for name in order.sample(list(calls), len(calls)):
             found[name].append(often[name] * batch / _seconds(calls[name], often[name]))
     return found
+
+
+def _images(batch: int, channels: int, side: int, device: torch.device) -> torch.Tensor:
+    return torch.randn(batch, channels, side, side, device=device).contiguous(memory_format=torch.channels_last)
 
 
 def _call(model: nn.Module, images: torch.Tensor, precision: torch.dtype) -> Callable[[], None]:
@@ -126,6 +137,7 @@ def _seconds(call: Callable[[], None], times: int) -> float:
 
 
 def known_speeds(folder: Path) -> Speeds | None:
-    """What was measured for a study, if anything was."""
+    """What was measured for a study, if anything was; nothing where another version wrote it."""
     file = folder / "speeds.json"
-    return Speeds(**read_json(file)) if file.is_file() else None
+    told = read_json(file) if file.is_file() else {}
+    return Speeds(**told) if told.keys() == {f.name for f in fields(Speeds)} else None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from metaformer.lab.claims import Verdict, chance, plain, signed
@@ -21,11 +22,15 @@ CSV = (
 
 
 def table(standings: Sequence[Standing]) -> Rows:
-    """A row of texts for each row of the study, headings first. What is published is of ImageNet-1K, and stands last."""
-    return [HEADINGS, *(_texts(one) for one in standings)]
+    """A row of texts for each row of the study, headings first. What is published is of ImageNet-1K, and stands last, where
+    anything is."""
+    rows: Rows = [HEADINGS, *(_texts(one, standings[0].base) for one in standings)]
+    published = any(one.published is not None or one.note for one in standings)
+    return rows if published else [row[:-1] for row in rows]
 
 
-def _texts(one: Standing) -> tuple[str, ...]:
+def _texts(one: Standing, base: str) -> tuple[str, ...]:
+    """`base` is that of the study, which needs no name."""
     known, done = one.any, len(one.finished)
     gap = one.difference
     seconds = sum(result.seconds for result in one.finished) / done if done else None
@@ -33,7 +38,9 @@ def _texts(one: Standing) -> tuple[str, ...]:
         one.row,
         "–" if one.top1 is None else plain(one.top1),
         _text(one.deviation, ".2f"),
-        ("base" if one.base == one.row else "–") if gap is None else signed(gap),
+        ("base" if one.base == one.row else "–")
+        if gap is None
+        else f"{signed(gap)}{' *' if gap.apart else ''}{'' if one.base == base else f' to {one.base}'}",
         "–" if gap is None else chance(gap.p_images),
         "–" if gap is None or gap.p_seeds is None else chance(gap.p_seeds),
         f"{done}" if done == len(one.results) else f"{done} of {len(one.results)}",
@@ -105,14 +112,15 @@ def escaped(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
-def latex(rows: Rows, caption: str) -> str:
-    """A table with booktabs' rules, as wide as the text."""
+def latex(rows: Rows, caption: str, label: str) -> str:
+    """A table with booktabs' rules, as wide as the text, to be referred to as `tab:LABEL`."""
     head, *body = ([escaped(cell) for cell in row] for row in rows)
     lines = [
         r"% \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering", r"\setlength{\tabcolsep}{3pt}",
         r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule",
         " & ".join(head) + r" \\", r"\midrule", *(" & ".join(row) + r" \\" for row in body), r"\bottomrule",
-        r"\end{tabular}}", rf"\caption{{{escaped(caption)}}}", r"\end{table}",
+        r"\end{tabular}}", rf"\caption{{{escaped(caption)}}}", rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', label)}}}",
+        r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -57,6 +57,8 @@ class Place:
     beside: Path | None
     """The folder of the user's file that the study is from."""
     log: Path
+    labels: str = "auto"
+    """Whether an image has one label, as the plan was told."""
 
 
 class StudyWorker:
@@ -119,7 +121,7 @@ def serve(link: Connection, place: Place) -> None:
         except EOFError:
             return
         if data is None:
-            data = open_data(place.data, seed=place.seed, split=place.folder / "split.csv")
+            data = open_data(place.data, seed=place.seed, split=place.folder / "split.csv", labels=place.labels)
             idle = resident()
         result, right = train_entry(entry, place, data, idle, link)
         link.send((result, None if right is None else right.numpy()))  # a tensor would be shared, and die with this process
@@ -159,8 +161,8 @@ def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: 
         )
         del model
         _forget_peak(place.device)
-        _train(entry, recipe, run, data, link)
-        peak = _peak(place.device, idle)
+        trained = _train(entry, recipe, run, data, link)
+        peak = _peak(place.device, idle) if trained else None
         judged = _judged(entry, run, place, data)
     except FloatingPointError as error:
         return stamped(replace(result, state=DIVERGED, why=str(error), curve=_curve(run))), None
@@ -187,13 +189,17 @@ def _ask_for(entry: Entry) -> None:
             raise ValueError(f"{module} was changed while the study ran: the same command trains this row as it is now")
 
 
-def _train(entry: Entry, recipe: Recipe, run: Run, data: Data, link: Connection) -> None:
+def _train(entry: Entry, recipe: Recipe, run: Run, data: Data, link: Connection) -> bool:
+    """Whether there was something left to train."""
     told = [Teller(link)]
     if not is_run(run.path):
         shutil.rmtree(run.path, ignore_errors=True)  # cut short before there was anything in it
         start(recipe, data, None, name=run.path.name, root=run.path.parent, quiet=True, watchers=told)
-    elif not (found := reopen(run.path, quiet=True)).finished:
-        go_on(found, data, None, quiet=True, watchers=told)
+        return True
+    if (found := reopen(run.path, quiet=True)).finished:
+        return False
+    go_on(found, data, None, quiet=True, watchers=told)
+    return True
 
 
 def _judged(entry: Entry, run: Run, place: Place, data: Data) -> Evaluation:

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class Display:
     """Use as a context manager. `step` moves the live bar; `say` writes a line that stays, in `log` too where there is one."""
 
-    def __init__(self, log: Path | None, total_steps: int, done: int, *, quiet: bool = False) -> None:
+    def __init__(self, log: Path | None, total_steps: int, done: int, *, quiet: bool = False, window: float = 30) -> None:
+        """What is left is told by the steps of the last `window` seconds."""
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.log = log
         self.bar = Progress(
@@ -22,6 +23,7 @@ class Display:
             console=self.console,
             transient=True,
             disable=quiet or not self.console.is_terminal,
+            speed_estimate_period=window,
         )
         self.task = self.bar.add_task("starting", total=total_steps, completed=done, facts="")
         self.live = not self.bar.disable
