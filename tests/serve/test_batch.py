@@ -161,7 +161,7 @@ def test_objects_and_regions_are_records(tmp_path: Path, head: str) -> None:
     (photos / "3.png").write_bytes(b"")
     code, out, _ = command("predict", found, photos, "--json", "--threshold", "0.1" if head == "retinanet" else "0.5")
     asking = Asking(0.1 if head == "retinanet" else 0.5)
-    finish(job(found, tmp_path / "out", photos, asking=asking, threads=None))
+    finish(job(found, tmp_path / "out", photos, asking=asking))
     good, wrong = rows_of(tmp_path / "out")
     printed = [json.loads(line) for line in out.splitlines()]
     assert [json.loads(str(row["record"])) for row in good] == printed[:3]
@@ -347,6 +347,7 @@ def test_predict_into_a_folder(model: Path, images: list[Path], here: Path) -> N
         (["a.tar", "--engine", "ray", "--out", "a.csv"], "--engine ray writes parts, not a.csv: give a folder"),
         (["a.tar", "--engine", "ray", "--out", "o", "--workers", "0"], "--workers 0 is not at least 1"),
         (["a.tar", "--engine", "ray", "--out", "o", "--gpus", "1.5"], "--gpus 1.5 is for each worker"),
+        (["a.tar", "--engine", "ray", "--out", "o", "--address", "ray://h:1"], "--address ray://h:1 is a client's, which Ray"),
         (["a.tar", "--out", "labels", "--engine", "local:nothing"], "no engine 'nothing'"),
     ],
 )
