@@ -24,7 +24,7 @@ Where = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Of Ray: processes that hold the model; as many as there is room for.")]
 Gpus = Annotated[float | None, typer.Option(help="Of Ray: GPUs of each worker, such as 1 or 0.5; none by default.")]
-Address = Annotated[str | None, typer.Option(help="Of Ray: a cluster, such as auto or ray://HOST:10001; else processes here.")]
+Address = Annotated[str | None, typer.Option(help="Of Ray: a cluster, such as auto or HOST:6379; else processes here.")]
 
 
 def predict(

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tests.export.test_dense import saved as saved_dense
 from tests.serve.bucket import serving
-from tests.serve.many_images import COUNT, DAMAGED, rows_of, write_images, write_model, write_rows, write_tar
+from tests.serve.many_images import COUNT, DAMAGED, contents, rows_of, write_images, write_model, write_rows, write_tar
 from tests.tiny import Stopped, command
 
 from metaformer import Asking, Predictor
@@ -24,7 +24,7 @@ from metaformer.export.compare import drawn
 from metaformer.infer.embed import Embedder
 from metaformer.serve.batch import worker as module
 from metaformer.serve.batch.folder import Folder
-from metaformer.serve.batch.inputs import list_parts, read
+from metaformer.serve.batch.inputs import list_parts
 from metaformer.serve.batch.job import Job, run_job
 from metaformer.serve.batch.work import Work, source_sha256
 
@@ -161,7 +161,7 @@ def test_objects_and_regions_are_records(tmp_path: Path, head: str) -> None:
     (photos / "3.png").write_bytes(b"")
     code, out, _ = command("predict", found, photos, "--json", "--threshold", "0.1" if head == "retinanet" else "0.5")
     asking = Asking(0.1 if head == "retinanet" else 0.5)
-    finish(job(found, tmp_path / "out", photos, asking=asking, threads=None))
+    finish(job(found, tmp_path / "out", photos, asking=asking))
     good, wrong = rows_of(tmp_path / "out")
     printed = [json.loads(line) for line in out.splitlines()]
     assert [json.loads(str(row["record"])) for row in good] == printed[:3]
@@ -216,15 +216,25 @@ def test_words_that_name_nothing(tmp_path: Path) -> None:
             list_parts([word])
 
 
-def test_a_passing_trouble_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passing_trouble_is_no_answer(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends the job, which then goes on; only what is gone or damaged stands among the errors."""
     monkeypatch.setattr("metaformer.download.PAUSE", 0)
     files, tries = fsspec.filesystem("memory"), []
-    files.pipe_file("/a.png", b"bytes")
-    monkeypatch.setattr(type(files), "cat_file", lambda *_: tries.append(1) or (_ for _ in ()).throw(OSError("reset")))
-    with pytest.raises(ConnectionError, match=r"cannot read memory:///a\.png: reset"):
-        read("memory:///a.png")
+    for name, raw in zip("abc", contents(), strict=False):
+        files.pipe_file(f"/many/{name}.png", raw)
+
+    def broken(*_: object) -> bytes:
+        tries.append(1)
+        raise OSError("reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(files), "cat_file", broken)
+        with pytest.raises(ConnectionError, match=r"cannot read memory:///many/a\.png: reset"):
+            finish(job(model, tmp_path / "out", "memory://many"))
     assert len(tries) > 1
+    assert rows_of(tmp_path / "out") == ([], [])
+    assert finish(job(model, tmp_path / "out", "memory://many")).images == 3
+    files.rm("/many", recursive=True)
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -394,6 +404,7 @@ def test_predict_into_a_folder(model: Path, images: list[Path], here: Path) -> N
         (["a.tar", "--engine", "ray", "--out", "a.csv"], "--engine ray writes parts, not a.csv: give a folder"),
         (["a.tar", "--engine", "ray", "--out", "o", "--workers", "0"], "--workers 0 is not at least 1"),
         (["a.tar", "--engine", "ray", "--out", "o", "--gpus", "1.5"], "--gpus 1.5 is for each worker"),
+        (["a.tar", "--engine", "ray", "--out", "o", "--address", "ray://h:1"], "--address ray://h:1 is a client's, which Ray"),
         (["a.tar", "--out", "labels", "--engine", "local:nothing"], "no engine 'nothing'"),
     ],
 )

@@ -42,7 +42,8 @@ def open_answerer(work: Work) -> Answerer:
     if work.asking is not None:
         from metaformer.infer.dense import DensePredictor
 
-        dense = DensePredictor(work.source, work.engine, device=work.device, precision=work.precision, threads=work.threads)
+        threads = work.threads if is_exported(work.source) else None  # torch's own are the process's
+        dense = DensePredictor(work.source, work.engine, device=work.device, precision=work.precision, threads=threads)
         return Finds(dense, work.asking)
     engine = "torch" if work.verb == "embed" and not is_exported(work.source) else work.engine
     predictor = Predictor(

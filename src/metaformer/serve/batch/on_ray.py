@@ -6,6 +6,7 @@ Ray's memory, and what comes back is how many there were. An actor that dies is 
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -31,9 +32,14 @@ class Cluster:
     gpus: float = 0.0
     """Of each worker; 0.5 lets two share one."""
     address: str | None = None
-    """Of a cluster's head, such as auto or ray://HOST:10001; None for processes here, or what $RAY_ADDRESS says."""
+    """Of a cluster's head, such as auto or HOST:6379; None for processes here, or what $RAY_ADDRESS says."""
 
     def __post_init__(self) -> None:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(
+                f"--address {self.address} is a client's, which Ray Data does not run from: --address auto on a machine of the "
+                "cluster, or ray job submit"
+            )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers} is not at least 1")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
@@ -111,17 +117,34 @@ def _running(ray: Any, cluster: Cluster, threads: int) -> Iterator[None]:
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if address is None:
-            workers = cluster.workers or max(1, cores() // threads)
-            ray.init(address="local", num_cpus=workers * threads, object_store_memory=STORE, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        with _hushed():
+            if address is None:
+                room = threads * (cluster.workers or max(1, cores() // threads))
+                ray.init(address="local", num_cpus=room, object_store_memory=STORE, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"no Ray cluster at {address or 'this machine'}: {' '.join(str(error).split())[:160]}") from error
+        said = " ".join(str(error).split())[:160]
+        token = "" if address is None else "; one that has a token is met with RAY_AUTH_MODE=token"
+        raise ValueError(f"no Ray cluster at {address or 'this machine'}: {said}{token}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What Ray's C++ says as it starts, of its own log level, goes nowhere; what goes wrong is raised."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _room(ray: Any, cluster: Cluster, threads: int, most: int) -> int:
