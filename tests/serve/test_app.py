@@ -147,6 +147,7 @@ def test_models() -> None:
     ("mood", "status", "code", "retry"),
     [
         ("full", 503, "queue_full", "2"),
+        ("opening", 503, "starting", "3"),
         ("late", 503, "late", "1"),
         ("lost", 503, "worker_lost", "1"),
         ("unable", 422, "unable", None),
