@@ -76,6 +76,19 @@ def test_what_is_no_image_is_an_answer_and_loses_no_other() -> None:
     assert "label" in third
 
 
+def test_what_is_no_base64_is_an_answer_too() -> None:
+    pool = FakePool()
+    good = base64.b64encode(png()).decode()
+    first, second, third = client(pool).post(
+        "/predict", json={"images": [good, {"name": "b", "data": "?"}, good]}
+    ).json()["results"]  # fmt: skip
+    assert second == {"name": "b", "error": "is not base64"}
+    assert first == third
+    assert [len(job.images) for job in pool.jobs] == [2]
+    assert client(pool).post("/embed", json={"images": ["?"]}).json()["results"] == [{"name": None, "error": "is not base64"}]
+    assert len(pool.jobs) == 1
+
+
 def test_options_come_to_the_pool() -> None:
     pool = FakePool()
     asked = client(pool)
