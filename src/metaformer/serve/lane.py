@@ -110,11 +110,9 @@ class Lane:
         assert self.model is not None
         model = self.model
         if job.kind == "embed" and not model.embeds:
-            raise Unable(
-                f"{model.name} gives no embeddings: they are those of a classifier in torch, not of a file for a runtime"
-            )
+            raise Unable(f"{model.name} gives no embeddings: a classifier's run or published name does, not an exported file")
         if job.kind == "explain" and not model.explains:
-            raise Unable(f"{model.name} explains nothing: only a classifier in torch does, not a file for a runtime")
+            raise Unable(f"{model.name} explains nothing: a classifier's run or published name does, not an exported file")
         if job.kind == "explain" and job.label is not None and job.label not in model.classes:
             near = get_close_matches(job.label, model.classes, n=1)
             raise Unable(f"{model.name} knows no class {job.label!r}{f', did you mean {near[0]}?' if near else ''}")
