@@ -434,6 +434,14 @@ def test_embed_where_nothing_can_be_read(model: Path, here: Path, out: str) -> N
     assert (len(np.load(out)) if out == "v.npy" else pq.read_table(out).num_rows) == 0
 
 
+def test_embed_takes_no_exported_file(here: Path) -> None:
+    Path("bugs.onnx").write_bytes(b"")
+    code, _, err = command("embed", "bugs.onnx", "photos", "--out", "v")
+    assert code == 2
+    assert "an exported file holds no features: give the run that it was exported from" in " ".join(err.split())
+    assert not Path("v").exists()
+
+
 def test_embed_says_what_it_cannot(model: Path, here: Path) -> None:
     for words, said in (
         (["--out", "v", "--engine", "openvino"], "--engine openvino is neither local nor ray: vectors come from torch"),
