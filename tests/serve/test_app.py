@@ -179,13 +179,20 @@ def test_what_the_pool_refuses(mood: str, status: int, code: str, retry: str | N
         ("DELETE", "/embed", "POST"),
         ("OPTIONS", "/explain", "POST"),
         ("POST", "/models", "GET"),
-        ("TRACE", "/readyz", "GET"),
+        ("TRACE", "/readyz", "GET, HEAD"),
     ],
 )
 def test_wrong_methods(method: str, path: str, allow: str) -> None:
     answer = client().request(method, path)
     fault(answer, 405, "wrong_method")
     assert answer.headers["allow"] == allow
+
+
+def test_monitors_may_ask_for_the_head_alone() -> None:
+    service = Service(FakePool(), log=Log(io.StringIO()))
+    assert Client(service).request("HEAD", "/healthz").status_code == 200
+    assert Client(service).request("HEAD", "/readyz").status_code == Client(service).get("/readyz").status_code
+    assert set(Client(service).get("/openapi.json").json()["paths"]["/readyz"]) == {"get"}
 
 
 def test_other_paths() -> None:

@@ -187,11 +187,13 @@ def _rest(service: Service) -> FastAPI:
         """Models, their classes and what they can do; the limits of a request."""
         return service.models()
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the process is there", operation_id="healthz")
     async def healthz() -> Health:
         """Alive, whatever else."""
         return Health()
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether requests are answered", operation_id="readyz", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """503 while the models are being opened, while one is replaced, and when the service stops."""
@@ -218,6 +220,7 @@ async def _refused(request: Request, error: Any) -> Response:
     paths = ", ".join((*VERBS, "/models", "/healthz", "/readyz", "/metrics", "/openapi.json"))
     refusal = Refusal(404, "no_path", f"there is no {path}: there are {paths}")
     if error.status_code == 405:
+        allow = "GET, HEAD" if request.url.path in OPEN else allow
         refusal = Refusal(405, "wrong_method", f"{path} takes {allow}", allow=allow)
     content, headers = refused(request.scope["exchange"], refusal)
     return Response(content, refusal.status, {name.decode(): value.decode() for name, value in headers})
