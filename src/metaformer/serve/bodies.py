@@ -18,7 +18,7 @@ from metaformer.serve.settings import Limits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-TAKEN = "image/*, application/octet-stream, multipart/form-data and application/json"
+TAKEN = "image/*, application/octet-stream, multipart/form-data or application/json"
 HEADERS = 8
 """Most headers of a part; each has up to 4 KiB."""
 
@@ -186,7 +186,7 @@ def _not_upload(error: ValidationError) -> Refusal:
         name = quoted(str(found[-1]["loc"][-1]))
         said = f"there is no {name} in this JSON: {shape}, and all else goes after the ? of the address"
         return Refusal(422, "bad_value", said)
-    return Refusal(422, "bad_value", f"{where or 'the JSON'} is not what it should be: {shape}")
+    return Refusal(422, "bad_value", f"{f'`{where}`' if where else 'the JSON'} is not what it should be: {shape}")
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------
