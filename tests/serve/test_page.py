@@ -271,6 +271,24 @@ def test_a_busy_service_is_asked_again(browser: Any, front: Front) -> None:
     assert len(front.pool.jobs) == 1
 
 
+def test_a_model_that_is_opened_again_is_not_called_busy(browser: Any, front: Front) -> None:
+    front.pool.mood = "opening"
+    with viewing(browser, front, allowed=BUSY) as view:
+        view.give({"cat.jpg": picture()})
+        view.see("text=The service is opening its models. Trying again in 3 s (try 2 of 5)")
+        front.pool.mood = ""
+        view.see(".bars li", 5)
+
+
+def test_all_models_are_waited_for(browser: Any, front: Front) -> None:
+    front.pool.models, front.pool.ready = {"digits": front.pool.all["digits"]}, False
+    with viewing(browser, front) as view:
+        view.see("text=opening its models")
+        front.pool.models, front.pool.ready = front.pool.all, True
+        view.see(".sample:enabled")
+        assert len(view.texts("#model option")) == len(front.pool.all)
+
+
 def test_a_service_that_stays_busy_is_left_in_peace_until_asked(browser: Any, front: Front) -> None:
     tries = 0
 

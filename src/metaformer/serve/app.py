@@ -72,6 +72,11 @@ class Service:
         """Whether a request needs a key."""
         return bool(self._keys)
 
+    @property
+    def status(self) -> str:
+        """ready, starting (also while a model is opened again) or draining."""
+        return "starting" if self.phase == "ready" and not self.pool.ready else self.phase
+
     async def start(self) -> None:
         """Opens the models. Raises ValueError with the sentence of the one that cannot be opened."""
         await self.pool.start()
@@ -166,6 +171,7 @@ class Service:
                 "default": next(iter(models), ""),
                 "limits": {name: getattr(self.limits, name) for name in ServedLimits.model_fields},
                 "keys": self.locked,
+                "status": self.status,
             }
         )
 
@@ -197,9 +203,8 @@ def _rest(service: Service) -> FastAPI:
     @app.get("/readyz", summary="Whether requests are answered", operation_id="readyz", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """503 while the models are being opened, while one is replaced, and when the service stops."""
-        phase = "starting" if service.phase == "ready" and not service.pool.ready else service.phase
-        response.status_code = 200 if phase == "ready" else 503
-        return Readiness.model_validate({"status": phase})
+        response.status_code = 200 if service.status == "ready" else 503
+        return Readiness.model_validate({"status": service.status})
 
     @app.get("/metrics", responses=FIGURES | errors(401, 403), summary="Figures for Prometheus", operation_id="metrics")
     async def metrics() -> Response:

@@ -14,6 +14,7 @@ class _Strict(BaseModel):
 
 Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
 """Looked at when it is decoded: what is none of it is that image's error."""
+Phase = Literal["ready", "starting", "draining"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -183,6 +184,7 @@ class Models(_Strict):
     default: str
     limits: ServedLimits
     keys: bool
+    status: Phase
 
 
 class Health(_Strict):
@@ -194,7 +196,7 @@ class Health(_Strict):
 class Readiness(_Strict):
     """Whether requests are answered."""
 
-    status: Literal["ready", "starting", "draining"]
+    status: Phase
 
 
 class Fault(_Strict):

@@ -44,11 +44,12 @@ async function start() {
   find("facts").textContent = "Asking which models there are …";
   try {
     const waiting = (told) => (find("facts").textContent = told ? busy(told) : "");
-    do {
-      if (service !== null) await new Promise((resolve) => setTimeout(resolve, 1000));
+    service = (await ask("models", { waiting })).told;
+    while (service.status === "starting") {
+      find("facts").textContent = "The service is opening its models …";
+      await new Promise((resolve) => setTimeout(resolve, 1000));
       service = (await ask("models", { waiting })).told;
-      if (service.models.length === 0) find("facts").textContent = "The service is opening its models …";
-    } while (service.models.length === 0);
+    }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     find("facts").textContent = "";
