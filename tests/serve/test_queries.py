@@ -42,13 +42,13 @@ def test_all_that_can_be_asked() -> None:
             "embed",
             "model=nuts",
             422,
-            "the model nuts cannot embed, as only a classifier's run or published name can; digits, other can",
+            "the model nuts cannot embed, as only runs of classifiers can; digits, other can",
         ),
         (
             "explain",
             "model=other",
             422,
-            "the model other cannot explain, as only a classifier's run or published name can; digits can",
+            "the model other cannot explain, as only runs of classifiers can; digits can",
         ),
         ("explain", "label=digit 33", 404, "the model digits has no class 'digit 33': did you mean digit 3?"),
         ("predict", "top=0", 422, "top='0' is not a whole number from 1 to 1000"),
@@ -78,7 +78,7 @@ def test_what_is_no_text() -> None:
 
 
 def test_where_no_model_can() -> None:
-    with pytest.raises(Refusal, match="no model here can explain, as only a classifier's run or published name can"):
+    with pytest.raises(Refusal, match="no model here can explain, as only runs of classifiers can"):
         read_query("explain", b"", {"nuts": ALL["nuts"]})
 
 

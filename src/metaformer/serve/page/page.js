@@ -177,6 +177,9 @@ function showAll(focus = null) {
   find("agreement").hidden = true;
   threshold.element.hidden = !finds(chosen[0].task);
   threshold.set(look.threshold);
+  const [first, second] = chosen;
+  find("alone").hidden = !second;
+  if (second) find("alone").textContent = `These, and the CSV, are ${first.name}'s. Open an image to see ${second.name}'s answer too.`;
   run();
   if (focus) requestAnimationFrame(() => requestAnimationFrame(() => gallery.focus(focus)));
 }
