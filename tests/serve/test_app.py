@@ -198,7 +198,8 @@ def test_monitors_may_ask_for_the_head_alone() -> None:
 def test_other_paths() -> None:
     assert "there are /predict, /embed" in fault(client().get("/nowhere"), 404, "no_path")
     fault(client().get("/docs"), 404, "no_path")
-    fault(client().post("/predict/", content=png()), 404, "no_path")
+    for path in ("/predict/", "/Predict"):
+        assert fault(client().post(path, content=png()), 404, "no_path").endswith("did you mean /predict?")
 
 
 def test_an_error_closes_a_connection_on_which_more_would_come() -> None:

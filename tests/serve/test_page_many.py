@@ -78,7 +78,7 @@ def test_with_two_models_the_grid_says_whose_answers_it_shows(browser: Any, fron
         assert view.page.is_hidden("#alone")
         view.page.select_option("#beside", "other")
         words = view.see("#alone:not([hidden])").inner_text()
-    assert words == "These, and the CSV, are digits's. Open an image to see other's answer too."
+    assert words == "These answers, and the CSV's, are of digits. Open an image to see that of other beside it."
 
 
 def test_csv_holds_the_answers_and_no_formula(browser: Any, front: Front) -> None:

@@ -222,8 +222,10 @@ def _rest(service: Service) -> FastAPI:
 async def _refused(request: Request, error: Any) -> Response:
     """FastAPI's own refusals, 404 and 405, in our words."""
     path, allow = quoted(request.url.path), (error.headers or {}).get("Allow", "")
-    paths = ", ".join((*VERBS, "/models", "/healthz", "/readyz", "/metrics", "/openapi.json"))
-    refusal = Refusal(404, "no_path", f"there is no {path}: there are {paths}")
+    paths = (*VERBS, "/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
+    meant = request.url.path.rstrip("/").lower()
+    near = f"did you mean {meant}?" if meant in paths else f"there are {', '.join(paths)}"
+    refusal = Refusal(404, "no_path", f"there is no {path}: {near}")
     if error.status_code == 405:
         allow = "GET, HEAD" if request.url.path in OPEN else allow
         refusal = Refusal(405, "wrong_method", f"{path} takes {allow}", allow=allow)

@@ -71,9 +71,7 @@ def _model(kind: Kind, name: str | None, models: Mapping[str, Model]) -> Model:
         raise Refusal(404, "no_model", f"there is no model {quoted(name)}: {meant(name, models, 'there are')}")
     if name not in able_ones:
         others = f"; {', '.join(able_ones)} can" if able_ones else ""
-        raise Refusal(
-            422, "unable", f"the model {name} cannot {kind}, as only runs of classifiers can{others}"
-        )
+        raise Refusal(422, "unable", f"the model {name} cannot {kind}, as only runs of classifiers can{others}")
     return models[name]
 
 

@@ -179,7 +179,7 @@ function showAll(focus = null) {
   threshold.set(look.threshold);
   const [first, second] = chosen;
   find("alone").hidden = !second;
-  if (second) find("alone").textContent = `These, and the CSV, are ${first.name}'s. Open an image to see ${second.name}'s answer too.`;
+  if (second) find("alone").textContent = `These answers, and the CSV's, are of ${first.name}. Open an image to see that of ${second.name} beside it.`;
   run();
   if (focus) requestAnimationFrame(() => requestAnimationFrame(() => gallery.focus(focus)));
 }
