@@ -69,7 +69,10 @@ class Actor:
 
 
 def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster, tell: Tell = silent) -> Iterator[Done]:
-    """Does the parts, in whatever order, and tells what takes long before the first one. Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own."""
+    """Does the parts, in whatever order; what takes long before the first one is told.
+
+    Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own.
+    """
     ray = _ray()
     threads = work.threads or 1
     if not ray.is_initialized():
