@@ -44,11 +44,10 @@ async function start() {
   find("facts").textContent = "Asking which models there are …";
   try {
     const waiting = (told) => (find("facts").textContent = told ? busy(told) : "");
-    service = (await ask("models", { waiting })).told;
-    while (service.status === "starting") {
-      find("facts").textContent = "The service is opening its models …";
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+    for (service = null; service === null || service.status === "starting" || service.models.length === 0; ) {
+      if (service !== null) await new Promise((resolve) => setTimeout(resolve, 1000));
       service = (await ask("models", { waiting })).told;
+      find("facts").textContent = "The service is opening its models …";
     }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
