@@ -145,6 +145,12 @@ def test_a_service_of_compose_can_do_little(compose: dict[str, Any]) -> None:
         assert "environment" not in service
 
 
+def test_compose_serves_what_model_names_out_of_models(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["command"][0] == f"/models/${{MODEL:-{'first' if name == 'gpu' else 'first.onnx'}}}"
+        assert "${MODELS:-../models}:/models:ro" in service["volumes"]
+
+
 def test_what_is_written_lies_in_a_volume(compose: dict[str, Any]) -> None:
     """With the rest read-only: each folder for a cache that an image names."""
     for file in FILES:

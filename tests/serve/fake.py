@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from PIL import Image
 
-from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Unable
+from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Opening, Unable
 from metaformer.serve.settings import Limits
 
 DIGITS = tuple(f"digit {i}" for i in range(10))
@@ -28,7 +28,7 @@ MODELS = (
 
 
 class FakePool:
-    """`seconds` for each job; `mood` full, late or lost raises that; `places` bounds the images that wait."""
+    """`seconds` for each job; `mood` full, opening, late or lost raises that; `places` bounds the images that wait."""
 
     def __init__(
         self, models: tuple[Model, ...] = MODELS, *, seconds: float = 0.0, mood: str = "", places: int = 256, start: float = 0.0
@@ -66,6 +66,8 @@ class FakePool:
     async def ask(self, model: str, job: Job, deadline: float) -> list[dict[str, Any]]:
         if self.mood == "full" or self.busy + len(job.images) > self.places:
             raise Full("as many images wait as may", 2)
+        if self.mood == "opening":
+            raise Opening("the model is being opened again", 3)
         if self.mood == "late":
             raise Late("there was no answer in time")
         if self.mood == "lost":
@@ -153,7 +155,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--seconds", type=float, default=0.0, help="how long each job takes")
     parser.add_argument("--start", type=float, default=0.0, help="how long it takes to be ready")
-    parser.add_argument("--mood", default="", help="full, late, lost, unable or broken")
+    parser.add_argument("--mood", default="", help="full, opening, late, lost, unable or broken")
     parser.add_argument("--places", type=int, default=256, help="images that may wait")
     parser.add_argument("--models", default="", help="names with commas; else all")
     parser.add_argument("--keys", default="", help="keys with commas")

@@ -76,6 +76,19 @@ def test_what_is_no_image_is_an_answer_and_loses_no_other() -> None:
     assert "label" in third
 
 
+def test_what_is_no_base64_is_an_answer_too() -> None:
+    pool = FakePool()
+    good = base64.b64encode(png()).decode()
+    first, second, third = client(pool).post(
+        "/predict", json={"images": [good, {"name": "b", "data": "?"}, good]}
+    ).json()["results"]  # fmt: skip
+    assert second == {"name": "b", "error": "is not base64"}
+    assert first == third
+    assert [len(job.images) for job in pool.jobs] == [2]
+    assert client(pool).post("/embed", json={"images": ["?"]}).json()["results"] == [{"name": None, "error": "is not base64"}]
+    assert len(pool.jobs) == 1
+
+
 def test_options_come_to_the_pool() -> None:
     pool = FakePool()
     asked = client(pool)
@@ -147,6 +160,7 @@ def test_models() -> None:
     ("mood", "status", "code", "retry"),
     [
         ("full", 503, "queue_full", "2"),
+        ("opening", 503, "starting", "3"),
         ("late", 503, "late", "1"),
         ("lost", 503, "worker_lost", "1"),
         ("unable", 422, "unable", None),
@@ -165,7 +179,7 @@ def test_what_the_pool_refuses(mood: str, status: int, code: str, retry: str | N
         ("DELETE", "/embed", "POST"),
         ("OPTIONS", "/explain", "POST"),
         ("POST", "/models", "GET"),
-        ("TRACE", "/readyz", "GET"),
+        ("TRACE", "/readyz", "GET, HEAD"),
     ],
 )
 def test_wrong_methods(method: str, path: str, allow: str) -> None:
@@ -174,10 +188,18 @@ def test_wrong_methods(method: str, path: str, allow: str) -> None:
     assert answer.headers["allow"] == allow
 
 
+def test_monitors_may_ask_for_the_head_alone() -> None:
+    service = Service(FakePool(), log=Log(io.StringIO()))
+    assert Client(service).request("HEAD", "/healthz").status_code == 200
+    assert Client(service).request("HEAD", "/readyz").status_code == Client(service).get("/readyz").status_code
+    assert set(Client(service).get("/openapi.json").json()["paths"]["/readyz"]) == {"get"}
+
+
 def test_other_paths() -> None:
     assert "there are /predict, /embed" in fault(client().get("/nowhere"), 404, "no_path")
     fault(client().get("/docs"), 404, "no_path")
-    fault(client().post("/predict/", content=png()), 404, "no_path")
+    for path in ("/predict/", "/Predict"):
+        assert fault(client().post(path, content=png()), 404, "no_path").endswith("did you mean /predict?")
 
 
 def test_an_error_closes_a_connection_on_which_more_would_come() -> None:

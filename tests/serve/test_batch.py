@@ -26,6 +26,7 @@ from metaformer.serve.batch import worker as module
 from metaformer.serve.batch.folder import Folder
 from metaformer.serve.batch.inputs import list_parts
 from metaformer.serve.batch.job import Job, run_job
+from metaformer.serve.batch.show import show_job
 from metaformer.serve.batch.work import Work, source_sha256
 
 pytestmark = pytest.mark.usefixtures("thread")
@@ -443,6 +444,27 @@ def test_embed_where_nothing_can_be_read(model: Path, here: Path, out: str) -> N
     assert (code, "1 image, 1 unreadable" in err or "1 images, 1 unreadable" in err) == (1, True)
     assert "a.png: " in err
     assert (len(np.load(out)) if out == "v.npy" else pq.read_table(out).num_rows) == 0
+
+
+def test_ctrl_c_says_how_to_go_on(
+    model: Path, images: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.Worker, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        show_job(job(model, here / "out", images[0].parent))
+    assert "0 of " in (said := capsys.readouterr().err)
+    assert "the same command goes on" in said
+
+
+def test_embed_takes_no_exported_file(here: Path) -> None:
+    Path("bugs.onnx").write_bytes(b"")
+    code, _, err = command("embed", "bugs.onnx", "photos", "--out", "v")
+    assert code == 2
+    assert "an exported file holds no features: give the run that it was exported from" in " ".join(err.split())
+    assert not Path("v").exists()
 
 
 def test_embed_says_what_it_cannot(model: Path, here: Path) -> None:

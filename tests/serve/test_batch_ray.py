@@ -86,6 +86,7 @@ def test_the_command(model: Path, images: list[Path], here: Path) -> None:
     tar = write_tar(here / "a.tar")
     code, out, err = command("predict", model, tar, images[0], "--out", "labels", "--engine", "ray:torch", "--workers", "1")
     assert (code, out) == (1, "")
+    assert err.startswith("a worker opens the model …\n")
     assert "41 images, 2 unreadable; written to labels" in err
     code, _, err = command("embed", model, images[0].parent, "--out", "v.parquet", "--engine", "ray", "--workers", "1")
     assert (code, pq.read_table("v.parquet").num_rows) == (1, COUNT - 2)

@@ -111,6 +111,11 @@ def test_it_is_of_these_models() -> None:
     assert "Up to 4 images" in description["paths"]["/predict"]["post"]["requestBody"]["description"]
 
 
+def test_the_form_says_that_its_fields_may_have_any_name() -> None:
+    form = described()["paths"]["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert "any name" in form["description"]
+
+
 def test_keys_are_described_where_they_are_needed() -> None:
     assert "securitySchemes" not in described()["components"]
     description = described(keys=("one",))

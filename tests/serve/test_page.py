@@ -84,6 +84,26 @@ def test_an_image_becomes_bars(how: str, browser: Any, front: Front) -> None:
     assert caption == "cat <b>.jpg · 200 × 100"
 
 
+def test_near_a_tie_the_page_says_unsure_and_what_the_model_knows(browser: Any, front: Front) -> None:
+    def tie(route: Any) -> None:
+        top = [{"label": "ants", "probability": 0.51}, {"label": "bees", "probability": 0.49}]
+        answer = {"model": "digits", "task": "classification", "seconds": 0.01}
+        route.fulfill(json=answer | {"results": [{"name": "a.JPEG", **top[0], "top": top}]})
+
+    with viewing(browser, front) as view:
+        view.give({"b.jpg": picture()})
+        view.see(".bars li", 5)
+        assert view.page.locator(".verdict.unsure").count() == 0
+        assert view.page.locator("text=It knows only 10 classes.").count() == 1
+        view.page.click("#clear")
+        view.page.route("**/predict*", tie)
+        view.give({"a.JPEG": picture()})
+        view.see(".bars li", 2)
+        assert view.texts(".verdict.unsure") == ["Unsure, perhaps ants 51 %"]
+        assert "unsure, ants" in view.page.inner_text("#status")
+        assert view.page.inner_text(".whole") == ".JPEG"
+
+
 def test_a_large_photo_is_scaled_down_for_a_classifier_alone(browser: Any, front: Front) -> None:
     given = picture((3000, 4000), rotated=True)
     with viewing(browser, front) as view:
@@ -269,6 +289,24 @@ def test_a_busy_service_is_asked_again(browser: Any, front: Front) -> None:
         front.pool.mood = ""
         view.see(".bars li", 5)
     assert len(front.pool.jobs) == 1
+
+
+def test_a_model_that_is_opened_again_is_not_called_busy(browser: Any, front: Front) -> None:
+    front.pool.mood = "opening"
+    with viewing(browser, front, allowed=BUSY) as view:
+        view.give({"cat.jpg": picture()})
+        view.see("text=The service is opening its models. Trying again in 3 s (try 2 of 5)")
+        front.pool.mood = ""
+        view.see(".bars li", 5)
+
+
+def test_all_models_are_waited_for(browser: Any, front: Front) -> None:
+    front.pool.models, front.pool.ready = {"digits": front.pool.all["digits"]}, False
+    with viewing(browser, front) as view:
+        view.see("text=opening its models")
+        front.pool.models, front.pool.ready = front.pool.all, True
+        view.see(".sample:enabled")
+        assert len(view.texts("#model option")) == len(front.pool.all)
 
 
 def test_a_service_that_stays_busy_is_left_in_peace_until_asked(browser: Any, front: Front) -> None:

@@ -71,6 +71,16 @@ def test_many_are_asked_a_few_at_a_time_and_sorted(browser: Any, front: Front) -
     assert orders["high"][-1] == orders["low"][-1] == "broken.jpg"
 
 
+def test_with_two_models_the_grid_says_whose_answers_it_shows(browser: Any, front: Front) -> None:
+    with viewing(browser, front) as view:
+        view.give({f"{i}.jpg": picture(shade=20 * i) for i in (1, 2)})
+        done(view, 2)
+        assert view.page.is_hidden("#alone")
+        view.page.select_option("#beside", "other")
+        words = view.see("#alone:not([hidden])").inner_text()
+    assert words == "These answers, and the CSV's, are of digits. Open an image to see that of other beside it."
+
+
 def test_csv_holds_the_answers_and_no_formula(browser: Any, front: Front) -> None:
     names = ["=1+1.jpg", "+a.jpg", "-a.jpg", "@a.jpg", 'a "b", c.jpg', HARM]
     alarms: list[str] = []

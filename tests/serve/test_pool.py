@@ -19,7 +19,7 @@ import pytest
 from tests.serve.scripted import COMMAND
 
 from metaformer.serve import lane as lanes
-from metaformer.serve.jobs import Full, Job, Late, Lost, Unable
+from metaformer.serve.jobs import Full, Job, Late, Lost, Opening, Unable
 from metaformer.serve.pool import Pool
 from metaformer.serve.settings import Limits, Running
 
@@ -272,6 +272,26 @@ def test_a_killed_process_loses_its_batches_alone(caplog: pytest.LogCaptureFixtu
     assert "ended with SIGKILL: another one is started" in caplog.text
 
 
+def test_who_would_wait_in_vain_for_a_model_to_open_is_told_so_at_once() -> None:
+    async def main() -> None:
+        async with opened() as pool:
+            lane = pool.lanes["m"]
+            assert 0 < lane.took < 20
+            lane.took = 100.0
+            os.kill(process_of(pool), signal.SIGKILL)
+            await until(lambda: not pool.ready)
+            with pytest.raises(Opening, match=r"^m is being opened again: ask again in a moment$") as caught:
+                await ask(pool, "x", seconds=30.0)
+            assert caught.value.retry_after == 60
+            assert not pool.ready
+            assert pool.waiting("m") == 0
+            assert len(await ask(pool, "x", seconds=200.0)) == 1
+            assert lane.took < 20
+            assert len(await ask(pool, "x")) == 1
+
+    run(main)
+
+
 def test_a_decoder_that_segfaults_takes_its_batch_alone() -> None:
     async def main() -> None:
         async with opened(batch=2) as pool:
@@ -356,7 +376,7 @@ def test_one_that_does_not_start_again_is_tried_later_and_later(
             os.kill(process_of(pool), signal.SIGKILL)
             await until(lambda: not pool.ready)
             await until(lambda: caplog.text.count("could not be opened") >= 3)
-            with pytest.raises(Late):
+            with pytest.raises(Opening, match=r"^m is being opened again"):
                 await ask(pool, "x", seconds=0.1)
             gate.unlink()
             assert len(await ask(pool, "x")) == 1

@@ -38,8 +38,18 @@ def test_all_that_can_be_asked() -> None:
         ("predict", "&".join(f"a{i}=1" for i in range(17)), 422, "the query is not up to 16 parameters in UTF-8"),
         ("predict", "model=digit", 404, "there is no model 'digit': did you mean digits?"),
         ("predict", "model=", 404, "there is no model '': there are digits, other, nuts, boxes, streets"),
-        ("embed", "model=nuts", 422, "the model nuts cannot embed, as only classifiers in torch can; digits, other can"),
-        ("explain", "model=other", 422, "the model other cannot explain, as only classifiers in torch can; digits can"),
+        (
+            "embed",
+            "model=nuts",
+            422,
+            "the model nuts cannot embed, as only runs of classifiers can; digits, other can",
+        ),
+        (
+            "explain",
+            "model=other",
+            422,
+            "the model other cannot explain, as only runs of classifiers can; digits can",
+        ),
         ("explain", "label=digit 33", 404, "the model digits has no class 'digit 33': did you mean digit 3?"),
         ("predict", "top=0", 422, "top='0' is not a whole number from 1 to 1000"),
         ("predict", "top=1001", 422, "top='1001' is not a whole number from 1 to 1000"),
@@ -68,7 +78,7 @@ def test_what_is_no_text() -> None:
 
 
 def test_where_no_model_can() -> None:
-    with pytest.raises(Refusal, match="no model here can explain, as only classifiers in torch can"):
+    with pytest.raises(Refusal, match="no model here can explain, as only runs of classifiers can"):
         read_query("explain", b"", {"nuts": ALL["nuts"]})
 
 

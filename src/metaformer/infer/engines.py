@@ -307,6 +307,7 @@ class Filled:
 def need(name: str) -> Any:
     """The runtime of that name. Raises ValueError with what to type where it is not installed."""
     from importlib import import_module
+    from importlib.util import find_spec
 
     loaded: dict[str, Any] = sys.modules
     loaded.setdefault("openvino_telemetry", None)  # OpenVINO reports its use to its makers, unasked
@@ -315,7 +316,8 @@ def need(name: str) -> Any:
             warnings.simplefilter("ignore")  # what a package thinks of its own age is nothing to our users
             return import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name.partition('.')[0]} is not installed: pip install '.[fast]'") from error
+        extra = "'.[fast]'" if find_spec("torch") else "'./slim[openvino]'"  # without torch this is metaformer-slim
+        raise ValueError(f"{name.partition('.')[0]} is not installed: pip install {extra}") from error
 
 
 @lru_cache(maxsize=1)

@@ -72,6 +72,11 @@ class Service:
         """Whether a request needs a key."""
         return bool(self._keys)
 
+    @property
+    def status(self) -> str:
+        """ready, starting (also while a model is opened again) or draining."""
+        return "starting" if self.phase == "ready" and not self.pool.ready else self.phase
+
     async def start(self) -> None:
         """Opens the models. Raises ValueError with the sentence of the one that cannot be opened."""
         await self.pool.start()
@@ -166,6 +171,7 @@ class Service:
                 "default": next(iter(models), ""),
                 "limits": {name: getattr(self.limits, name) for name in ServedLimits.model_fields},
                 "keys": self.locked,
+                "status": self.status,
             }
         )
 
@@ -187,17 +193,18 @@ def _rest(service: Service) -> FastAPI:
         """Models, their classes and what they can do; the limits of a request."""
         return service.models()
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the process is there", operation_id="healthz")
     async def healthz() -> Health:
         """Alive, whatever else."""
         return Health()
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether requests are answered", operation_id="readyz", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """503 while the models are being opened, while one is replaced, and when the service stops."""
-        phase = "starting" if service.phase == "ready" and not service.pool.ready else service.phase
-        response.status_code = 200 if phase == "ready" else 503
-        return Readiness.model_validate({"status": phase})
+        response.status_code = 200 if service.status == "ready" else 503
+        return Readiness.model_validate({"status": service.status})
 
     @app.get("/metrics", responses=FIGURES | errors(401, 403), summary="Figures for Prometheus", operation_id="metrics")
     async def metrics() -> Response:
@@ -215,9 +222,12 @@ def _rest(service: Service) -> FastAPI:
 async def _refused(request: Request, error: Any) -> Response:
     """FastAPI's own refusals, 404 and 405, in our words."""
     path, allow = quoted(request.url.path), (error.headers or {}).get("Allow", "")
-    paths = ", ".join((*VERBS, "/models", "/healthz", "/readyz", "/metrics", "/openapi.json"))
-    refusal = Refusal(404, "no_path", f"there is no {path}: there are {paths}")
+    paths = (*VERBS, "/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
+    meant = request.url.path.rstrip("/").lower()
+    near = f"did you mean {meant}?" if meant in paths else f"there are {', '.join(paths)}"
+    refusal = Refusal(404, "no_path", f"there is no {path}: {near}")
     if error.status_code == 405:
+        allow = "GET, HEAD" if request.url.path in OPEN else allow
         refusal = Refusal(405, "wrong_method", f"{path} takes {allow}", allow=allow)
     content, headers = refused(request.scope["exchange"], refusal)
     return Response(content, refusal.status, {name.decode(): value.decode() for name, value in headers})

@@ -1,6 +1,7 @@
 """Bodies of requests: read within limits of bytes and time, and taken apart into named images. Nothing touches a disk."""
 
 import asyncio
+import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from metaformer.serve.settings import Limits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-TAKEN = "image/*, application/octet-stream, multipart/form-data and application/json"
+TAKEN = "image/*, application/octet-stream, multipart/form-data or application/json"
 HEADERS = 8
 """Most headers of a part; each has up to 4 KiB."""
 
@@ -32,6 +33,8 @@ class Image:
 
     name: str | None
     data: bytes
+    wrong: str = ""
+    """Why there are no such bytes."""
 
 
 @dataclass
@@ -155,7 +158,20 @@ def _json(body: bytes, limits: Limits) -> list[Image]:
         raise _not_upload(error) from None
     if len(upload.images) > limits.images:
         raise _too_many(limits)
-    return [Image(one.name, one.data) if isinstance(one, NamedImage) else Image(None, one) for one in upload.images]
+    return [_decoded(one.name, one.data) if isinstance(one, NamedImage) else _decoded(None, one) for one in upload.images]
+
+
+def _decoded(name: str | None, text: str) -> Image:
+    """Base64 of either alphabet, with its padding or without, and as a page has it, after `data:image/png;base64,`."""
+    if text.startswith("data:"):
+        text = text[text.find(",", 0, 200) + 1 :]
+    if "-" in text or "_" in text:
+        text = text.replace("-", "+").replace("_", "/")
+    try:
+        data = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:
+        data = b""
+    return Image(name, data, "" if data else "is not base64")
 
 
 def _not_upload(error: ValidationError) -> Refusal:
@@ -166,13 +182,11 @@ def _not_upload(error: ValidationError) -> Refusal:
         return Refusal(400, "bad_json", f"the body is not JSON that can be read: {shape}")
     at = found[0]["loc"][:2]
     where = "".join(f"[{step}]" if isinstance(step, int) else step[:40] for step in at)
-    if found[0]["type"] == "bytes_invalid_encoding" or found[-1]["type"] == "bytes_invalid_encoding":
-        return Refusal(422, "bad_base64", f"{where} is not base64")
     if found[-1]["type"] == "extra_forbidden":
         name = quoted(str(found[-1]["loc"][-1]))
         said = f"there is no {name} in this JSON: {shape}, and all else goes after the ? of the address"
         return Refusal(422, "bad_value", said)
-    return Refusal(422, "bad_value", f"{where or 'the JSON'} is not what it should be: {shape}")
+    return Refusal(422, "bad_value", f"{f'`{where}`' if where else 'the JSON'} is not what it should be: {shape}")
 
 
 # --- multipart --------------------------------------------------------------------------------------------------------

@@ -93,6 +93,14 @@ class Full(RefusedError):  # noqa: N818 -- what is answered, as in queue.Full
         self.retry_after = retry_after
 
 
+class Opening(RefusedError):  # noqa: N818 -- beside Full
+    """The model is being opened again, and not in time. `retry_after` is in how many seconds it should be open."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Late(RefusedError):  # noqa: N818 -- beside Full
     """The deadline passed before there was an answer."""
 

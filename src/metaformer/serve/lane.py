@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from metaformer.serve.batching import Item, Line, Request
-from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Record, Unable
+from metaformer.serve.jobs import Full, Job, Late, Lost, Model, Opening, Record, Unable
 from metaformer.serve.process import Process
 from metaformer.serve.settings import Limits, Running
 
@@ -76,6 +76,8 @@ class Lane:
         """When the batch that runs was begun."""
         self.spent, self.done = 0.0, 0.0
         """Seconds and images of late, from batch to batch."""
+        self.down, self.took = 0.0, 0.0
+        """Since when the model is not open, and how many seconds it took to open it last time."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -93,6 +95,8 @@ class Lane:
                 return await answer
         except TimeoutError:
             self.counts.late += 1
+            if not self.up:
+                raise self._opening() from None
             raise Late(f"{self.name} gave no answer in time: ask again when it has less to do") from None
         except asyncio.CancelledError:
             self.counts.cancelled += 1
@@ -106,23 +110,32 @@ class Lane:
         assert self.model is not None
         model = self.model
         if job.kind == "embed" and not model.embeds:
-            raise Unable(
-                f"{model.name} gives no embeddings: they are those of a classifier in torch, not of a file for a runtime"
-            )
+            raise Unable(f"{model.name} gives no embeddings: a classifier's run or published name does, not an exported file")
         if job.kind == "explain" and not model.explains:
-            raise Unable(f"{model.name} explains nothing: only a classifier in torch does, not a file for a runtime")
+            raise Unable(f"{model.name} explains nothing: a classifier's run or published name does, not an exported file")
         if job.kind == "explain" and job.label is not None and job.label not in model.classes:
             near = get_close_matches(job.label, model.classes, n=1)
             raise Unable(f"{model.name} knows no class {job.label!r}{f', did you mean {near[0]}?' if near else ''}")
 
     def _admit(self, job: Job, deadline: float) -> None:
-        """Raises Full where there is no room, or no time."""
+        """Raises Full where there is no room, or no time; Opening where the model is not open before it is too late."""
         images, left = len(job.images), deadline - time.monotonic()
+        if self._opens_in() > left:
+            self.counts.late += 1
+            raise self._opening()
         room = len(self.line) + images <= self.limits.queue and self._bytes(job) <= self.limits.held
         if room and (not self.line or self._seconds(images) <= SURE * left):
             return
         self.counts.full += 1
         raise Full(f"{len(self.line)} images wait for {self.name}: ask again when there is room", self._retry_after())
+
+    def _opens_in(self) -> float:
+        """Seconds until the model should be open again, by the last time; 0 where it is open, or takes longer than that."""
+        return 0.0 if self.up else max(0.0, self.down + self.took - time.monotonic())
+
+    def _opening(self) -> Opening:
+        again = min(60, max(1, math.ceil(self._opens_in())))
+        return Opening(f"{self.name} is being opened again: ask again in a moment", again)
 
     def _bytes(self, job: Job) -> int:
         return self.line.bytes + sum(map(len, job.images))
@@ -222,6 +235,7 @@ class Lane:
 
     async def _start(self) -> None:
         self.opened = asyncio.get_running_loop().create_future()
+        self.down = time.monotonic()
         self.process = await Process.start(self.command, self._take)
         running = asdict(self.running) if self.model is None else asdict(self.running) | {"engine": self.model.engine}
         self.process.send({"name": self.name, "source": self.source, "running": running, "pixels": self.limits.pixels})
@@ -238,6 +252,7 @@ class Lane:
         self.batch = batch
         if not self.done:
             self.spent, self.done = seconds * batch, float(batch)
+        self.took = time.monotonic() - self.down
         self.up = True
         self._pump()
 
@@ -260,7 +275,7 @@ class Lane:
 
     def _lose(self) -> None:
         """What the process had is lost; what waits goes on waiting."""
-        self.up = False
+        self.up, self.down = False, time.monotonic()
         self._never("hang")
         gone = {item.request for batch in self.flying for item in batch}
         self.flying.clear()

@@ -135,7 +135,11 @@ def _bodies() -> Json:
     file = {"type": "string", "format": "binary"}
     one = file | {"minLength": 1}
     many = {"type": "array", "items": file, "minItems": 1}
-    form = {"type": "object", "properties": {"images": many}, "required": ["images"], "additionalProperties": False}
+    any_name = "Each part is a file with its filename. Its field may have any name; images stands for all of them."
+    form = {
+        "type": "object", "properties": {"images": many}, "required": ["images"], "additionalProperties": False,
+        "description": any_name,
+    }  # fmt: skip
     named = {"name": "a.png", "data": PNG}
     return {
         "image/*": {"schema": one},

@@ -57,7 +57,7 @@ class Pool:
     async def ask(self, model: str, job: Job, deadline: float) -> list[Record]:
         """A record for each image, in their order. `deadline` is a time of `time.monotonic()`.
 
-        Raises Full, Late, Lost or Unable.
+        Raises Full, Opening, Late, Lost or Unable.
         """
         if self.stopping:
             raise Lost("the service is stopping: ask again in a while")

@@ -65,13 +65,13 @@ def _model(kind: Kind, name: str | None, models: Mapping[str, Model]) -> Model:
     able_ones = able(kind, models)
     if name is None:
         if not able_ones:
-            raise Refusal(422, "unable", f"no model here can {kind}, as only classifiers in torch can")
+            raise Refusal(422, "unable", f"no model here can {kind}, as only runs of classifiers can")
         return models[able_ones[0]]
     if name not in models:
         raise Refusal(404, "no_model", f"there is no model {quoted(name)}: {meant(name, models, 'there are')}")
     if name not in able_ones:
         others = f"; {', '.join(able_ones)} can" if able_ones else ""
-        raise Refusal(422, "unable", f"the model {name} cannot {kind}, as only classifiers in torch can{others}")
+        raise Refusal(422, "unable", f"the model {name} cannot {kind}, as only runs of classifiers can{others}")
     return models[name]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from metaformer.serve.jobs import Full, Late, Lost, RefusedError, Unable
+from metaformer.serve.jobs import Full, Late, Lost, Opening, RefusedError, Unable
 
 
 class Refusal(Exception):  # noqa: N818 -- what is answered, not a fault of ours
@@ -22,6 +22,8 @@ def from_pool(error: RefusedError) -> Refusal:
     """What the pool said, as an answer."""
     if isinstance(error, Full):
         return Refusal(503, "queue_full", str(error), retry_after=max(1, error.retry_after))
+    if isinstance(error, Opening):
+        return Refusal(503, "starting", str(error), retry_after=max(1, error.retry_after))
     if isinstance(error, Late):
         return Refusal(503, "late", str(error), retry_after=1)
     if isinstance(error, Unable):

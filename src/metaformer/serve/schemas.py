@@ -2,31 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 MOST_NAME = 255
 """Characters of an image's name."""
 
 
-def _base64(alphabet: str) -> str:
-    """A pattern of what is decoded: with or without padding, and no bits left over."""
-    one = f"[A-Za-z0-9{alphabet}]"
-    return f"(?:{one}{{4}})*(?:{one}[AQgw](?:==)?|{one}{{2}}[AEIMQUYcgkosw048]=?)?"
-
-
-_BASE64 = {
-    "type": "string",
-    "contentEncoding": "base64",
-    "pattern": f"^(?:{_base64('+/')}|{_base64('_-')})$",
-    "minLength": 2,
-}
-
-
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, val_json_bytes="base64", ser_json_bytes="base64")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Base64 = Annotated[bytes, Field(min_length=1), WithJsonSchema(_BASE64)]
+Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
+"""Looked at when it is decoded: what is none of it is that image's error."""
+Phase = Literal["ready", "starting", "draining"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -196,6 +184,7 @@ class Models(_Strict):
     default: str
     limits: ServedLimits
     keys: bool
+    status: Phase
 
 
 class Health(_Strict):
@@ -207,7 +196,7 @@ class Health(_Strict):
 class Readiness(_Strict):
     """Whether requests are answered."""
 
-    status: Literal["ready", "starting", "draining"]
+    status: Phase
 
 
 class Fault(_Strict):

@@ -42,13 +42,14 @@ async def ask(kind: Kind, query: bytes, exchange: Exchange, send: Send, pool: As
     came = time.monotonic()
     images = take_apart(body, exchange.headers, limits)
     exchange.images = len(images)
-    job = _job(kind, images, wanted)
+    job = _job(kind, [image for image in images if not image.wrong], wanted)
     del body
     try:
-        records = await _unless_gone(exchange.body.receive, pool.ask(wanted.model.name, job, came + limits.deadline))
+        asked = pool.ask(wanted.model.name, job, came + limits.deadline) if job else _nothing()
+        records = iter(await _unless_gone(exchange.body.receive, asked))
     except RefusedError as error:
         raise from_pool(error) from None
-    results = [{"name": image.name, **record} for image, record in zip(images, records, strict=True)]
+    results = [{"name": image.name, **({"error": image.wrong} if image.wrong else next(records))} for image in images]
     said = _said(kind, wanted.model, time.monotonic() - came)
     if b"msgpack" in exchange.headers.get(b"accept", b""):
         packed = msgpack.packb({**said, "results": results})
@@ -58,7 +59,14 @@ async def ask(kind: Kind, query: bytes, exchange: Exchange, send: Send, pool: As
         await answer(send, to_json({**said, "results": _texts(results)}, inf_nan_mode="null"))
 
 
-def _job(kind: Kind, images: Sequence[Image], wanted: Query) -> Job:
+async def _nothing() -> list[Record]:
+    return []
+
+
+def _job(kind: Kind, images: Sequence[Image], wanted: Query) -> Job | None:
+    """None where there is no image to ask about."""
+    if not images:
+        return None
     return Job(
         kind=kind,
         images=tuple(image.data for image in images),

@@ -10,7 +10,7 @@ from metaformer.infer.predictor import PAYS
 from metaformer.serve.batch.answers import Labels
 from metaformer.serve.batch.folder import INPUTS, Done, Folder
 from metaformer.serve.batch.inputs import PART, list_parts
-from metaformer.serve.batch.on_ray import Cluster, do_on_ray
+from metaformer.serve.batch.on_ray import Cluster, Tell, do_on_ray, silent
 from metaformer.serve.batch.work import Work
 from metaformer.serve.batch.worker import Worker
 
@@ -51,8 +51,8 @@ class State:
         return sum(one.errors for one in self.done)
 
 
-def run_job(job: Job) -> Iterator[State]:
-    """Does what is left of a job, and tells how far it is: at the start, and with each part.
+def run_job(job: Job, tell: Tell = silent) -> Iterator[State]:
+    """Does what is left of a job, and tells how far it is: at the start, and with each part. `tell` is given what takes long.
 
     Raises ValueError or OSError with a sentence, also where the folder is of another job.
     """
@@ -63,7 +63,7 @@ def run_job(job: Job) -> Iterator[State]:
         yield State(parts, tuple(done))
         left = sorted(set(range(parts)) - {one.part for one in done})
         written = time.monotonic()
-        for one in _doing(left, job, folder) if left else ():
+        for one in _doing(left, job, folder, tell) if left else ():
             done.append(one)
             if time.monotonic() - written > OFTEN:
                 folder.write_manifest(told, done, parts)
@@ -73,9 +73,9 @@ def run_job(job: Job) -> Iterator[State]:
         folder.write_manifest(told, done, parts)
 
 
-def _doing(left: Sequence[int], job: Job, folder: Folder) -> Iterator[Done]:
+def _doing(left: Sequence[int], job: Job, folder: Folder, tell: Tell) -> Iterator[Done]:
     if job.cluster is not None:
-        yield from do_on_ray(left, job.work, folder.place, job.cluster)
+        yield from do_on_ray(left, job.work, folder.place, job.cluster, tell)
         return
     worker = Worker(job.work, folder.place)
     for count, part in enumerate(left, 1):

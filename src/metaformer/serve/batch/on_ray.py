@@ -7,7 +7,7 @@ Ray's memory, and what comes back is how many there were. An actor that dies is 
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,6 +21,13 @@ from metaformer.serve.batch.worker import Worker
 
 STORE = 200 * 2**20
 """Bytes of shared memory for Ray here; next to nothing is put there."""
+
+Tell = Callable[[str], None]
+"""What is given a line for whoever waits."""
+
+
+def silent(said: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +74,27 @@ class Actor:
         return {key: np.array([value]) for key, value in told.items()}
 
 
-def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster) -> Iterator[Done]:
-    """Does the parts, in whatever order. Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own."""
+def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster, tell: Tell = silent) -> Iterator[Done]:
+    """Does the parts, in whatever order; what takes long before the first one is told.
+
+    Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own.
+    """
     ray = _ray()
     threads = work.threads or 1
+    if not ray.is_initialized():
+        tell("starting Ray …")
     with _running(ray, cluster, threads):
         workers = cluster.workers or _room(ray, cluster, threads, len(parts))
         work = replace(work, threads=threads, device="cpu" if work.device == "auto" and not cluster.gpus else work.device)
+        told = min(workers, len(parts))
+        tell("a worker opens the model …" if told == 1 else f"{told} workers open the model …")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         data = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts)).map_batches(
             Actor,
             fn_constructor_args=(work, place),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=told, max_tasks_in_flight_per_actor=1),
             num_cpus=threads,
             num_gpus=cluster.gpus or None,
         )

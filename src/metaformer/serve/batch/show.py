@@ -21,15 +21,19 @@ ONE_FILE = (".parquet", ".npy")
 def show_job(job: Job) -> int:
     """Does a job, telling on the errors' side how far it is. How many inputs could not be read."""
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
-    states = run_job(job)
+    states = run_job(job, lambda said: aside.print(said, markup=False))
     state = next(states)
     if state.done:
         aside.print(f"{len(state.done):,} of {state.parts:,} parts were done; the inputs are those listed then", markup=False)
     with Progress(console=aside, transient=True, disable=not aside.is_terminal) as bar:
         shown = bar.add_task("predicting" if job.work.verb == "predict" else "embedding", total=state.parts)
         bar.update(shown, completed=len(state.done))
-        for state in states:
-            bar.update(shown, completed=len(state.done))
+        try:
+            for state in states:
+                bar.update(shown, completed=len(state.done))
+        except KeyboardInterrupt:
+            aside.print(f"{len(state.done):,} of {state.parts:,} parts are done: the same command goes on", markup=False)
+            raise
     aside.print(summary(state.images + state.errors, state.errors, Path(job.place)), markup=False)
     if state.errors:
         aside.print(f"why: {job.place}/errors", markup=False)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaformer.data.store import is_remote
+from metaformer.infer.exported import is_exported
 from metaformer.serve.batch.inputs import only_images
 from metaformer.serve.batch.job import Job
 from metaformer.serve.batch.on_ray import Cluster
@@ -42,5 +43,7 @@ def planned(work: Work, words: Sequence[str], out: str | None, cluster: Cluster 
     if out is None or (work.verb == "predict" and not is_folder(out)):
         said = f", not {out}" if out else ""
         raise ValueError(f"--engine ray writes parts{said}: give a folder for them, such as --out labels")
+    if work.verb == "embed" and is_exported(work.source) and Path(work.source).is_file():
+        raise ValueError(f"{work.source}: an exported file holds no features: give the run that it was exported from")
     source = str(Path(work.source).absolute()) if Path(work.source).exists() else work.source
     return Job(replace(work, source=source, sha256=source_sha256(source)), tuple(words), out, cluster)

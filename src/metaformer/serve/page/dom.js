@@ -79,3 +79,9 @@ export function save(blob, name) {
   make("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
+
+/** A file's name, which breaks anywhere but in its ending. */
+export function fileName(name) {
+  const at = name.search(/\.\w{1,5}$/);
+  return at < 1 ? [name] : [name.slice(0, at), make("span", { className: "whole" }, name.slice(at))];
+}

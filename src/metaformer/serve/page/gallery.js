@@ -1,6 +1,6 @@
 // Many images as a grid: sorted, filtered, counted, and saved as CSV. A click shows one of them in full.
 
-import { find, make, oncePerFrame, percent, plural, save } from "./dom.js";
+import { fileName, find, make, oncePerFrame, percent, plural, save } from "./dom.js";
 import { drawObjects, paintRegions, readRegions } from "./drawing.js";
 import { chip, inked, replaceChips } from "./marks.js";
 import { counted, csv, enough, finds, summary } from "./summary.js";
@@ -137,7 +137,7 @@ function makeCard(item, show) {
   const blank = make("span", { className: "blank" });
   const line = make("span", { className: "words" });
   const bar = make("span", { className: "bar" }, make("span", { className: "fill" }));
-  const name = make("span", { className: "file" }, item.name);
+  const name = make("span", { className: "file" }, ...fileName(item.name));
   const thumb = make("span", { className: "thumb" }, canvas, blank);
   const button = make("button", { type: "button", className: "card", onclick: () => show(item) }, thumb, line, bar, name);
   return { element: make("li", {}, button), canvas, blank, line, fill: bar.firstChild, drawn: { key: "" } };

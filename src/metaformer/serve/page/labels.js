@@ -1,10 +1,11 @@
 // A classifier's answer: bars with names, and a slider that shows where it looked.
 
-import { make, percent, slider } from "./dom.js";
+import { make, percent, plural, slider } from "./dom.js";
 import { drawHeat, readHeat } from "./drawing.js";
 import { askWhere } from "./asking.js";
 
 const SHOWN = 0.65; // how strongly heat is drawn when a bar is pressed
+const FEW = 6; // classes that are all named
 
 /** The view of a record: { element, paint, pointed }. `stop` ends what it asks when the view goes. */
 export function labelsView({ record, model, item, picture, limits, look, redraw, say, stop }) {
@@ -68,10 +69,12 @@ export function labelsView({ record, model, item, picture, limits, look, redraw,
   });
   const alone = "An image may have several of these: each bar stands alone.";
   const several = model.several ? make("p", { className: "soft small" }, alone) : null;
+  const names = model.classes.length <= FEW ? `: ${model.classes.join(", ")}` : ` ${plural(model.classes.length, "class", "classes")}`;
+  const known = make("p", { className: "soft small" }, `It knows only${names}.`);
   const controls = model.explains ? make("div", { className: "controls" }, where.element, message) : null;
   if (model.explains && look.heat > 0) show();
   return {
-    element: make("div", {}, make("ol", { className: "bars" }, ...bars), several, controls),
+    element: make("div", {}, make("ol", { className: "bars" }, ...bars), several, known, controls),
     paint(pen, W, H) {
       if (drawn !== null && look.heat > 0) drawHeat(pen, W, H, drawn.record, drawn.canvas, look.heat);
     },

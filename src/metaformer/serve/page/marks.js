@@ -38,6 +38,6 @@ export function refusal(words, request, again = null, name = "Retry") {
   return make("div", { className: "note warn", role: "alert" }, make("p", {}, words), id, retry);
 }
 
-/** What is said while the service is busy. */
-export const busy = ({ seconds, attempt, of }) =>
-  `The service is busy. Trying again in ${Math.ceil(seconds)} s (try ${attempt} of ${of}) …`;
+/** What is said while the service is busy, or opens a model. */
+export const busy = ({ seconds, attempt, of, code }) =>
+  `The service ${code === "starting" ? "is opening its models" : "is busy"}. Trying again in ${Math.ceil(seconds)} s (try ${attempt} of ${of}) …`;

@@ -44,11 +44,11 @@ async function start() {
   find("facts").textContent = "Asking which models there are …";
   try {
     const waiting = (told) => (find("facts").textContent = told ? busy(told) : "");
-    do {
+    for (service = null; service === null || service.status === "starting" || service.models.length === 0; ) {
       if (service !== null) await new Promise((resolve) => setTimeout(resolve, 1000));
       service = (await ask("models", { waiting })).told;
-      if (service.models.length === 0) find("facts").textContent = "The service is opening its models …";
-    } while (service.models.length === 0);
+      find("facts").textContent = "The service is opening its models …";
+    }
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     find("facts").textContent = "";
@@ -176,6 +176,9 @@ function showAll(focus = null) {
   find("agreement").hidden = true;
   threshold.element.hidden = !finds(chosen[0].task);
   threshold.set(look.threshold);
+  const [first, second] = chosen;
+  find("alone").hidden = !second;
+  if (second) find("alone").textContent = `These answers, and the CSV's, are of ${first.name}. Open an image to see that of ${second.name} beside it.`;
   run();
   if (focus) requestAnimationFrame(() => requestAnimationFrame(() => gallery.focus(focus)));
 }

@@ -1,14 +1,14 @@
 // One model's answer about one image: the image with what is drawn over it, and beside it bars, lists and sliders.
 
 import { askOne, TOP } from "./asking.js";
-import { copy, make, number, seconds } from "./dom.js";
+import { copy, fileName, make, number, seconds } from "./dom.js";
 import { labelsView } from "./labels.js";
 import { busy, inked, refusal } from "./marks.js";
 import { objectsView } from "./objects.js";
 import { regionsView } from "./regions.js";
 import { curl } from "./service.js";
 import { makeStage } from "./stage.js";
-import { finds, spoken, summary } from "./summary.js";
+import { finds, spoken, summary, unsure } from "./summary.js";
 
 const PATIENCE = 400; // ms after which a wait is worth a word
 
@@ -22,7 +22,7 @@ export function makePanel(item, picture, model, hooks) {
   const title = make("h2", { className: "model" }, model.name);
   const element = make(
     "article", { className: "panel", "aria-label": `${item.name}, asked of ${model.name}` },
-    make("figure", {}, stage.element, make("figcaption", {}, item.name, size(item))),
+    make("figure", {}, stage.element, make("figcaption", {}, ...fileName(item.name), size(item))),
     make("div", { className: "answer" }, title, said),
   );
   let view = null;
@@ -85,7 +85,9 @@ export function makePanel(item, picture, model, hooks) {
   const verdict = make("p", { className: "verdict" });
   function thresholdMoved() {
     const { parts } = summary(seen.record, model, look.threshold);
-    verdict.replaceChildren(...inked(parts));
+    const open = unsure(seen.record, model);
+    verdict.classList.toggle("unsure", open);
+    verdict.replaceChildren(...(open ? ["Unsure, perhaps "] : []), ...inked(parts));
     stage.describe(`${item.name}: ${spoken(seen.record, model, look.threshold)}`);
     changed();
   }

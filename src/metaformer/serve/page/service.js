@@ -6,9 +6,9 @@ const KEPT = "metaformer-key";
 
 /** No answer. `again` says whether the same may be answered later; `request` is the id under which the service logged it. */
 export class Refused extends Error {
-  constructor(message, { status = 0, request = null, again = false, after = null } = {}) {
+  constructor(message, { status = 0, code = null, request = null, again = false, after = null } = {}) {
     super(message);
-    Object.assign(this, { status, request, again, after });
+    Object.assign(this, { status, code, request, again, after });
   }
 }
 
@@ -27,8 +27,8 @@ export const address = (path, options = {}) => {
 };
 
 /**
- * JSON of a path and the request's id. While the service is busy it is tried again: `waiting({ seconds, attempt, of })` is
- * told of a pause, `waiting(null)` of its end.
+ * JSON of a path and the request's id. While the service is busy it is tried again: `waiting({ seconds, attempt, of, code })`
+ * is told of a pause and why, `waiting(null)` of its end.
  */
 export async function ask(path, { options = {}, body = null, signal = null, waiting = () => {} } = {}) {
   for (let attempt = 1; ; attempt++) {
@@ -37,7 +37,7 @@ export async function ask(path, { options = {}, body = null, signal = null, wait
     } catch (error) {
       if (!(error instanceof Refused) || !error.again || error.status !== 503 || attempt === TRIES) throw error;
       const pause = Math.min(error.after ?? 2 ** (attempt - 1), LONGEST);
-      waiting({ seconds: pause, attempt: attempt + 1, of: TRIES });
+      waiting({ seconds: pause, attempt: attempt + 1, of: TRIES, code: error.code });
       await sleep(pause, signal);
       waiting(null);
     }
@@ -82,6 +82,7 @@ async function once(url, body, signal) {
   const after = Number.parseFloat(response.headers.get("Retry-After"));
   throw new Refused(told?.error?.message ?? `The service answered ${response.status} without a reason.`, {
     status: response.status,
+    code: told?.error?.code ?? null,
     request,
     again: response.status === 503 || response.status === 408,
     after: Number.isFinite(after) ? Math.max(0, after) : null,

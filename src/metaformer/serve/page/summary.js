@@ -3,6 +3,7 @@
 import { percent, plural } from "./dom.js";
 
 const SURE = 0.5; // from which on a label is given, where an image may have several
+const DECIDED = 0.6; // under which a single label is called unsure
 
 /** Whether a task's answers are boxes. */
 export const finds = (task) => task === "detection" || task === "instances";
@@ -47,13 +48,18 @@ function told(record, model, threshold) {
   return { label: record.label, value: record.probability, parts };
 }
 
+/** Whether a classifier is hardly surer of its first class than of all others together. */
+export const unsure = (record, model) =>
+  model.task === "classification" && !model.several && !record.error && record.probability < DECIDED;
+
 /** A sentence for who cannot see the bars. */
 export function spoken(record, model, threshold) {
   const { words } = summary(record, model, threshold);
   if (record.error) return words;
   if (model.task === "classification") {
     const rest = record.top.slice(1, 3).map(({ label, probability }) => `${label} ${percent(probability)}`);
-    return model.several || rest.length === 0 ? words : `${words}; then ${rest.join(", ")}`;
+    const first = unsure(record, model) ? `unsure, ${words}` : words;
+    return model.several || rest.length === 0 ? first : `${first}; then ${rest.join(", ")}`;
   }
   if (model.task === "segmentation") {
     const regions = largestFirst(record);
