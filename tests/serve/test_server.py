@@ -216,7 +216,9 @@ def test_what_it_says_and_logs() -> None:
         assert within(10, lambda: server.get("/readyz")[0] == 200)
         ask(server)
         server.process.terminate()
-        out, err = server.process.communicate(timeout=20)[0], server.told()
+        assert server.process.wait(20) == 0
+        assert server.process.stdout is not None
+        out, err = server.process.stdout.read(), server.told()  # communicate() would pass over what readline() left buffered
     assert re.fullmatch(r"Ready after \d+\.\d s: digits \(torch fp32\), other \(onnxruntime fp32\)\n", out)
     lines = [json.loads(line) for line in err.splitlines()]
     assert [line["status"] for line in lines if line["path"] == "/predict"] == [200]
