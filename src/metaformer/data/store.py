@@ -23,6 +23,8 @@ SPACE = 50.0
 WEB = ("http", "https")
 BY_ARROW = ("s3", "gs", "gcs")
 """What pyarrow reads by itself, where fsspec would need another package."""
+PATIENCE = 20
+"""Seconds of trying again until Google's storage counts as unreachable; unless told, pyarrow takes a quarter of an hour."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _by_arrow(place: str) -> tuple[Any, str]:
     from pyarrow.fs import FileSystem
 
     try:
-        files, path = FileSystem.from_uri(place)
+        limit = "" if place.startswith("s3:") else f"?retry_limit_seconds={PATIENCE}"
+        files, path = FileSystem.from_uri(place + limit)
     except (OSError, ValueError) as error:
         raise ValueError(f"{place} cannot be opened ({' '.join(str(error).split())[:160]})") from error
     return ArrowFSWrapper(files), path
