@@ -13,10 +13,11 @@ from metaformer.data.dataset import Data, Label, Progress, names_of
 from metaformer.data.find import SUFFIXES, files_in, is_image, subfolders
 from metaformer.data.folder import JUDGING
 from metaformer.data.inventory import Gathering, Inventory, Item
-from metaformer.data.parquet import IMAGE, class_names, has_lists, labels_of, one_line, part_of
+from metaformer.data.parquet import IMAGE, class_names, has_lists, labels_of, part_of
 from metaformer.data.places import Places
 from metaformer.data.sources import FORMS, KNOWN, find_shards, nothing
 from metaformer.data.splits import Encoded
+from metaformer.data.store import one_line
 from metaformer.data.tables import LABEL, WORDS, find_column, number_order, read_rows, separate, separator
 from metaformer.data.tar import list_every_tar
 

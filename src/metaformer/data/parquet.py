@@ -12,7 +12,7 @@ from metaformer.data.blocks import Column, Shards
 from metaformer.data.dataset import Label, Listing, names_of
 from metaformer.data.find import files_in
 from metaformer.data.places import Places
-from metaformer.data.store import Stored, look_up, opened
+from metaformer.data.store import Stored, look_up, one_line, opened
 from metaformer.data.tables import LABEL, WORDS, find_column, number_order, separate, separator, wanted_parts
 
 if TYPE_CHECKING:
@@ -218,8 +218,3 @@ def _label(value: object, row: int, label: str, file: Path | str) -> str:
     if not isinstance(value, int | str):
         raise ValueError(f"{label} {value!r} in row {row} of {file} is neither an integer nor text")
     return str(value)
-
-
-def one_line(error: BaseException) -> str:
-    """What a library said, without line breaks."""
-    return " ".join(str(error).split())[:160]

@@ -111,7 +111,7 @@ def _by_arrow(place: str) -> tuple[Any, str]:
         limit = "" if place.startswith("s3:") else f"?retry_limit_seconds={PATIENCE}"
         files, path = FileSystem.from_uri(place + limit)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{place} cannot be opened ({' '.join(str(error).split())[:160]})") from error
+        raise ValueError(f"{place} cannot be opened ({one_line(error)})") from error
     return ArrowFSWrapper(files), path
 
 
@@ -227,3 +227,8 @@ def _check_online(place: str) -> None:
 
 def _on_the_web(place: str) -> bool:
     return place.partition("://")[0] in WEB
+
+
+def one_line(error: BaseException) -> str:
+    """What a library said, without line breaks."""
+    return " ".join(str(error).split())[:160]

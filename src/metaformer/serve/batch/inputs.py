@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from metaformer.data.find import files_in, find_images, is_image, printable
-from metaformer.data.parquet import IMAGE, one_line
 from metaformer.data.places import KINDS, find_places, is_pattern
-from metaformer.data.store import WEB, filesystem, is_remote, look_up, opened
-from metaformer.data.tables import find_column
+from metaformer.data.store import WEB, filesystem, is_remote, look_up, one_line, opened
 from metaformer.download import PassingError, retried
 
 PART = 500
@@ -126,6 +124,9 @@ def _groups(place: str) -> list[int] | None:
     """
     import pyarrow as pa
 
+    from metaformer.data.parquet import IMAGE  # torch comes with it, which an exported file does without
+    from metaformer.data.tables import find_column
+
     try:
         with _table(place) as table:
             about = table.metadata
@@ -185,6 +186,9 @@ def read(image: Image) -> Path | bytes:
 def _rows(piece: Piece) -> Iterator[tuple[str, bytes]]:
     """The images of a group of rows, a few at a time."""
     import pyarrow as pa
+
+    from metaformer.data.parquet import IMAGE
+    from metaformer.data.tables import find_column
 
     try:
         with _table(piece.place) as table:
