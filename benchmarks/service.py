@@ -150,9 +150,9 @@ def saturation(
 
 
 def waiting(client: Client, args: argparse.Namespace) -> dict[str, Any]:
-    """One request alone; then at 60 % of what the service answers with one image a request."""
+    """Requests a quarter of a second apart, each alone; then at 60 % of what the service answers with one image a request."""
     client.do("closed", clients=1, seconds=2, each=1)
-    lone = client.do("closed", clients=1, seconds=args.seconds, each=1)
+    lone = client.do("paced", rate=4, seconds=args.seconds * 4, poisson=False)["200"]
     capacity = client.do("closed", clients=args.batch * 4, seconds=args.seconds * 2, each=1)["images_per_second"]
     found: dict[str, Any] = {"lone": lone, "capacity": capacity}
     for name in ("even", "poisson"):
@@ -162,15 +162,18 @@ def waiting(client: Client, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def overloaded(client: Client, front: int, capacity: float, seconds: float) -> dict[str, Any]:
-    """Twice what it can; memory after a tenth of the time and at the end."""
+    """Twice what it can; memory after each tenth of the time."""
     client.begin("paced", rate=2 * capacity, seconds=seconds, poisson=True)
     worker = worker_of(front)
-    time.sleep(seconds / 10)
-    before = {"front": resident(front), "worker": resident(worker)}
+    memory: dict[str, list[int]] = {"front": [], "worker": [], "both": []}
+    for _ in range(10):
+        time.sleep(seconds / 10)
+        sizes = resident(front), resident(worker)
+        for name, size in zip(memory, (*sizes, sum(sizes)), strict=True):
+            memory[name].append(size)
     found = client.end()
-    after = {"front": resident(front), "worker": resident(worker)}
-    grown = {name: after[name] / before[name] - 1 for name in before}
-    return {"answers": found, "before": before, "after": after, "grown": grown, "same_worker": worker_of(front) == worker}
+    grown = {name: sizes[-1] / sizes[0] - 1 for name, sizes in memory.items()}
+    return {"answers": found, "memory": memory, "grown": grown, "same_worker": worker_of(front) == worker}
 
 
 def killed(client: Client, front: int, seconds: float) -> dict[str, Any]:

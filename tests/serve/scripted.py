@@ -25,6 +25,8 @@ COMMAND = (sys.executable, __file__)
 class Scripted:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.batch = setup["running"]["batch"]
+        word, _, number = setup["source"].partition(" ")
+        self.enough = int(number) if word == "enough" else self.batch
         self.model = Model(setup["name"], "script", "classification", ("a", "b"), 8, "auto", "fp32", embeds=2)
 
     def read(self, images: Sequence[bytes]) -> list[str]:
@@ -46,7 +48,10 @@ class Scripted:
 
 
 def opened(link: Any, setup: dict[str, Any]) -> Scripted | None:
-    """`broken` says why it cannot be opened, `dies` says nothing; `once FILE` can be opened while there is no FILE."""
+    """`broken` says why it cannot be opened, `dies` says nothing; `once FILE` can be opened while there is no FILE.
+
+    Of `enough 2` batches of two are as good as larger ones.
+    """
     word, _, file = setup["source"].partition(" ")
     if word == "broken":
         send(link, ["failed", "there is no such model"])
@@ -55,7 +60,7 @@ def opened(link: Any, setup: dict[str, Any]) -> Scripted | None:
         os._exit(3)
     made = Scripted(setup)
     send(link, ["told", f"{setup['name']} is opened"])
-    send(link, ["ready", asdict(made.model), made.batch, 0.001])
+    send(link, ["ready", asdict(made.model), made.batch, made.enough, 0.001])
     return made
 
 

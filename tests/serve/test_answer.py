@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,24 @@ def test_every_size_that_is_to_come_is_run_once(
     seen: list[int] = []
     engine = opened.predictor.engine
     monkeypatch.setattr(opened.predictor, "engine", lambda pixels: (seen.append(len(pixels)), engine(pixels))[1])
-    assert opened.warm() > 0
-    assert seen == [*sizes, most]
+    enough, seconds = opened.warm()
+    assert (enough in sizes, seconds > 0) == (True, True)
+    assert seen[: len(sizes) + 1] == [*sizes, most]
+
+
+@pytest.mark.parametrize(
+    ("first", "each", "enough"), [(0.0, 1.0, 1), (1.0, 1.0, 4), (1.0, 0.0, 6)], ids=["none", "some", "all"]
+)
+def test_a_batch_is_enough_where_larger_ones_save_little(
+    made: Path, monkeypatch: pytest.MonkeyPatch, first: float, each: float, enough: int
+) -> None:
+    """`first` is what a batch costs whatever it has, `each` what an image adds."""
+    opened = open_answerer("m", str(made / "tiny"), Running(engine="torch", batch=6))
+    assert isinstance(opened, Classifier)
+    clock = [0.0]
+    monkeypatch.setattr(opened, "_logits", lambda pixels: clock.append(clock[-1] + first + each * len(pixels)))
+    monkeypatch.setattr("metaformer.serve.answer.time", SimpleNamespace(perf_counter=lambda: clock[-1]))
+    assert opened.warm() == (enough, pytest.approx(first / 6 + each))
 
 
 def test_what_is_compiled_sees_sizes_of_the_ladder_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +248,7 @@ def test_dense_records_are_those_of_the_predictor(dense: Path) -> None:
     opened = open_answerer("m", str(dense), Running())
     assert isinstance(opened, Finder)
     assert (opened.batch, opened.model.source, opened.model.engine) == (1, "run", "torch")
-    assert opened.warm() > 0
+    assert opened.warm()[1] > 0
     images = [picture(0, (70, 50), "png"), b"no", picture(1, (20, 90), "png")]
     asked = [Asked(threshold=0.051, masks="rle")] * 3
     records = opened.answer(opened.read(images), asked)

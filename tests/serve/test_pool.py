@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -99,6 +100,27 @@ def test_what_waits_is_a_batch_and_nothing_waits_for_company() -> None:
             assert stats["sizes"] == {1: 2, 4: 1, 2: 1}
             assert (stats["images"], stats["batches"], stats["waiting"], stats["working"]) == (8, 4, 0, 0)
             assert 0.3 <= stats["seconds"] < 5
+
+    run(main)
+
+
+def test_what_waits_goes_in_batches_that_are_enough_until_a_full_one_waits() -> None:
+    async def main() -> None:
+        async with opened("enough 2", batch=8) as pool:
+            busy = begun(ask(pool, "sleep 0.3"))
+            await until(lambda: pool.stats("m")["working"] == 1)
+            few = begun(ask(pool, *"abcde"))
+            await asyncio.sleep(0.05)
+            assert (pool.stats("m")["working"], pool.waiting("m")) == (3, 3)  # one batch is decoded meanwhile
+            assert [one["size"] for one in await few] == [2, 2, 2, 2, 1]
+            await busy
+            busy = begun(ask(pool, "sleep 0.3"))
+            await until(lambda: pool.stats("m")["working"] == 1)
+            many = begun(ask(pool, *"abcdefghijklm"))
+            await busy
+            assert Counter(one["size"] for one in await many) == {8: 8, 2: 4, 1: 1}
+        async with opened("enough 2", batch=8, wait=0.3) as pool:  # who waits wants full batches
+            assert [one["size"] for one in await ask(pool, *"abcdef")] == [6] * 6
 
     run(main)
 

@@ -161,8 +161,10 @@ def test_it_is_ready_without_running_what_changes_nothing(tmp_path: Path, monkey
         monkeypatch.setattr(
             opened.predictor, "logits", lambda pixels, asked=asked, logits=logits: asked.append(len(pixels)) or logits(pixels)
         )
-        assert opened.warm() > 0
-    assert sizes == {"onnxruntime": [1, 1], "openvino": [1, 2, 4, 6, 6]}
+        enough, seconds = opened.warm()
+        assert (enough in (1, 2, 4, 6), seconds > 0) == (True, True)
+    assert sizes["onnxruntime"][:2] == [1, 6]  # it prepares nothing for a size
+    assert sizes["openvino"][:5] == [1, 2, 4, 6, 6]
 
 
 # --- in an environment of its own -------------------------------------------------------------------------------------

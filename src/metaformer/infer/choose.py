@@ -7,7 +7,6 @@ import statistics
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from metaformer.core.device import choose_device
 from metaformer.core.spec import nearest
 from metaformer.data.preprocess import Pixels, Preprocess
 from metaformer.download import cache_folder
-from metaformer.infer.convert import pipeline, to_onnx, to_openvino
+from metaformer.infer.convert import pipeline, to_onnx, to_openvino, write_ir
 from metaformer.infer.engines import Engine, OnnxEngine, OpenVinoEngine, Options, TorchEngine, cores
+from metaformer.infer.graphs import kept, versions
 from metaformer.runs import write_text
 from metaformer.weights.pretrained import Model
 
@@ -48,12 +48,24 @@ def open_engine(model: Model, preprocess: Preprocess, name: str, options: Option
         raise ValueError(f"no engine {name!r}{nearest(name, ['auto', *NAMES])}")
     if name in ("openvino", "onnxruntime") and choose_device(options.device).type != "cpu" and options.device != "auto":
         raise ValueError(f"engine={name} is for processors here: device=cpu, or engine=compiled")
-    module, channels = pipeline(model, preprocess), len(preprocess.mean)
     if name in ("torch", "compiled"):
-        return TorchEngine(module, options, compiled=name == "compiled")
+        return TorchEngine(pipeline(model, preprocess), options, compiled=name == "compiled")
+    channels, size = len(preprocess.mean), preprocess.size
     if name == "openvino":
-        return OpenVinoEngine(to_openvino(module.cpu(), channels, preprocess.size), options)
-    return OnnxEngine(to_onnx(module.cpu(), channels, preprocess.size).SerializeToString(), options)
+        graph = kept(
+            model, preprocess, "model.xml", lambda: to_openvino(pipeline(model, preprocess).cpu(), channels, size),
+            lambda graph, file: write_ir(graph, file, {}), ("torch", "openvino"),
+        )  # fmt: skip
+        return OpenVinoEngine(graph, options)
+    proto = kept(
+        model, preprocess, "model.onnx", lambda: to_onnx(pipeline(model, preprocess).cpu(), channels, size).SerializeToString(),
+        _write, ("torch", "onnxscript", "onnx"),
+    )  # fmt: skip
+    return OnnxEngine(proto, options)
+
+
+def _write(proto: bytes, file: Path) -> None:
+    file.write_bytes(proto)
 
 
 def choose(model: Model, preprocess: Preprocess, name: str, options: Options) -> tuple[Engine, str]:
@@ -127,13 +139,8 @@ def _key(model: Model, preprocess: Preprocess, options: Options) -> str:
     """What a measurement holds for: architecture, size, options, machine, versions; not the weights."""
     config = model.config
     described = repr(config) if not hasattr(config, "to_dict") else json.dumps(config.to_dict(), default=str)
-    versions = []
-    for name in ("metaformer", "torch", "openvino", "onnxruntime"):
-        try:
-            versions.append(version(name))
-        except PackageNotFoundError:
-            versions.append("none")
-    parts = (described, preprocess.size, asdict(options), platform.node(), platform.processor(), cores(), versions)
+    installed = versions("metaformer", "torch", "openvino", "onnxruntime")
+    parts = (described, preprocess.size, asdict(options), platform.node(), platform.processor(), cores(), installed)
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from metaformer.serve.records import shown_source, why
 from metaformer.serve.settings import Limits, Running
 from metaformer.tasks.labels import decode_labels, decode_several
 
+DEARER = 1.25
+"""How much more an image may cost in a batch that is enough."""
 Tell = Callable[[str], object]
 """Takes a sentence for the log."""
 
@@ -44,8 +47,11 @@ class Answerer(Protocol):
         """A record for each image, in their order; all are asked the same kind of question."""
         ...
 
-    def warm(self) -> float:
-        """Runs every size of a batch that is to come once. Returns seconds for an image of the largest."""
+    def warm(self) -> tuple[int, float]:
+        """Runs every size of a batch that is to come. Returns how many images at once are enough, and seconds for an image.
+
+        Enough is the smallest batch whose images cost little more than those of the largest: they need not wait for more.
+        """
         ...
 
 
@@ -93,6 +99,13 @@ class Read:
     """Their heights and widths, upright."""
     errors: dict[int, str]
     """Why there is nothing of the others."""
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """That it takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 class Classifier:
@@ -148,14 +161,16 @@ class Classifier:
                 found[place] = record
         return found
 
-    def warm(self) -> float:
+    def warm(self) -> tuple[int, float]:
         channels, size = len(self.preprocess.mean), self.preprocess.size
-        sizes = [1] if self.model.engine == "onnxruntime" else ladder(self.batch)  # it prepares nothing for a size
-        for count in sizes:
-            self._logits(np.zeros((count, channels, size, size), np.uint8))
-        began = time.perf_counter()
-        self._logits(np.zeros((sizes[-1], channels, size, size), np.uint8))
-        return (time.perf_counter() - began) / sizes[-1]
+        batches = [np.zeros((count, channels, size, size), np.uint8) for count in ladder(self.batch)]
+        for batch in batches[:1] if self.model.engine == "onnxruntime" else batches:  # it prepares nothing for a size
+            self._logits(batch)
+        each = seconds(partial(self._logits, batches[-1])) / len(batches[-1])
+        for batch in batches[:-1]:
+            if min(seconds(partial(self._logits, batch)) for _ in range(2)) <= DEARER * each * len(batch):
+                return len(batch), each
+        return self.batch, each
 
     def _logits(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What is compiled for each size of a batch is shown those of the ladder alone, for compiling takes a minute."""

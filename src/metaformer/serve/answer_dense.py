@@ -66,13 +66,13 @@ class Finder:
             return {"error": str(error)}
         return dense_record(found, self.predictor.classes, asked)
 
-    def warm(self) -> float:
+    def warm(self) -> tuple[int, float]:
         side = self.predictor.short if self.predictor.within is None else min(self.predictor.within)
         pixels = torch.zeros(3, side, side, dtype=torch.uint8)
         self.predictor.ask(pixels)
         began = time.perf_counter()
         self.predictor.ask(pixels)
-        return time.perf_counter() - began
+        return 1, time.perf_counter() - began
 
 
 def dense_record(found: DensePrediction, classes: Sequence[str], asked: Asked) -> Record:

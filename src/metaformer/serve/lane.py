@@ -61,7 +61,8 @@ class Lane:
         self.name, self.source, self.running, self.limits, self.command = name, source, running, limits, command
         self.patience = max(PATIENCE, limits.deadline) if patience is None else patience
         self.model: Model | None = None
-        self.batch = running.batch
+        self.batch = self.enough = running.batch
+        """Most images of a batch; and how many are worth sending where there are not so many, for the sooner they are back."""
         self.line = Line()
         self.flying: deque[list[Item]] = deque()
         self.requests: set[Request] = set()
@@ -154,9 +155,9 @@ class Lane:
     def _pump(self) -> None:
         """Gives the process what it can take now."""
         while self.up and self.line and len(self.flying) < FLYING:
-            if not self.line.full(self.batch) and (self.flying or self._waits()):
+            if not self.line.full(self.enough) and (self.flying or self._waits()):
                 return
-            self._send(self.line.take(self.batch))
+            self._send(self.line.take(self.batch if self.line.full(self.batch) else self.enough))
 
     def _waits(self) -> bool:
         """Whether the next batch is to wait for more images; it is pumped again when it has waited."""
@@ -247,9 +248,9 @@ class Lane:
             raise ValueError(f"{self.source} could not be opened: its process ended with {how}, or took too long")
         self.opened.result()
 
-    def _ready(self, model: dict[str, Any], batch: int, seconds: float) -> None:
+    def _ready(self, model: dict[str, Any], batch: int, enough: int, seconds: float) -> None:
         self.model = Model(**model | {"classes": tuple(model["classes"])})
-        self.batch = batch
+        self.batch, self.enough = batch, batch if self.running.wait else enough
         if not self.done:
             self.spent, self.done = seconds * batch, float(batch)
         self.took = time.monotonic() - self.down

@@ -48,7 +48,7 @@ def _opened(link: socket.socket, setup: dict[str, Any]) -> Any:
 
         running = Running(**setup["running"])
         opened = open_answerer(name, source, running, setup["pixels"], lambda sentence: send(link, ["told", sentence]))
-        seconds = opened.warm()
+        enough, seconds = opened.warm()
     except ModuleNotFoundError as error:
         what = "all of metaformer" if str(error.name).startswith("metaformer.") else error.name  # metaformer-slim has a part
         send(
@@ -58,7 +58,7 @@ def _opened(link: socket.socket, setup: dict[str, Any]) -> Any:
     except (ValueError, OSError) as error:
         send(link, ["failed", str(error)])
     else:
-        send(link, ["ready", asdict(opened.model), opened.batch, seconds])
+        send(link, ["ready", asdict(opened.model), opened.batch, enough, seconds])
         return opened
     return None
 

@@ -1,0 +1,115 @@
+"""Graphs that are kept: the same answers without converting, for the very same model alone."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import metaformer
+from metaformer import Predictor, save_pretrained
+from metaformer.data.preprocess import Preprocess
+from metaformer.infer import choose, graphs
+
+PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+ENGINES = {"openvino": "to_openvino", "onnxruntime": "to_onnx"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "graphs"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    about = {"classes": ["a", "b"], "preprocess": PREPROCESS.to_dict()}
+    save_pretrained(metaformer.create_model("caformer_t6", num_classes=2).eval(), tmp_path / "saved", about)
+    return tmp_path / "saved"
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """Grows by one for each conversion."""
+    found: list[int] = []
+    convert = getattr(choose, name)
+    monkeypatch.setattr(choose, name, lambda *given: (found.append(1), convert(*given))[1])
+    return found
+
+
+def images() -> Any:
+    return np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_was_converted_is_read_the_next_time(
+    saved: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    conversions = counted(monkeypatch, ENGINES[engine])
+    first = Predictor(saved, engine, device="cpu").logits(images())
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    os.utime(folder, (1, 1))
+    again = Predictor(saved, engine, device="cpu").logits(images())
+    assert len(conversions) == 1
+    assert np.array_equal(first, again)
+    assert folder.stat().st_mtime > 1  # it is the last that was used
+    bf16 = Predictor(saved, engine, device="cpu", precision="fp32")  # how it is run is no matter of the graph
+    assert (len(conversions), bf16.engine.name) == (1, f"{engine} fp32")
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "file"))
+    expected = Predictor(saved, "torch", device="cpu").logits(images())
+    np.testing.assert_allclose(Predictor(saved, "openvino", device="cpu").logits(images()), expected, atol=1e-4)
+
+
+def test_a_model_that_differs_has_another_key() -> None:
+    def key(model: nn.Module, preprocess: Preprocess = PREPROCESS, name: str = "a") -> str | None:
+        return graphs._key(model, preprocess, name, ("torch",))
+
+    def made(**changes: Any) -> nn.Module:
+        torch.manual_seed(0)
+        return metaformer.create_model("caformer_t6", num_classes=2, **changes).eval()
+
+    weight, attribute, trained, scaled = made(), made(), made().train(), made()
+    with torch.no_grad():
+        next(weight.parameters()).mul_(1.001)
+    norm = next(module for module in attribute.modules() if hasattr(module, "eps"))
+    norm.eps = norm.eps * 2
+    scaled.double()
+    keys = [
+        key(made()), key(weight), key(attribute), key(trained), key(scaled), key(made(activation="GELU")),
+        key(made(), Preprocess(size=32, mean=(0.4, 0.5, 0.5), std=(0.25, 0.25, 0.25))), key(made(), name="b"),
+    ]  # fmt: skip
+    assert key(made()) == keys[0]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
+
+
+def test_of_code_of_ones_own_nothing_is_kept() -> None:
+    class Own(nn.Identity):
+        pass
+
+    model = metaformer.create_model("caformer_t6", num_classes=2)
+    assert graphs._key(nn.Sequential(model, Own()), PREPROCESS, "a", ()) is None
+    model.head.register_forward_hook(lambda module, given, found: found * 2)
+    assert graphs._key(model, PREPROCESS, "a", ()) is None
+
+
+def test_what_was_not_used_for_longest_goes_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 250)
+    for number in range(4):
+        torch.manual_seed(number)
+        model = nn.Linear(2, 2)
+        graphs.kept(model, PREPROCESS, "a", lambda: b"x" * 100, choose._write, ())
+        (newest,) = (path for path in cache.iterdir() if path.is_dir() and path.stat().st_mtime > 100)
+        os.utime(newest, (number + 1, number + 1))
+    left = [path for path in cache.iterdir() if path.is_dir()]
+    assert sorted(path.stat().st_mtime for path in left) == [3, 4]
+    monkeypatch.setattr(graphs, "MOST", 1)  # the newest stays, be it as large as it may
+    graphs.kept(nn.Linear(3, 3), PREPROCESS, "a", lambda: b"x" * 100, choose._write, ())
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
