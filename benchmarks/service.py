@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -130,6 +130,11 @@ def resident(process: int) -> int:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE
 
 
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Over rounds."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
 def saturation(
     predictor: metaformer.Predictor, images: list[bytes], client: Client, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -140,25 +145,25 @@ def saturation(
         plain = from_predictor(predictor, images, args.seconds, args.predictor_batch)
         found = client.do("closed", clients=clients, seconds=args.seconds, each=args.each)
         rows.append((plain, found["images_per_second"], found["images_per_second"] / plain))
-    columns = list(zip(*rows[1:], strict=True))
     names = ("predictor", "service", "ratio")
-    spread = {
-        name: {"median": statistics.median(column), "low": min(column), "high": max(column)}
-        for name, column in zip(names, columns, strict=True)
-    }
-    return spread | {"clients": clients, "each": args.each, "last": found}
+    columns = {name: spread(column) for name, column in zip(names, zip(*rows[1:], strict=True), strict=True)}
+    return columns | {"clients": clients, "each": args.each, "last": found}
 
 
 def waiting(client: Client, args: argparse.Namespace) -> dict[str, Any]:
-    """Requests a quarter of a second apart, each alone; then at 60 % of what the service answers with one image a request."""
+    """In rounds: requests a quarter of a second apart, each alone, their median; what the service answers with one image a
+    request; 60 % of that, evenly spaced and at random, of which the 99th percentile. Seconds."""
     client.do("closed", clients=1, seconds=2, each=1)
-    lone = client.do("paced", rate=4, seconds=args.seconds * 4, poisson=False)["200"]
-    capacity = client.do("closed", clients=args.batch * 4, seconds=args.seconds * 2, each=1)["images_per_second"]
-    found: dict[str, Any] = {"lone": lone, "capacity": capacity}
-    for name in ("even", "poisson"):
-        load = client.do("paced", rate=0.6 * capacity, seconds=args.seconds * 6, poisson=name == "poisson")
-        found[name] = load | {"ratio": load["200"]["p99"] / lone["p50"]}
-    return found
+    rows = []
+    for _ in range(args.rounds):
+        lone = client.do("paced", rate=4, seconds=args.seconds * 2, poisson=False)["200"]["p50"]
+        capacity = client.do("closed", clients=args.batch * 4, seconds=args.seconds, each=1)["images_per_second"]
+        row = {"capacity": capacity, "lone": lone}
+        for name in ("even", "poisson"):
+            load = client.do("paced", rate=0.6 * capacity, seconds=args.seconds * 3, poisson=name == "poisson")
+            row |= {name: load["200"]["p99"], f"{name}_ratio": load["200"]["p99"] / lone}
+        rows.append(row)
+    return {name: spread([row[name] for row in rows]) for name in rows[0]}
 
 
 def overloaded(client: Client, front: int, capacity: float, seconds: float) -> dict[str, Any]:
@@ -222,7 +227,7 @@ def main() -> None:
                 if args.only in (None, "waiting") or args.overload:
                     parts["waiting"] = waiting(client, args)
                 if args.overload:
-                    parts["overload"] = overloaded(client, front, parts["waiting"]["capacity"], args.overload)
+                    parts["overload"] = overloaded(client, front, parts["waiting"]["capacity"]["median"], args.overload)
                 if args.only in (None, "killed"):
                     parts["killed"] = killed(client, front, max(40.0, args.seconds))
             finally:
@@ -231,23 +236,24 @@ def main() -> None:
     print(json.dumps(parts, indent=2))
 
 
+def figures(one: dict[str, float]) -> str:
+    """A median and its spread."""
+    return f"{one['median']:.3g} ({one['low']:.3g} to {one['high']:.3g})"
+
+
 def table(parts: dict[str, Any]) -> None:
     """For people."""
     rows: list[tuple[str, str]] = [("run by", parts["run_by"])]
     if "saturation" in parts:
         for name, one in list(parts["saturation"].items())[:3]:
             unit = "" if name == "ratio" else " images/s"
-            rows.append((name, f"{one['median']:.3g}{unit} ({one['low']:.3g} to {one['high']:.3g})"))
+            rows.append((name, f"{figures(one)}{unit}"))
     if "waiting" in parts:
         one = parts["waiting"]
-        rows.append(("alone", f"{1e3 * one['lone']['p50']:.1f} ms, p99 {1e3 * one['lone']['p99']:.1f}"))
-        rows += [
-            (
-                f"60 % of {one['capacity']:.3g}/s, {kind}",
-                f"p99 {1e3 * one[kind]['200']['p99']:.1f} ms, {one[kind]['ratio']:.2f} ×",
-            )
-            for kind in ("even", "poisson")
-        ]
+        rows.append(("alone", f"{1e3 * one['lone']['median']:.1f} ms"))
+        for kind in ("even", "poisson"):
+            share = f"60 % of {one['capacity']['median']:.3g}/s, {kind}"
+            rows.append((share, f"p99 {1e3 * one[kind]['median']:.1f} ms, {figures(one[f'{kind}_ratio'])} ×"))
     if "overload" in parts:
         one = parts["overload"]
         told = [f"{key}: {value['requests']}, p99 {1e3 * value['p99']:.0f} ms" for key, value in sorted(one["answers"].items())]
