@@ -153,13 +153,13 @@ def test_every_size_that_is_to_come_is_run_once(
     monkeypatch.setattr(opened.predictor, "engine", lambda pixels: (seen.append(len(pixels)), engine(pixels))[1])
     enough, seconds = opened.warm()
     assert (enough in sizes, seconds > 0) == (True, True)
-    assert seen[: len(sizes) + 1] == [*sizes, most]
+    assert seen[: len(sizes) + 2] == [*sizes, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("first", "each", "enough"), [(0.0, 1.0, 1), (1.0, 1.0, 4), (1.0, 0.0, 6)], ids=["none", "some", "all"]
 )
-def test_a_batch_is_enough_where_larger_ones_save_little(
+def test_a_batch_is_enough_where_a_larger_one_saves_little(
     made: Path, monkeypatch: pytest.MonkeyPatch, first: float, each: float, enough: int
 ) -> None:
     """`first` is what a batch costs whatever it has, `each` what an image adds."""
@@ -168,7 +168,7 @@ def test_a_batch_is_enough_where_larger_ones_save_little(
     clock = [0.0]
     monkeypatch.setattr(opened, "_logits", lambda pixels: clock.append(clock[-1] + first + each * len(pixels)))
     monkeypatch.setattr("metaformer.serve.answer.time", SimpleNamespace(perf_counter=lambda: clock[-1]))
-    assert opened.warm() == (enough, pytest.approx(first / 6 + each))
+    assert opened.warm() == (enough, pytest.approx(first / enough + each))
 
 
 def test_what_is_compiled_sees_sizes_of_the_ladder_alone(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

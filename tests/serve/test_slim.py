@@ -163,8 +163,8 @@ def test_it_is_ready_without_running_what_changes_nothing(tmp_path: Path, monkey
         )
         enough, seconds = opened.warm()
         assert (enough in (1, 2, 4, 6), seconds > 0) == (True, True)
-    assert sizes["onnxruntime"][:2] == [1, 6]  # it prepares nothing for a size
-    assert sizes["openvino"][:5] == [1, 2, 4, 6, 6]
+    assert sizes["onnxruntime"][:5] == [1, 1, 1, 2, 2]  # it prepares nothing for a size
+    assert sizes["openvino"][:8] == [1, 2, 4, 6, 1, 1, 2, 2]
 
 
 # --- in an environment of its own -------------------------------------------------------------------------------------

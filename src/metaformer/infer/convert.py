@@ -35,6 +35,7 @@ OPSET = 20
 EXAMPLE = (160, 96)
 """Sides of the image that is followed: unequal, and no map has a side of 1, lest a graph holds for such images alone."""
 Adapted = TypeVar("Adapted", bound=nn.Module)
+TALKERS = ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir", "nncf")
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 """What torch notes beside every operation: whose file it came from, on which machine. No runtime needs it."""
 
@@ -258,10 +259,8 @@ def _first(error: Exception) -> str:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Without what converters say of themselves."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.utils._pytree", "torch.utils.cpp_extension", "onnx_ir")
-    ]
+    """Without what converters, and what they load of torch, say but errors."""
+    loggers = [logging.getLogger(name) for name in TALKERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

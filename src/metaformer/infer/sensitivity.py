@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaformer.data.preprocess import Pixels
+from metaformer.infer.convert import hushed
 from metaformer.infer.engines import elsewhere, need
 
 Labelled = tuple[Pixels, NDArray[np.int64]]
@@ -52,7 +53,7 @@ def quantized(
     how = _how(nncf) | {"advanced_accuracy_restorer_parameters": ranking, "drop_type": nncf.DropType.ABSOLUTE}
     search = partial(nncf.quantize_with_accuracy_control, max_drop=_most(budget, tuning), **how)
     judged = nncf.Dataset(tuning, _pixels)
-    with _told() as tell, _hushed("nncf"):
+    with _told() as tell, _hushed():
         known = nncf.Dataset(calibration, partial(_learnt, tell))
         made = elsewhere(lambda: search(model, known, judged, partial(_judged, tell), subset_size=len(calibration)))
     done = int8_layers(made)
@@ -62,7 +63,7 @@ def quantized(
 def all_quantized(model: Any, calibration: Sequence[Pixels]) -> Any:
     """An ov.Model all of whose linear layers multiply 8-bit integers, whatever that costs."""
     nncf = nncf_quietly()
-    with _told() as tell, _hushed("nncf"):
+    with _told() as tell, _hushed():
         known = nncf.Dataset(calibration, partial(_learnt, tell))
         return elsewhere(lambda: nncf.quantize(model, known, subset_size=len(calibration), **_how(nncf)))
 
@@ -146,7 +147,7 @@ def _most(budget: float, batches: Sequence[Labelled]) -> float:
 def nncf_quietly() -> Any:
     """NNCF, which on import decides whether each use of it is reported to its makers: it is not."""
     os.environ.setdefault("NNCF_CI", "1")
-    with _hushed("torch.utils.cpp_extension"):  # it loads more of torch than is needed
+    with _hushed():
         nncf = need("nncf")
     for handler in logging.getLogger("nncf").handlers:
         if type(handler) is logging.StreamHandler:  # NNCF's own; a test's, which keeps what is logged, is none of ours
@@ -170,13 +171,7 @@ def _told() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Without what a logger of that name says but errors, and without standard output, on which NNCF draws bars."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)
+def _hushed() -> Iterator[None]:
+    """Without what NNCF says but errors, and without standard output, on which it draws bars."""
+    with hushed(), redirect_stdout(StringIO()):
+        yield

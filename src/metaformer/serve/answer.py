@@ -3,6 +3,7 @@
 `read` decodes and `answer` runs the model, so that one batch can be decoded while another runs.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from metaformer.serve.records import shown_source, why
 from metaformer.serve.settings import Limits, Running
 from metaformer.tasks.labels import decode_labels, decode_several
 
-DEARER = 1.25
-"""How much more an image may cost in a batch that is enough."""
+WORTH = 0.9
+"""What an image may cost at most in a larger batch, of what it costs in a smaller one, for that not to be enough."""
 Tell = Callable[[str], object]
 """Takes a sentence for the log."""
 
@@ -50,7 +51,7 @@ class Answerer(Protocol):
     def warm(self) -> tuple[int, float]:
         """Runs every size of a batch that is to come. Returns how many images at once are enough, and seconds for an image.
 
-        Enough is the smallest batch whose images cost little more than those of the largest: they need not wait for more.
+        Enough is a batch that is not worth doubling: its images need not wait for more.
         """
         ...
 
@@ -166,11 +167,13 @@ class Classifier:
         batches = [np.zeros((count, channels, size, size), np.uint8) for count in ladder(self.batch)]
         for batch in batches[:1] if self.model.engine == "onnxruntime" else batches:  # it prepares nothing for a size
             self._logits(batch)
-        each = seconds(partial(self._logits, batches[-1])) / len(batches[-1])
-        for batch in batches[:-1]:
-            if min(seconds(partial(self._logits, batch)) for _ in range(2)) <= DEARER * each * len(batch):
-                return len(batch), each
-        return self.batch, each
+        enough, each = 0, math.inf
+        for batch in batches:
+            took = min(seconds(partial(self._logits, batch)) for _ in range(2)) / len(batch)
+            if took > WORTH * each:
+                break
+            enough, each = len(batch), took
+        return enough, each
 
     def _logits(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What is compiled for each size of a batch is shown those of the ladder alone, for compiling takes a minute."""
