@@ -32,15 +32,14 @@ def dots(*places: tuple[float, float]) -> list[Dot]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are written, as matplotlib has them."""
     found: list[Figure] = []
-    write = study_plots.write
+    write_all = study_plots.write_all
 
-    def kept(made: Figure, path: Path, kind: str = "png") -> None:
-        if kind == "png":
-            found.append(made)
-        write(made, path, kind=kind)
+    def kept(made: Figure, path: Path) -> None:
+        found.append(made)
+        write_all(made, path)
 
     for module in (study_plots, published_plot):
-        monkeypatch.setattr(module, "write", kept)
+        monkeypatch.setattr(module, "write_all", kept)
         monkeypatch.setattr(module, "DPI", 100)
     return found
 
@@ -71,11 +70,11 @@ def test_what_collapsed_is_told_and_not_drawn(tmp_path: Path, drawn: list[Figure
         if one.top1
     ]
     standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
-    study_plots.accuracy(standings, tmp_path / "a.png", "made", "")
+    study_plots.accuracy(standings, tmp_path / "a", "made", "")
     macs = drawn[0].axes[0]
     assert sorted(text.get_text() for text in macs.texts) == ["a", "b", "c"]
     assert macs.get_xlabel() == "multiply-accumulates, M\nfar below: gone 10.0"
-    study_plots.learning(standings, tmp_path / "l.png", "made")
+    study_plots.learning(standings, tmp_path / "l", "made")
     a, *_, gone = drawn[1].axes
     assert gone.get_title() == "gone (own scale)"
     assert a.get_ylim()[0] > 60 > 12 > gone.get_ylim()[1]
@@ -87,7 +86,7 @@ def test_what_others_are_compared_with_is_drawn_however_far_below(tmp_path: Path
     results, rights = rights_of({"base": [0.3], "a": [0.8], "b": [0.81], "c": [0.79]}, 400)
     rows = tuple(Row(name) for name in ("base", "a", "b", "c"))
     standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
-    study_plots.accuracy(standings, tmp_path / "a.png", "made", "")
+    study_plots.accuracy(standings, tmp_path / "a", "made", "")
     assert sorted(text.get_text() for text in drawn[0].axes[0].texts) == ["a", "b", "base", "c"]
 
 
@@ -107,9 +106,9 @@ def test_numbers_of_an_axis_do_not_touch(low: float, high: float) -> None:
 
 
 def test_every_row_that_is_known_is_in_the_picture(standings: list[Standing], tmp_path: Path, drawn: list[Figure]) -> None:
-    study_plots.accuracy(standings, tmp_path / "a.png", "made", "batch 64, median of 7")
+    study_plots.accuracy(standings, tmp_path / "a", "made", "batch 64, median of 7")
     with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size[0] == round(100 * study_plots.COLUMN)
+        assert picture.size[0] == round(200 * study_plots.COLUMN)
     macs, parameters, speed = drawn[0].axes
     assert [text.get_text() for text in macs.texts] == ["batchnorm", "layernorm", "pooling"]
     assert len(parameters.texts) == 3
@@ -123,8 +122,8 @@ def test_names_with_dollars_are_no_mathematics(tmp_path: Path, drawn: list[Figur
     rows = (Row("$a^$"), Row("b", against="b"))
     results, rights = rights_of({row.name: [0.5] for row in rows}, 400)
     standings = Figures(Study(name="made", rows=rows), results, rights).standings({})
-    study_plots.accuracy(standings, tmp_path / "a.png", "$m^$", "")
-    study_plots.learning(standings, tmp_path / "l.png", "$m^$")
+    study_plots.accuracy(standings, tmp_path / "a", "$m^$", "")
+    study_plots.learning(standings, tmp_path / "l", "$m^$")
     assert "\\$a^\\$" in [text.get_text() for text in drawn[0].axes[0].texts]
     assert drawn[1].axes[0].get_title() == "\\$a^\\$"
 
@@ -133,7 +132,7 @@ def test_names_do_not_cover_each_other(tmp_path: Path, drawn: list[Figure]) -> N
     """Twenty rows that cost the same and score alike."""
     rows = tuple(Row(f"a-long-name-{i}") for i in range(20))
     results, rights = rights_of({row.name: [0.5 + 0.002 * i] * 2 for i, row in enumerate(rows)}, 1000)
-    study_plots.accuracy(Figures(Study(name="made", rows=rows), results, rights).standings({}), tmp_path / "a.png", "made", "")
+    study_plots.accuracy(Figures(Study(name="made", rows=rows), results, rights).standings({}), tmp_path / "a", "made", "")
     drawn[0].canvas.draw()
     assert len(drawn[0].axes[0].texts) == 20
     assert covered(drawn[0].axes[0]) == []
@@ -158,7 +157,7 @@ def shared(one: object, other: object) -> float:
 
 
 def test_learning_curves_are_means_between_extremes(standings: list[Standing], tmp_path: Path, drawn: list[Figure]) -> None:
-    study_plots.learning(standings, tmp_path / "l.png", "made")
+    study_plots.learning(standings, tmp_path / "l", "made")
     panels = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title() for axis in panels] == ["pooling", "layernorm", "batchnorm"]
     (own,) = panels[0].lines
@@ -173,7 +172,7 @@ def test_a_seed_that_stopped_early_leaves_a_shorter_curve(tmp_path: Path, drawn:
     results, rights = rights_of({"pooling": [0.5, 0.6]}, 100)
     results[1].curve.pop()
     study = Study(name="made", rows=(Row("pooling"),))
-    study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l.png", "made")
+    study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l", "made")
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [40.0, 50.0]
 
 
@@ -181,7 +180,7 @@ def test_a_single_epoch_has_a_single_number(tmp_path: Path, drawn: list[Figure])
     results, rights = rights_of({"pooling": [0.5]}, 100)
     results[0].curve.pop()
     study = Study(name="made", rows=(Row("pooling"),))
-    study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l.png", "made")
+    study_plots.learning(Figures(study, results, rights).standings({}), tmp_path / "l", "made")
     (low, high), ticks = drawn[0].axes[0].get_xlim(), drawn[0].axes[0].get_xticks()
     assert [tick for tick in ticks if low <= tick <= high] == [1]
 
@@ -197,7 +196,7 @@ def test_figure_one_has_every_published_model(tmp_path: Path, drawn: list[Figure
     monkeypatch.setattr(published, "count", counted)
     rates = {name: 400 / (1 + number % 7) for number, name in enumerate(TOP1)}
     models = published.published_models(rates)
-    published_plot.figure_one(models, published.LEVELS, tmp_path / "f.png", how="measured")
+    published_plot.figure_one(models, published.LEVELS, tmp_path / "f", how="measured")
     macs, parameters, speed = drawn[0].axes
     for axis, alone in ((macs, 2), (parameters, 2), (speed, 0)):
         points = np.concatenate([line.get_ydata() for line in axis.lines if line.get_marker() == "o"])
@@ -210,5 +209,5 @@ def test_figure_one_has_every_published_model(tmp_path: Path, drawn: list[Figure
     assert [covered(axis) for axis in drawn[0].axes] == [[], [], []]
     assert "MEASURED HERE\nmeasured" in speed.get_xlabel()
     models = [replace(one, rate=None) for one in models]
-    published_plot.figure_one(models, published.LEVELS, tmp_path / "f.png")
+    published_plot.figure_one(models, published.LEVELS, tmp_path / "f")
     assert len(drawn[1].axes) == 2

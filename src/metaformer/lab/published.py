@@ -57,8 +57,8 @@ def measure_published(folder: Path, *, device: str = "auto", batch: int = 8, rou
 
 
 def draw_figure_one(folder: Path, speeds: Speeds | None) -> Path:
-    """Writes figure1.png."""
+    """Writes figure1.png and figure1.pdf; returns the first."""
     folder.mkdir(parents=True, exist_ok=True)
     rates = {} if speeds is None else speeds.medians
-    figure_one(published_models(rates), LEVELS, folder / "figure1.png", how="" if speeds is None else speeds.how)
+    figure_one(published_models(rates), LEVELS, folder / "figure1", how="" if speeds is None else speeds.how)
     return folder / "figure1.png"

@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from metaformer.lab.labels import Box, Label, plain_ticks, write_names
-from metaformer.lab.plots import GREY, ORANGE, figure, write
+from metaformer.lab.plots import GREY, ORANGE, figure, write_all
 from metaformer.lab.study_plots import COLUMN, DPI, LINES, PALETTE
 
 
@@ -30,7 +30,7 @@ Value = Callable[[PublishedModel], float | None]
 
 def figure_one(models: Sequence[PublishedModel], levels: Mapping[str, float], path: Path, *, how: str = "") -> None:
     """PUBLISHED top-1 on ImageNet-1K against MACs, parameters and, where it was, images/s as measured here. `levels` are models
-    of which only top-1 is known."""
+    of which only top-1 is known. Writes PATH.png and PATH.pdf."""
     panels: list[tuple[str, Value]] = [
         ("multiply-accumulates at 224, G", lambda one: one.macs), ("parameters, M", lambda one: one.parameters),
     ]  # fmt: skip
@@ -49,7 +49,7 @@ def figure_one(models: Sequence[PublishedModel], levels: Mapping[str, float], pa
     made.canvas.draw()
     for axis, labels in zip(axes.flat, names, strict=True):
         write_names(axis, labels, 6, _levels(axis, levels if axis is axes[0, 0] else {}))
-    write(made, path)
+    write_all(made, path)
 
 
 def _panel(axis: Any, models: Sequence[PublishedModel], value: Value) -> list[Label]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metaformer.lab.labels import Label, plain_ticks, write_names
-from metaformer.lab.plots import BLUE, GREY, figure, plain, write
+from metaformer.lab.plots import BLUE, GREY, figure, plain, write_all
 from metaformer.lab.study_figures import Standing
 
 PALETTE = ("#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8e5bd0", "#a0522d", "#17a2b8")
@@ -57,15 +57,9 @@ def _of(one: Standing, key: str) -> float | None:
     return None if value is None else value / 1e6
 
 
-def _write(made: Any, path: Path) -> None:
-    """As a PNG, and as a PDF beside it."""
-    write(made, path)
-    write(made, path.with_suffix(".pdf"), kind="pdf")
-
-
 def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) -> None:
     """Top-1 with its interval against MACs, parameters and speed, on logarithmic scales; the Pareto front is a line. `how` says
-    how speed was measured."""
+    how speed was measured. Writes PATH.png and PATH.pdf."""
     groups = list(dict.fromkeys(one.base for one in standings))
     shown = [one for one in standings if one.top1 is not None]
     made, axes = figure(COLUMN, 10.6, 3, 1, dpi=DPI)
@@ -88,7 +82,7 @@ def accuracy(standings: Sequence[Standing], path: Path, title: str, how: str) ->
         _key(axes[0, 0], groups)
     for axis, labels in names:
         write_names(axis, labels)
-    _write(made, path)
+    write_all(made, path)
 
 
 def _key(axis: Any, groups: Sequence[str]) -> None:
@@ -130,7 +124,7 @@ def _scatter(axis: Any, dots: Sequence[Dot], groups: Sequence[str], *, more: boo
 
 def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
     """Top-1 by epoch, a panel per row: the mean of its seeds, between the lowest and the highest; grey is what it is compared
-    with. What is far below the others has a scale of its own."""
+    with. What is far below the others has a scale of its own. Writes PATH.png and PATH.pdf."""
     shown = [one for one in standings if any(result.curve for result in one.results)]
     curves = {one.row: _curves(one) for one in shown}
     bases = {one.base for one in shown}
@@ -164,7 +158,7 @@ def learning(standings: Sequence[Standing], path: Path, title: str) -> None:
         fontsize=8.5 if columns > 2 else 5.5,
     )
     made.supxlabel("epoch", fontsize=8)
-    _write(made, path)
+    write_all(made, path)
 
 
 def _mean(axis: Any, values: np.ndarray[Any, Any], *, color: str, linewidth: float, marker: str = "") -> None:

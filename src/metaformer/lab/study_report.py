@@ -149,9 +149,9 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
         write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting} {RULES}\n\n{claims_markdown(verdicts)}")
         write_text(path / "claims.json", json.dumps([asdict(one) for one in verdicts], indent=1) + "\n")
     if any(one.top1 is not None for one in standings):
-        study_plots.accuracy(standings, path / "accuracy.png", title, "" if speeds is None else speeds.how)
+        study_plots.accuracy(standings, path / "accuracy", title, "" if speeds is None else speeds.how)
     if any(result.curve for one in standings for result in one.results):
-        study_plots.learning(standings, path / "learning.png", title)
+        study_plots.learning(standings, path / "learning", title)
 
 
 # --- for a screen -----------------------------------------------------------------------------------------------------
