@@ -121,6 +121,10 @@ def test_mistakes_are_said(run: Run, images: Path, tmp_path: Path) -> None:
             explain(run.path, images, out=tmp_path, **wrong)  # pyrefly: ignore[bad-argument-type]
     with pytest.raises(ValueError, match=r"the image cannot be read: .*broken\.png: "):
         explain(run.path, images / "broken.png", out=tmp_path)
+    (tmp_path / "cam.pdf").write_text("mine")
+    with pytest.raises(ValueError, match=r"cam\.pdf would be replaced, and is none of ours: explain\.json is not beside it"):
+        explain(run.path, images, out=tmp_path)
+    assert (tmp_path / "cam.pdf").read_text() == "mine"
 
 
 def test_what_is_too_small_is_said_of_its_model(run: Run, images: Path, tmp_path: Path) -> None:

@@ -214,6 +214,9 @@ def test_table_and_files(tmp_path: Path) -> None:
     with one_core():
         peer = inspect("timm:resnet18", image_size=32, device="cpu", time=False).write(folder)  # where a drawing lies
     assert {file.name for file in peer.iterdir()} == {"inspect.json", "parts.png", "parts.pdf"}
+    (folder / "inspect.json").unlink()
+    with pytest.raises(ValueError, match=r"parts\.png would be replaced, and is none of ours: inspect\.json is not beside it"):
+        found.write(folder)
 
 
 def test_bars_have_a_colour_for_each_stage() -> None:

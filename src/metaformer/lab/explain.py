@@ -15,8 +15,9 @@ from metaformer.lab.classifier import Classifier, open_classifier
 from metaformer.lab.explain_images import read_images
 from metaformer.lab.explain_model import Findings, called, look, rounded
 from metaformer.lab.explain_page import page
-from metaformer.lab.explain_pictures import draw
+from metaformer.lab.explain_pictures import PICTURES, draw
 from metaformer.lab.feature_maps import level_maps, level_names
+from metaformer.lab.plots import check_ours
 from metaformer.lab.similarity import LEAST, Similarity
 from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
@@ -65,19 +66,21 @@ def explain(
     Grad-CAM, occlusion and attention are of the first `shown` images and of `label`, by default of each model's own answer;
     `window` is occlusion's side in pixels, by default a seventh of the image's. Receptive fields are averaged over the first
     16 images, similarity is measured on the first 256. Written are explain.html, explain.json, and a PNG and a PDF of each;
-    pictures that an earlier call left in the folder are removed.
+    pictures that an earlier call left in the folder are removed, but none where there is no explain.json.
     Raises ValueError or OSError with a sentence.
     """
     methods = read_methods(ask)
     if shown < 1:
         raise ValueError(f"shown={shown} is not at least 1")
+    folder = Path(out)
+    check_ours(folder, "explain.json", PICTURES)
     if "cam" in methods or "occlusion" in methods:
         captum()
     opened = [open_classifier(source, model, device), *(open_classifier(other, None, device) for other in beside)]
     for one in opened:
         _check(one, methods, label, window)
     read = read_images(source, images, [one.preprocess for one in opened], MOST, shown)
-    folder, steps, tell = Path(out), len(opened) + 1, progress or _silent
+    steps, tell = len(opened) + 1, progress or _silent
     folder.mkdir(parents=True, exist_ok=True)
     seen = []
     for place, (one, fed) in enumerate(zip(opened, read.fed, strict=True)):
@@ -100,8 +103,8 @@ def explain(
         "models": [one.to_dict() for one in seen],
         "similarity": _alike(seen) if "similarity" in methods and len(read.names) >= LEAST else [],
     }
-    draw(seen, figures, folder)
     write_text(folder / "explain.json", json.dumps(figures) + "\n")
+    draw(seen, figures, folder)
     write_text(folder / "explain.html", page(seen, figures))
     tell("explained", steps, steps)
     return Explained(figures, folder / "explain.html")

@@ -23,6 +23,8 @@ FAINT = 0.1
 """Of occlusion: the loss of probability that is red at least."""
 HALF_MORE = 0.5
 """Of attention: what is taken beyond an even part that is red at least, in even parts."""
+PICTURES = ("cam", "occlusion", "attention", "reach", "similarity")
+"""What may be drawn, by name."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Tile:
 
 def draw(seen: Sequence[Findings], figures: dict[str, Any], folder: Path) -> None:
     """Writes the pictures of what was asked, and removes those of an earlier call that was asked for more."""
-    grids = {"cam": cam_grid(seen), "occlusion": occlusion_grid(seen), "attention": attention_grid(seen)}
-    for name in (*grids, "reach", "similarity"):
+    for name in PICTURES:
         remove_all(folder / name)
+    grids = {"cam": cam_grid(seen), "occlusion": occlusion_grid(seen), "attention": attention_grid(seen)}
     for name, (heads, rows) in grids.items():
         if heads:
             write_all(grid_figure(heads, rows, ramps()[name]), folder / name)

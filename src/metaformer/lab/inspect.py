@@ -19,7 +19,7 @@ from metaformer.lab.inspect_bars import draw_bars
 from metaformer.lab.inspect_drawing import draw
 from metaformer.lab.inspect_measure import Subject, kept_bytes, peaks, shapes, times
 from metaformer.lab.inspect_parts import parts
-from metaformer.lab.plots import remove_all
+from metaformer.lab.plots import check_ours, remove_all
 from metaformer.lab.tables import Rows, columns
 from metaformer.runs import write_text
 from metaformer.weights.create import create_dense, create_model
@@ -77,8 +77,9 @@ class Inspection:
 
     def write(self, folder: str | Path) -> Path:
         """Writes inspect.json, parts.png and .pdf, and of a MetaFormer architecture.svg, .png and .pdf; what an earlier call
-        drew there is removed."""
+        drew there is removed. Raises ValueError where a picture of such a name is not ours."""
         folder = Path(folder)
+        check_ours(folder, "inspect.json", ("parts", "architecture"))
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "inspect.json", json.dumps(self.to_dict(), indent=1) + "\n")
         draw_bars(self.to_dict(), folder / "parts")

@@ -13,6 +13,7 @@ from torch import Tensor
 from metaformer.runs import SCORES, score, score_of
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6fde", "#e8833a", "#2e9e6b", "#d1453b", "#8a8f98"
+KINDS = ("png", "pdf", "svg")
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, *, dpi: int = 130) -> tuple[Figure, Any]:
@@ -41,8 +42,17 @@ def write_all(made: Figure, path: Path, kinds: Sequence[str] = ("png", "pdf")) -
 
 def remove_all(path: Path) -> None:
     """Removes what an earlier call of `write_all` wrote at PATH, of any kind."""
-    for kind in ("png", "pdf", "svg"):
+    for kind in KINDS:
         path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+
+
+def check_ours(folder: Path, mark: str, names: Sequence[str]) -> None:
+    """Raises ValueError where pictures of these names are in a folder, but not the file `mark`, which we write beside ours."""
+    found = [f"{name}.{kind}" for name in names for kind in KINDS if (folder / f"{name}.{kind}").exists()]
+    if found and not (folder / mark).exists():
+        raise ValueError(
+            f"{folder / found[0]} would be replaced, and is none of ours: {mark} is not beside it; name another folder"
+        )
 
 
 def curves(metrics: Sequence[dict[str, Any]], path: Path) -> None:
