@@ -129,3 +129,13 @@ def test_other_settings_are_another_study(tmp_path: Path) -> None:
         found(STUDY, {}, Wanted(root=tmp_path))
     with pytest.raises(FileExistsError):
         known_of(Study(name="made", rows=(Row("a"),)), {"lr": "3"}, Wanted(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [({"lr": "2"}, Wanted()), ({}, Wanted(scale="s12")), ({}, Wanted(name="other")), ({}, Wanted(root=Path("elsewhere")))],
+)
+def test_a_study_that_is_named_by_its_folder_goes_on_as_it_is(tmp_path: Path, settings: dict[str, str], wanted: Wanted) -> None:
+    folder = held(tmp_path / "made")
+    with pytest.raises(ValueError, match=r"a study goes on as it is: study .*made without settings"):
+        found(folder, settings, wanted)

@@ -95,7 +95,7 @@ def found(
     """
     if not isinstance(what, Study) and (Path(what) / "study.json").is_file():
         path = Path(what)
-        if settings or wanted.scale or wanted.name is not None:
+        if settings or wanted.scale or wanted.name is not None or wanted.root not in (Wanted.root, path.parent):
             raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
         asked = _read_asked(path)
         bring(asked.settings.get("changes", {}).values())
