@@ -20,7 +20,9 @@ Paths = Annotated[
 ]
 Where = Annotated[
     str,
-    typer.Option(help="What runs it: auto, torch, compiled, openvino, onnxruntime or executorch; or ray, ray:openvino ..."),
+    typer.Option(
+        help="What runs it: auto, torch, compiled, openvino, onnxruntime or executorch; or where: local, ray, ray:openvino ..."
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Of Ray: processes that hold the model; as many as there is room for.")]
 Gpus = Annotated[float | None, typer.Option(help="Of Ray: GPUs of each worker, such as 1 or 0.5; none by default.")]

@@ -1,6 +1,7 @@
 """A job in parts: the same answers from every kind of input, each input once, whatever is damaged or killed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from tests.tiny import Stopped, command
 from metaformer import Asking, Predictor
 from metaformer.export.compare import drawn
 from metaformer.infer.embed import Embedder
+from metaformer.serve.batch import show
 from metaformer.serve.batch import worker as module
-from metaformer.serve.batch.folder import Folder
+from metaformer.serve.batch.folder import Done, Folder
 from metaformer.serve.batch.inputs import list_parts
 from metaformer.serve.batch.job import Job, run_job
 from metaformer.serve.batch.show import show_job
@@ -187,7 +189,11 @@ def test_what_is_missing_or_cut_short_is_an_error_of_its_own(model: Path, images
     (tmp_path / "text.tar").write_text("no tar" * 500)
     (tmp_path / "cut.parquet").write_bytes(table.read_bytes()[:1000])
     words = ["inside.tar", "between.tar", "text.tar", "cut.parquet", "nothing.png"]
-    finish(job(model, tmp_path / "out", *(tmp_path / word for word in words)))
+    (tmp_path / "nothing.png").touch()
+    asked = job(model, tmp_path / "out", *(tmp_path / word for word in words))
+    next(run_job(asked))
+    (tmp_path / "nothing.png").unlink()
+    finish(asked)
     good, wrong = rows_of(tmp_path / "out")
     reasons = {Path(str(row["path"])).name: str(row["error"]) for row in wrong}
     assert list(reasons) == words
@@ -201,10 +207,14 @@ def test_what_is_missing_or_cut_short_is_an_error_of_its_own(model: Path, images
 
 def test_words_that_name_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    write_tar(tmp_path / "00.tar")
     pq.write_table(pq.read_table(write_rows(tmp_path / "a.parquet")).rename_columns(["other"]), tmp_path / "b.parquet")
     pq.write_table(pq.read_table(tmp_path / "a.parquet")[:0], tmp_path / "c.parquet")
     for word, said in (
         (f"{tmp_path}/none.tar", "there is no .*none.tar"),
+        (f"{tmp_path}/{{00..02}}.tar", "there is no .*01.tar, and 1 more are not there"),
+        (f"{tmp_path}/none.png", "there is no .*none.png"),
+        (f"{tmp_path}/none", "there is no .*none"),
         (f"{tmp_path}/*.jpg", "nothing matches"),
         (f"{tmp_path}/empty", "has no image in it"),
         (f"{tmp_path}/c.parquet", "c.parquet has no image in it"),
@@ -360,6 +370,31 @@ def test_another_job_is_refused(model: Path, images: list[Path], tmp_path: Path)
         finish(asked)
 
 
+def test_a_slip_does_not_bind_a_folder(model: Path, images: list[Path], tmp_path: Path) -> None:
+    """No part is done, so nothing is lost."""
+    folder, photos = tmp_path / "out", images[0].parent
+    with pytest.raises(ValueError, match="no engine 'rya'"):
+        finish(job(model, folder, images[0], engine="rya"))
+    assert (folder / "manifest.json").exists()
+    assert finish(job(model, folder, f"{photos}/")).parts == 5
+    assert finish(job(model, folder, photos)).parts == 5  # with a slash or without
+    assert manifest(folder)["job"]["inputs"] == [str(photos)]
+
+
+def test_an_address_that_cannot_be_reached_is_not_called_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec leaves out of a listing what cannot be listed."""
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    files = fsspec.filesystem("memory")
+    for name in ("ls", "info"):
+        monkeypatch.setattr(type(files), name, away)
+    for word in ("memory://away", "memory://away/*.jpg"):
+        with pytest.raises(ConnectionError, match=r"^cannot reach memory://away.*: no route$"):
+            list_parts([word])
+
+
 def test_a_worker_with_other_weights_says_so(model: Path, images: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has other weights here than where the job was begun"):
         finish(job(model, tmp_path / "out", images[0], sha256="0" * 64))
@@ -446,17 +481,40 @@ def test_embed_where_nothing_can_be_read(model: Path, here: Path, out: str) -> N
     assert (len(np.load(out)) if out == "v.npy" else pq.read_table(out).num_rows) == 0
 
 
-def test_ctrl_c_says_how_to_go_on(
-    model: Path, images: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_who_stops_it_is_told_how_to_go_on(
+    model: Path,
+    images: list[Path],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: signal.Signals,
+    raised: type[BaseException],
 ) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    """A part counts that is there, told or not."""
+    do = module.Worker.__call__
+
+    def interrupted(self: module.Worker, part: int) -> Done:
+        done = do(self, part)
+        if part == 2:
+            os.kill(os.getpid(), sent)
+        return done
 
     monkeypatch.setattr(module.Worker, "__call__", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(raised) as stopped:
         show_job(job(model, here / "out", images[0].parent))
-    assert "0 of " in (said := capsys.readouterr().err)
-    assert "the same command goes on" in said
+    assert getattr(stopped.value, "code", 143) == 143
+    assert capsys.readouterr().err == "3 of 5 parts are done: the same command goes on\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_line_now_and_then_where_no_bar_is_shown(
+    model: Path, images: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "SELDOM", 0.0)
+    show_job(job(model, here / "out", images[0].parent, size=20))
+    assert capsys.readouterr().err.splitlines()[:2] == ["1 of 2 parts are done, 20 images", "2 of 2 parts are done, 40 images"]
 
 
 def test_embed_takes_no_exported_file(here: Path) -> None:
@@ -471,6 +529,7 @@ def test_embed_says_what_it_cannot(model: Path, here: Path) -> None:
     for words, said in (
         (["--out", "v", "--engine", "openvino"], "--engine openvino is neither local nor ray: vectors come from torch"),
         (["--out", "no/v.npy"], "there is no folder no to write v.npy into"),
+        (["--out", "v.csv"], "--out v.csv is neither .parquet nor .npy, nor a folder of parts such as v"),
     ):
         code, _, err = command("embed", model, "photos", *words)
         assert code == 2

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import posixpath
+import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -231,4 +232,4 @@ def _on_the_web(place: str) -> bool:
 
 def one_line(error: BaseException) -> str:
     """What a library said, without line breaks."""
-    return " ".join(str(error).split())[:160]
+    return textwrap.shorten(str(error), 200, placeholder=" ...")

@@ -195,6 +195,12 @@ class Folder:
     def _tries(self, part: int) -> list[str]:
         return [name for name in self.names(TRIES) if name.startswith(f"{part}-")]
 
+    def empty(self) -> None:
+        """Removes what a job wrote that did no part, but for the lock."""
+        self.clean()
+        for name in (MANIFEST, INPUTS, *(f"errors/{name}" for name in self.names("errors"))):
+            self.remove(name)
+
     def clean(self) -> None:
         """Removes what killed jobs left: files that are half written, and notes of parts that were begun."""
         for file in self.local.rglob(".*.parquet.*") if self.local is not None else ():

@@ -5,6 +5,7 @@ Words may be files, folders and globs of images, Parquet files and tar shards, h
 
 import glob
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,9 +82,14 @@ def _named(word: str) -> list[str]:
     """The files that a word of the command line stands for, as records call them."""
     path = Path(word).expanduser()
     if word.lower().endswith(KINDS) and not path.is_dir():
-        if not is_remote(word) and not is_pattern(word) and not path.is_file():
-            raise FileNotFoundError(f"there is no {word}")
-        return list(find_places(word).files)
+        named = list(find_places(word).files)
+        if gone := [file for file in named if not is_remote(file) and not Path(file).is_file()]:
+            raise FileNotFoundError(
+                f"there is no {gone[0]}" + (f", and {len(gone) - 1} more are not there" if len(gone) > 1 else "")
+            )
+        return named
+    if not is_remote(word) and not is_pattern(word) and not path.exists():
+        raise FileNotFoundError(f"there is no {word}")
     if is_remote(word):
         return _elsewhere(word)
     if path.is_dir() and not any(is_image(file) for file in files_in(path)):
@@ -104,8 +110,19 @@ def _elsewhere(word: str) -> list[str]:
     names = [files.unstrip_protocol(name) for name in sorted(found)]
     right = [name for name in names if is_image(Path(name))] or [name for name in names if name.lower().endswith(KINDS)]
     if not right:
+        _check_reached(files, path, word)
         raise FileNotFoundError(f"there is no image and no .tar or .parquet file at {word}")
     return right
+
+
+def _check_reached(files: Any, path: str, word: str) -> None:
+    """A listing leaves out what cannot be asked. Raises ConnectionError where that is all of it."""
+    try:
+        files.info(re.split(r"[*?\[]", path, maxsplit=1)[0].rstrip("/"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConnectionError(f"cannot reach {word}: {one_line(error)}") from error
 
 
 def _pieces(name: str, place: str, size: int) -> Iterator[Piece]:

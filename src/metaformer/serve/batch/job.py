@@ -4,8 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from metaformer.data.store import is_remote
 from metaformer.infer.predictor import PAYS
 from metaformer.serve.batch.answers import Labels
 from metaformer.serve.batch.folder import INPUTS, Done, Folder
@@ -88,8 +90,11 @@ def _doing(left: Sequence[int], job: Job, folder: Folder, tell: Tell) -> Iterato
 
 def _begun(folder: Folder, job: Job) -> dict[str, Any]:
     """What the manifest tells of the job: this one's, or the same one's that was begun. Raises ValueError for another's."""
-    told = {"job": job.work.told() | {"inputs": list(job.words)}}
+    told = {"job": job.work.told() | {"inputs": [_plain(word) for word in job.words]}}
     found = folder.manifest()
+    if found is not None and found["job"] != told["job"] and not folder.done():  # a slip, perhaps; nothing is lost
+        folder.empty()
+        found = None
     if found is None:
         if any(name for name in folder.names() if not name.startswith(".") and name != INPUTS):
             raise ValueError(f"{folder.place} has other files in it: give another --out")
@@ -105,6 +110,11 @@ def _begun(folder: Folder, job: Job) -> dict[str, Any]:
             raise ValueError(f"{folder.place} was begun with {was}, and this is {now}: give another --out")
     folder.clean()
     return {"job": found["job"], "begun": found["begun"]}
+
+
+def _plain(word: str) -> str:
+    """A path or an address however it is typed, with a slash at its end or without."""
+    return (word.rstrip("/") or word) if is_remote(word) else str(Path(word))
 
 
 def _shown(key: str, value: Any) -> str:

@@ -6,7 +6,10 @@ Ray's memory, and what comes back is how many there were. An actor that dies is 
 
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +25,8 @@ from metaformer.serve.batch.worker import Worker
 STORE = 200 * 2**20
 """Bytes of shared memory for Ray here; next to nothing is put there."""
 
+PATIENCE = 10.0
+"""Seconds for a cluster to be met."""
 Tell = Callable[[str], None]
 """What is given a line for whoever waits."""
 
@@ -79,11 +84,14 @@ def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster, te
 
     Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own.
     """
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        _check_reached(address)
     ray = _ray()
     threads = work.threads or 1
     if not ray.is_initialized():
         tell("starting Ray …")
-    with _running(ray, cluster, threads):
+    with _running(ray, address, cluster, threads):
         workers = cluster.workers or _room(ray, cluster, threads, len(parts))
         work = replace(work, threads=threads, device="cpu" if work.device == "auto" and not cluster.gpus else work.device)
         told = min(workers, len(parts))
@@ -112,6 +120,7 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 is for machines that have something else to do
     try:
         import ray
         import ray.data
@@ -123,15 +132,14 @@ def _ray() -> Any:
 
 
 @contextmanager
-def _running(ray: Any, cluster: Cluster, threads: int) -> Iterator[None]:
+def _running(ray: Any, address: str | None, cluster: Cluster, threads: int) -> Iterator[None]:
     """Ray as it runs already, on the cluster asked for, or started here and ended again."""
     if ray.is_initialized():
         yield
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        with _hushed():
+        with _hushed(), _own_signals():
             if address is None:
                 room = threads * (cluster.workers or max(1, cores() // threads))
                 ray.init(address="local", num_cpus=room, object_store_memory=STORE, include_dashboard=False, **quiet)
@@ -145,6 +153,28 @@ def _running(ray: Any, cluster: Cluster, threads: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reached(address: str) -> None:
+    """Raises ValueError where nobody listens at HOST:PORT, for which Ray waits in silence."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster at {address}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """SIGTERM means what it meant; Ray would abort with a trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,8 +1,14 @@
 """What `metaformer predict` and `embed` show of a job, and how vectors in parts become one file."""
 
 import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from rich.console import Console
@@ -16,28 +22,56 @@ from metaformer.serve.batch.job import Job, run_job
 
 ONE_FILE = (".parquet", ".npy")
 """What vectors are written into beside a folder of parts."""
+SELDOM = 60.0
+"""Seconds between two lines where no bar is shown."""
 
 
-def show_job(job: Job) -> int:
-    """Does a job, telling on the errors' side how far it is. How many inputs could not be read."""
+def show_job(job: Job, file: Path | None = None) -> int:
+    """Does a job, telling on the errors' side how far it is. How many inputs could not be read.
+
+    `file` is what the parts are to become, where they do not stay.
+    """
     aside = Console(stderr=True, highlight=False, soft_wrap=True)
     states = run_job(job, lambda said: aside.print(said, markup=False))
     state = next(states)
     if state.done:
         aside.print(f"{len(state.done):,} of {state.parts:,} parts were done; the inputs are those listed then", markup=False)
-    with Progress(console=aside, transient=True, disable=not aside.is_terminal) as bar:
+    with _terminated(), Progress(console=aside, transient=True, disable=not aside.is_terminal) as bar:
         shown = bar.add_task("predicting" if job.work.verb == "predict" else "embedding", total=state.parts)
         bar.update(shown, completed=len(state.done))
+        told = time.monotonic()
         try:
             for state in states:
                 bar.update(shown, completed=len(state.done))
-        except KeyboardInterrupt:
-            aside.print(f"{len(state.done):,} of {state.parts:,} parts are done: the same command goes on", markup=False)
+                if not aside.is_terminal and time.monotonic() - told > SELDOM:
+                    told = time.monotonic()
+                    inputs = f"{state.images + state.errors:,} images"
+                    aside.print(f"{len(state.done):,} of {state.parts:,} parts are done, {inputs}", markup=False)
+        except (KeyboardInterrupt, SystemExit):
+            done = len(Folder(job.place).done())  # some may not have been told of
+            aside.print(f"{done:,} of {state.parts:,} parts are done: the same command goes on", markup=False)
             raise
-    aside.print(summary(state.images + state.errors, state.errors, Path(job.place)), markup=False)
-    if state.errors:
+    aside.print(summary(state.images + state.errors, state.errors, file or Path(job.place)), markup=False)
+    if state.errors and file is None:
         aside.print(f"why: {job.place}/errors", markup=False)
     return state.errors
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, as a cluster or a container sends it, ends the process with 143 as Ctrl-C does with 130."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show_embedded(job: Job) -> int:
@@ -48,7 +82,7 @@ def show_embedded(job: Job) -> int:
     if not file.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {file.parent} to write {file.name} into")
     parts = f"{job.place}.parts"
-    failed = show_job(replace(job, place=parts))
+    failed = show_job(replace(job, place=parts), file)
     for name, reason in join(Folder(parts), file):
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{name}: {reason}", markup=False)
     shutil.rmtree(parts)

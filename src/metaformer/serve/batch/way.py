@@ -9,6 +9,7 @@ from metaformer.infer.exported import is_exported
 from metaformer.serve.batch.inputs import only_images
 from metaformer.serve.batch.job import Job
 from metaformer.serve.batch.on_ray import Cluster
+from metaformer.serve.batch.show import ONE_FILE
 from metaformer.serve.batch.work import Work, source_sha256
 
 
@@ -43,6 +44,13 @@ def planned(work: Work, words: Sequence[str], out: str | None, cluster: Cluster 
     if out is None or (work.verb == "predict" and not is_folder(out)):
         said = f", not {out}" if out else ""
         raise ValueError(f"--engine ray writes parts{said}: give a folder for them, such as --out labels")
+    if (
+        work.verb == "embed"
+        and not is_remote(out)
+        and Path(out).suffix.lower() not in ("", *ONE_FILE)
+        and not Path(out).is_dir()
+    ):
+        raise ValueError(f"--out {out} is neither {' nor '.join(ONE_FILE)}, nor a folder of parts such as {Path(out).stem}")
     if work.verb == "embed" and is_exported(work.source) and Path(work.source).is_file():
         raise ValueError(f"{work.source}: an exported file holds no features: give the run that it was exported from")
     source = str(Path(work.source).absolute()) if Path(work.source).exists() else work.source
