@@ -45,7 +45,7 @@ def test_every_default_can_be_typed(key: str) -> None:
         ("zzz=3", "no setting 'zzz'; allowed: recipe, weights, data, labels, image_size, "),
         ("=3", "no setting ''"),
         ("--epochs=3", "'--epochs=3' is not key=value, such as epochs=5, without dashes"),
-        ("model=caformer_s18", "no setting 'model'"),
+        ("model=caformer_s18", "no setting 'model': the model is a word of its own before the settings"),
         ("changes=x", "no setting 'changes'"),
         ("epochs=1.5", "epochs=1.5 is not a whole number"),
         ("epochs=none", "epochs=none is not a whole number"),

@@ -267,6 +267,8 @@ def check_key(key: str, more: tuple[str, ...] = ()) -> None:
     if key not in KEYS + more:
         close = get_close_matches(key, KEYS + more, n=1, cutoff=0.6)
         hint = f", did you mean {close[0]}?" if close else f"; allowed: {', '.join(KEYS + more)}, model.<field>"
+        if key == "model":
+            hint = ": the model is a word of its own before the settings, and model.<field>= changes its config"
         raise ValueError(f"no setting {key!r}{hint}")
 
 
