@@ -88,7 +88,7 @@ def test_the_maps_are_those_of_the_images(run: Run, images: Path, tmp_path: Path
 
 def test_only_what_is_asked_of_the_label_asked(run: Run, images: Path, tmp_path: Path) -> None:
     label = open_classifier(run.path).classes[4]
-    for older in ("cam.png", "similarity.pdf"):  # of a call that was asked for more
+    for older in ("cam.png", "similarity.pdf", "explain.json"):  # of a call that was asked for more
         (tmp_path / older).write_bytes(b"")
     (tmp_path / "notes.txt").write_text("mine")
     found = explain(run.path, images, ask="occlusion", label=label, shown=1, window=4, out=tmp_path)
