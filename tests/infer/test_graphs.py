@@ -60,6 +60,62 @@ def test_what_was_converted_is_read_the_next_time(
     assert (len(conversions), bf16.engine.name) == (1, f"{engine} fp32")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_damaged_graph_is_converted_again(saved: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    conversions = counted(monkeypatch, ENGINES[engine])
+    expected = Predictor(saved, engine, device="cpu").logits(images())
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for _ in range(2):
+        assert np.array_equal(Predictor(saved, engine, device="cpu").logits(images()), expected)
+    assert len(conversions) == 2
+
+
+def test_a_full_disk_keeps_nothing(saved: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(graph: Any, file: Path, about: Any) -> None:
+        file.write_bytes(b"half")
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(choose, "write_ir", full)
+    assert Predictor(saved, "openvino", device="cpu").logits(images()).shape == (3, 2)
+    assert [path.name for path in cache.iterdir()] == ["lock"]
+
+
+def test_what_is_shared_is_told() -> None:
+    def key(*modules: nn.Module) -> str | None:
+        return graphs._key(nn.Sequential(*modules), PREPROCESS, "a", ())
+
+    torch.manual_seed(0)
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    tied, same = nn.Linear(2, 2), nn.Linear(2, 2)
+    tied.weight, same.weight = one.weight, other.weight
+    tied.bias = same.bias = nn.Parameter(torch.zeros(2))
+    keys = [key(one), key(one, one), key(one, one, one), key(one, other, tied), key(one, other, same)]
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
+
+
+def test_of_what_cannot_be_told_nothing_is_kept() -> None:
+    class Mine(nn.Module):
+        pass
+
+    held, changed, told, graph = nn.Identity(), nn.Identity(), nn.Identity(), nn.Sequential(nn.ReLU())
+    vars(held)["table"] = torch.zeros(2)
+    vars(changed)["forward"] = lambda x: 2 * x
+    vars(told)["kind"] = Mine
+    for model in (held, changed, told, torch.fx.symbolic_trace(graph)):
+        assert graphs._key(nn.Sequential(model), PREPROCESS, "a", ()) is None
+    assert graphs._key(graph, PREPROCESS, "a", ()) is not None
+
+
+@pytest.mark.parametrize("name", ["poolformer_s12", "identityformer_t6", "randformer_t6", "convformer_t6", "poolformerv2_t6"])
+def test_the_models_of_the_papers_are_kept(name: str) -> None:
+    model = metaformer.create_model(name)
+    assert graphs._key(model, PREPROCESS, "a", ()) is not None
+    assert graphs._key(metaformer.fuse(model.eval()), PREPROCESS, "a", ()) is not None
+
+
 def test_a_cache_that_cannot_be_written_keeps_nothing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("METAFORMER_CACHE", str(tmp_path / "file"))
@@ -105,11 +161,11 @@ def test_what_was_not_used_for_longest_goes_first(cache: Path, monkeypatch: pyte
     for number in range(4):
         torch.manual_seed(number)
         model = nn.Linear(2, 2)
-        graphs.kept(model, PREPROCESS, "a", lambda: b"x" * 100, choose._write, ())
+        graphs.kept(model, PREPROCESS, "a", lambda: b"x" * 100, choose._write, str, ())
         (newest,) = (path for path in cache.iterdir() if path.is_dir() and path.stat().st_mtime > 100)
         os.utime(newest, (number + 1, number + 1))
     left = [path for path in cache.iterdir() if path.is_dir()]
     assert sorted(path.stat().st_mtime for path in left) == [3, 4]
     monkeypatch.setattr(graphs, "MOST", 1)  # the newest stays, be it as large as it may
-    graphs.kept(nn.Linear(3, 3), PREPROCESS, "a", lambda: b"x" * 100, choose._write, ())
+    graphs.kept(nn.Linear(3, 3), PREPROCESS, "a", lambda: b"x" * 100, choose._write, str, ())
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,7 +24,7 @@ from tests.tiny import Stopped, command
 from metaformer import Asking, Predictor
 from metaformer.export.compare import drawn
 from metaformer.infer.embed import Embedder
-from metaformer.serve.batch import show
+from metaformer.serve.batch import on_ray, show
 from metaformer.serve.batch import worker as module
 from metaformer.serve.batch.folder import Done, Folder
 from metaformer.serve.batch.inputs import list_parts
@@ -379,6 +380,41 @@ def test_a_slip_does_not_bind_a_folder(model: Path, images: list[Path], tmp_path
     assert finish(job(model, folder, f"{photos}/")).parts == 5
     assert finish(job(model, folder, photos)).parts == 5  # with a slash or without
     assert manifest(folder)["job"]["inputs"] == [str(photos)]
+
+
+def test_a_slip_takes_nothing_that_was_done(model: Path, images: list[Path], tmp_path: Path) -> None:
+    """Errors of a part that was never done are nothing; parts that were moved away were something."""
+    folder, photos = tmp_path / "out", images[0].parent
+    asked = job(model, folder, photos)
+    next(run_job(asked))
+    (folder / "errors").mkdir()
+    (folder / "errors/part-00000.parquet").write_bytes(b"of a part that was killed")
+    changed = job(model, folder, photos, top=2)
+    assert finish(changed).parts == 5
+    for part in folder.glob("part-*"):
+        part.unlink()
+    before = sorted(path for path in folder.rglob("*") if path.name != ".lock")
+    with pytest.raises(ValueError, match="was begun with top=2, and this is top=5"):
+        finish(asked)
+    assert sorted(path for path in folder.rglob("*") if path.name != ".lock") == before
+    assert finish(changed).images > 0
+    elsewhere = job(model, "memory://slip", photos)
+    next(run_job(elsewhere))
+    with pytest.raises(ValueError, match="was begun with top=5, and this is top=2"):
+        finish(job(model, "memory://slip", photos, top=2))
+    fsspec.filesystem("memory").rm("/slip", recursive=True)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"^no Ray cluster at {address}: Connection refused$"):
+            on_ray._check_reached(address)
+        bound.listen()
+        on_ray._check_reached(address)
+        on_ray._check_reached("auto")
+        on_ray._check_reached("http://nobody:8265")
 
 
 def test_an_address_that_cannot_be_reached_is_not_called_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,14 +98,6 @@ def test_what_a_worker_says_is_one_sentence(model: Path, images: list[Path], her
         list(run_job(Job(wrong, (str(images[0]),), "out", Cluster(1))))
     with pytest.raises(ValueError, match="the cluster has 0 GPUs and 2 processors, and one worker needs more"):
         list(do_on_ray([0], wrong, "out", Cluster(gpus=1)))
-
-
-def test_a_cluster_that_is_not_there_is_said_at_once(model: Path, images: list[Path], here: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-        code, _, err = command("predict", model, images[0], "--out", "labels", "--engine", "ray", "--address", address)
-    assert (code, err.splitlines()[-1]) == (2, f"metaformer: no Ray cluster at {address}: Connection refused")
 
 
 def test_no_ray(model: Path, images: list[Path], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

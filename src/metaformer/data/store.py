@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import posixpath
-import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -232,4 +231,5 @@ def _on_the_web(place: str) -> bool:
 
 def one_line(error: BaseException) -> str:
     """What a library said, without line breaks."""
-    return textwrap.shorten(str(error), 200, placeholder=" ...")
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:196]} ..."

@@ -52,16 +52,14 @@ def open_engine(model: Model, preprocess: Preprocess, name: str, options: Option
         return TorchEngine(pipeline(model, preprocess), options, compiled=name == "compiled")
     channels, size = len(preprocess.mean), preprocess.size
     if name == "openvino":
-        graph = kept(
+        return kept(
             model, preprocess, "model.xml", lambda: to_openvino(pipeline(model, preprocess).cpu(), channels, size),
-            lambda graph, file: write_ir(graph, file, {}), ("torch", "openvino"),
+            lambda graph, file: write_ir(graph, file, {}), lambda graph: OpenVinoEngine(graph, options), ("torch", "openvino"),
         )  # fmt: skip
-        return OpenVinoEngine(graph, options)
-    proto = kept(
+    return kept(
         model, preprocess, "model.onnx", lambda: to_onnx(pipeline(model, preprocess).cpu(), channels, size).SerializeToString(),
-        _write, ("torch", "onnxscript", "onnx"),
+        _write, lambda proto: OnnxEngine(proto, options), ("torch", "onnxscript", "onnx", "onnx_ir"),
     )  # fmt: skip
-    return OnnxEngine(proto, options)
 
 
 def _write(proto: bytes, file: Path) -> None:

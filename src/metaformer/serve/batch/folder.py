@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -27,6 +28,7 @@ from metaformer.serve.batch.inputs import Piece
 
 SCHEMA = 1
 MANIFEST, INPUTS, TRIES = "manifest.json", "inputs.parquet", "tries"
+PART_NAME = re.compile(r"part-(\d+)\.parquet")
 MOST_TRIES = 5
 """How often a part is begun that ends its worker."""
 
@@ -160,7 +162,7 @@ class Folder:
 
     def done(self) -> list[Done]:
         """The parts that are there, counted in their files."""
-        numbers = sorted(int(match[1]) for name in self.names() if (match := re.fullmatch(r"part-(\d+)\.parquet", name)))
+        numbers = sorted(int(match[1]) for name in self.names() if (match := PART_NAME.fullmatch(name)))
         wrong = self.names("errors")
         with ThreadPoolExecutor(8) as pool:
             images = pool.map(lambda number: self._rows(part_name(number)), numbers)
@@ -195,10 +197,20 @@ class Folder:
     def _tries(self, part: int) -> list[str]:
         return [name for name in self.names(TRIES) if name.startswith(f"{part}-")]
 
+    def has_nothing(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether no part was ever done; False of a folder elsewhere, in which another job may be at work."""
+        return self.local is not None and not manifest.get("done") and not self.count_done()
+
+    def count_done(self) -> int:
+        """How many parts are there."""
+        return sum(PART_NAME.fullmatch(name) is not None for name in self.names())
+
     def empty(self) -> None:
-        """Removes what a job wrote that did no part, but for the lock."""
+        """Removes what a job wrote that did no part; stopped anywhere, it is that job's folder or nobody's."""
+        assert self.local is not None
         self.clean()
-        for name in (MANIFEST, INPUTS, *(f"errors/{name}" for name in self.names("errors"))):
+        shutil.rmtree(self.local / "errors", ignore_errors=True)
+        for name in (MANIFEST, INPUTS):
             self.remove(name)
 
     def clean(self) -> None:

@@ -1,7 +1,7 @@
 """A job: inputs listed once, parts done by workers here or on Ray, counted by what is in the folder; begun, or gone on with."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,8 @@ def _begun(folder: Folder, job: Job) -> dict[str, Any]:
     """What the manifest tells of the job: this one's, or the same one's that was begun. Raises ValueError for another's."""
     told = {"job": job.work.told() | {"inputs": [_plain(word) for word in job.words]}}
     found = folder.manifest()
-    if found is not None and found["job"] != told["job"] and not folder.done():  # a slip, perhaps; nothing is lost
+    then = _plainly(found)
+    if found is not None and then != told["job"] and folder.has_nothing(found):  # a slip, perhaps
         folder.empty()
         found = None
     if found is None:
@@ -104,12 +105,18 @@ def _begun(folder: Folder, job: Job) -> dict[str, Any]:
         folder.write_manifest(told, (), len(parts))
         return told
     for key, value in told["job"].items():
-        before = found["job"].get(key)
+        before = then.get(key)
         if before != value:
             was, now = _shown(key, before), _shown(key, value)
             raise ValueError(f"{folder.place} was begun with {was}, and this is {now}: give another --out")
     folder.clean()
     return {"job": found["job"], "begun": found["begun"]}
+
+
+def _plainly(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a manifest tells of its job, with inputs as they would be told now."""
+    then: dict[str, Any] = {} if manifest is None else dict(manifest["job"])
+    return then | {"inputs": [_plain(word) for word in then.get("inputs") or ()]}
 
 
 def _plain(word: str) -> str:

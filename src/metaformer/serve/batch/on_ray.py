@@ -84,10 +84,10 @@ def do_on_ray(parts: Sequence[int], work: Work, place: str, cluster: Cluster, te
 
     Raises ValueError with a sentence: no Ray, no such cluster, or a worker's own.
     """
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        _check_reached(address)
     ray = _ray()
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is not None and not ray.is_initialized():
+        _check_reached(address)
     threads = work.threads or 1
     if not ray.is_initialized():
         tell("starting Ray …")
@@ -158,10 +158,10 @@ def _running(ray: Any, address: str | None, cluster: Cluster, threads: int) -> I
 def _check_reached(address: str) -> None:
     """Raises ValueError where nobody listens at HOST:PORT, for which Ray waits in silence."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or "/" in address:
         return
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except OSError as error:
         raise ValueError(f"no Ray cluster at {address}: {error.strerror or error}") from error
 

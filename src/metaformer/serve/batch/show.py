@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -48,7 +48,9 @@ def show_job(job: Job, file: Path | None = None) -> int:
                     inputs = f"{state.images + state.errors:,} images"
                     aside.print(f"{len(state.done):,} of {state.parts:,} parts are done, {inputs}", markup=False)
         except (KeyboardInterrupt, SystemExit):
-            done = len(Folder(job.place).done())  # some may not have been told of
+            done = len(state.done)
+            with suppress(OSError):  # a bucket that is away
+                done = Folder(job.place).count_done()  # some may not have been told of
             aside.print(f"{done:,} of {state.parts:,} parts are done: the same command goes on", markup=False)
             raise
     aside.print(summary(state.images + state.errors, state.errors, file or Path(job.place)), markup=False)

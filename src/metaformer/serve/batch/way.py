@@ -44,13 +44,17 @@ def planned(work: Work, words: Sequence[str], out: str | None, cluster: Cluster 
     if out is None or (work.verb == "predict" and not is_folder(out)):
         said = f", not {out}" if out else ""
         raise ValueError(f"--engine ray writes parts{said}: give a folder for them, such as --out labels")
+    suffix = Path(out).suffix.lower()
     if (
         work.verb == "embed"
+        and suffix[1:].isalpha()
+        and suffix not in ONE_FILE
         and not is_remote(out)
-        and Path(out).suffix.lower() not in ("", *ONE_FILE)
         and not Path(out).is_dir()
     ):
-        raise ValueError(f"--out {out} is neither {' nor '.join(ONE_FILE)}, nor a folder of parts such as {Path(out).stem}")
+        raise ValueError(
+            f"--out {out} is neither {' nor '.join(ONE_FILE)}, nor a folder of parts such as {out[: -len(suffix)]}"
+        )
     if work.verb == "embed" and is_exported(work.source) and Path(work.source).is_file():
         raise ValueError(f"{work.source}: an exported file holds no features: give the run that it was exported from")
     source = str(Path(work.source).absolute()) if Path(work.source).exists() else work.source
