@@ -56,8 +56,17 @@ def test_what_was_converted_is_read_the_next_time(
     assert len(conversions) == 1
     assert np.array_equal(first, again)
     assert folder.stat().st_mtime > 1  # it is the last that was used
-    bf16 = Predictor(saved, engine, device="cpu", precision="fp32")  # how it is run is no matter of the graph
-    assert (len(conversions), bf16.engine.name) == (1, f"{engine} fp32")
+    told = Predictor(saved, engine, device="cpu", precision="fp32")  # how it is run is no matter of the graph
+    assert (len(conversions), told.engine.name) == (1, f"{engine} fp32")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_cannot_be_run_so_is_no_damage(saved: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    conversions = counted(monkeypatch, ENGINES[engine])
+    Predictor(saved, engine, device="cpu")
+    with pytest.raises(ValueError, match="has no fast fp16"):
+        Predictor(saved, engine, device="cpu", precision="fp16")
+    assert len(conversions) == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -379,7 +380,11 @@ def test_a_slip_does_not_bind_a_folder(model: Path, images: list[Path], tmp_path
     assert (folder / "manifest.json").exists()
     assert finish(job(model, folder, f"{photos}/")).parts == 5
     assert finish(job(model, folder, photos)).parts == 5  # with a slash or without
-    assert manifest(folder)["job"]["inputs"] == [str(photos)]
+    told = manifest(folder)
+    assert told["job"]["inputs"] == [str(photos)]
+    told["job"]["inputs"] = [f"{photos}/"]  # as it was once written
+    (folder / "manifest.json").write_text(json.dumps(told))
+    assert finish(job(model, folder, photos)).parts == 5
 
 
 def test_a_slip_takes_nothing_that_was_done(model: Path, images: list[Path], tmp_path: Path) -> None:
@@ -405,12 +410,18 @@ def test_a_slip_takes_nothing_that_was_done(model: Path, images: list[Path], tmp
     fsspec.filesystem("memory").rm("/slip", recursive=True)
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once() -> None:
+def test_a_cluster_that_is_not_there_is_said_at_once(
+    model: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "_ray", lambda: SimpleNamespace(is_initialized=lambda: False))
+    asked = ("predict", model, images[0], "--out", tmp_path / "out", "--engine", "ray")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"^no Ray cluster at {address}: Connection refused$"):
             on_ray._check_reached(address)
+        code, _, err = command(*asked, "--address", address)
+        assert (code, err.splitlines()[-1]) == (2, f"metaformer: no Ray cluster at {address}: Connection refused")
         bound.listen()
         on_ray._check_reached(address)
         on_ray._check_reached("auto")

@@ -346,13 +346,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class DamagedError(ValueError):
+    """A file of which a runtime makes nothing."""
+
+
 def opened(source: Path | bytes, read: Callable[[], Any], errors: tuple[type[Exception], ...]) -> Any:
-    """What a runtime makes of a file. Raises ValueError with one line where it makes nothing."""
+    """What a runtime makes of a file. Raises DamagedError with one line where it makes nothing."""
     called = "the model" if isinstance(source, bytes) else str(source)
     try:
         return read()
     except errors as error:
-        raise ValueError(f"{called} is damaged, or no model for this runtime: {str(error).strip().splitlines()[0]}") from error
+        said = str(error).strip().splitlines()[0]
+        raise DamagedError(f"{called} is damaged, or no model for this runtime: {said}") from error
 
 
 def _known(side: Any) -> int | None:

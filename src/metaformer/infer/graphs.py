@@ -23,6 +23,7 @@ from torch.fx import GraphModule
 
 from metaformer.data.preprocess import Preprocess
 from metaformer.download import cache_folder
+from metaformer.infer.engines import DamagedError
 from metaformer.runs import replace_folder
 
 OURS = ("metaformer", "torch")
@@ -64,8 +65,8 @@ def kept(
     if (folder / name).is_file():
         try:
             found = read(folder / name)
-        except (OSError, ValueError):
-            damaged = True  # or the options are wrong, as they then are of the new one too
+        except (OSError, DamagedError):
+            damaged = True
         else:
             with suppress(OSError):
                 os.utime(folder)

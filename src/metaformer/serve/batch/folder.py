@@ -162,12 +162,16 @@ class Folder:
 
     def done(self) -> list[Done]:
         """The parts that are there, counted in their files."""
-        numbers = sorted(int(match[1]) for name in self.names() if (match := PART_NAME.fullmatch(name)))
+        numbers = self.numbers()
         wrong = self.names("errors")
         with ThreadPoolExecutor(8) as pool:
             images = pool.map(lambda number: self._rows(part_name(number)), numbers)
             errors = pool.map(lambda name: self._rows(f"errors/{name}") if name in wrong else 0, map(part_name, numbers))
             return [Done(*row) for row in zip(numbers, images, errors, strict=True)]
+
+    def numbers(self) -> list[int]:
+        """Of the parts that are there, in order; no file is opened."""
+        return sorted(int(match[1]) for name in self.names() if (match := PART_NAME.fullmatch(name)))
 
     def _rows(self, name: str) -> int:
         import pyarrow.parquet as pq
@@ -199,11 +203,7 @@ class Folder:
 
     def has_nothing(self, manifest: Mapping[str, Any]) -> bool:
         """Whether no part was ever done; False of a folder elsewhere, in which another job may be at work."""
-        return self.local is not None and not manifest.get("done") and not self.count_done()
-
-    def count_done(self) -> int:
-        """How many parts are there."""
-        return sum(PART_NAME.fullmatch(name) is not None for name in self.names())
+        return self.local is not None and not manifest.get("done") and not self.numbers()
 
     def empty(self) -> None:
         """Removes what a job wrote that did no part; stopped anywhere, it is that job's folder or nobody's."""

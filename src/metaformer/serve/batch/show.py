@@ -50,7 +50,7 @@ def show_job(job: Job, file: Path | None = None) -> int:
         except (KeyboardInterrupt, SystemExit):
             done = len(state.done)
             with suppress(OSError):  # a bucket that is away
-                done = Folder(job.place).count_done()  # some may not have been told of
+                done = len(Folder(job.place).numbers())  # some may not have been told of
             aside.print(f"{done:,} of {state.parts:,} parts are done: the same command goes on", markup=False)
             raise
     aside.print(summary(state.images + state.errors, state.errors, file or Path(job.place)), markup=False)
