@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-WORDS = ("name", "root", "seeds", "scale")
+WORDS = ("name", "root", "seeds", "scale", "equal")
 
 
 def study(
@@ -15,7 +15,8 @@ def study(
         typer.Argument(metavar="[STUDY]", help="A name, figure1, FILE.py, FILE.py:NAME, module:NAME, or a study's folder."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="seeds, scale, name, root, and settings of all rows.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="seeds, scale, equal, name, root, and settings of all rows."),
     ] = None,
     rows: Annotated[str, typer.Option(help='Globs of rows, such as "pooling*,caformer".')] = "*",
     devices: Annotated[int, typer.Option(min=1, help="GPUs of this machine.")] = 1,
@@ -41,24 +42,25 @@ def study(
     given = parse(settings or [], WORDS)
     name, root = given.pop("name", None), given.pop("root", "studies")
     seeds, scale = given.pop("seeds", None), given.pop("scale", None)
+    equal = given.pop("equal", None)
     if seeds is not None and not seeds.isdecimal():
         raise ValueError(f"seeds={seeds} is not a whole number")
     if what == "figure1":
         options = {
-            "seeds=": seeds, "scale=": scale, "--rows": rows != "*", "--devices": devices > 1, "--jobs": jobs > 1,
-            "--models": models, "--list": only_list, "--json": as_json,
+            "seeds=": seeds, "scale=": scale, "equal=": equal, "--rows": rows != "*", "--devices": devices > 1,
+            "--jobs": jobs > 1, "--models": models, "--list": only_list, "--json": as_json,
         }  # fmt: skip
         _refuse([name for name, wanted in options.items() if wanted])
         _figure_one(Path(root) / (name or "figure1"), given, draw=draw, anew=measure)
         return
     count = None if seeds is None else int(seeds)
     if only_list:
-        wanted = Wanted(count, scale, rows, devices, jobs, name, Path(root))
+        wanted = Wanted(count, scale, rows, devices, jobs, name, Path(root), equal)
         typer.echo(plan_text(plan_study(what, given, wanted, quiet=True)))
         return
     found = run(
-        what, seeds=count, scale=scale, rows=rows, devices=devices, jobs=jobs, models=models, train=not (draw or measure),
-        measure=measure, name=name, root=root, quiet=as_json, **given,
+        what, seeds=count, scale=scale, equal=equal, rows=rows, devices=devices, jobs=jobs, models=models,
+        train=not (draw or measure), measure=measure, name=name, root=root, quiet=as_json, **given,
     )  # fmt: skip
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else f"\n{studied_text(found)}")
     if found.failures:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from metaformer.core.mixers import Mixer
 from metaformer.lab import mixer_check, mixer_measure
 from metaformer.lab.mixer_case import Case, Line, at_grid
 from metaformer.lab.mixer_check import LINES, Checked, check, try_contract
-from metaformer.lab.mixer_measure import BUILT_IN, Effort, enter, framed, grow, nearest_dims, power, race, read_mixer
+from metaformer.lab.mixer_measure import BUILT_IN, Effort, enter, framed, grow, power, race, read_mixer
+from metaformer.lab.widths import nearest_dims, parameters_of
 from metaformer.lab.worker import Ready
 from metaformer.own import ask
 from metaformer.zoo import get_config
@@ -190,12 +192,9 @@ def test_a_mixer_for_a_grid_is_measured_on_each_side() -> None:
 @pytest.mark.parametrize("text", ["SepConv()", "Attention()"])
 def test_models_of_equal_parameters(text: str) -> None:
     wanted = enter("Pooling()", "width")[0].parameters
-    dims = nearest_dims(text, wanted)
-    with torch.device("meta"):
-        from metaformer import MetaFormer
-
-        found = sum(p.numel() for p in MetaFormer(framed(text, dims)).parameters())
-        usual = sum(p.numel() for p in MetaFormer(framed(text, get_config("poolformerv2_t6").dims)).parameters())
+    usual_dims = get_config("poolformerv2_t6").dims
+    dims = nearest_dims(partial(framed, text), usual_dims, wanted)
+    found, usual = (parameters_of(framed(text, each)) for each in (dims, usual_dims))
     assert abs(found / wanted - 1) < 0.01
     assert abs(found - wanted) <= abs(usual - wanted)
 

@@ -62,7 +62,7 @@ def test_a_folder_tells_by_itself_what_is_known(tmp_path: Path) -> None:
     held(tmp_path / "made")
     told = known(tmp_path)
     assert [(one.row, one.seed, one.top1) for one in told.results] == [("a", 0, 50.0), ("a", 1, 20.0), ("b", 0, 50.0)]
-    assert (told.path, told.scale, told.left) == (tmp_path / "made", "t6", 4 * 3 - 2)
+    assert (told.path, told.asked.scale, told.left) == (tmp_path / "made", "t6", 4 * 3 - 2)
     assert (told.setting("data"), told.setting("epochs")) == ("d", 5)
     fewer = known(tmp_path, seeds=1, rows="b")
     assert [(one.row, one.seed) for one in fewer.results] == [("b", 0)]  # and of c, its base, nothing is known
@@ -114,7 +114,8 @@ def test_a_damaged_study_json_is_said(tmp_path: Path, change: dict[str, object])
     file = held(tmp_path / "made") / "study.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(
-        ValueError, match=r"made/study\.json is damaged, as it is to hold study, settings, scale, seeds: delete it and give"
+        ValueError,
+        match=r"made/study\.json is damaged, as it is to hold study, settings, scale, seeds, equal: delete it and give",
     ):
         known(tmp_path)
 
@@ -123,7 +124,7 @@ def test_other_settings_are_another_study(tmp_path: Path) -> None:
     held(tmp_path / "made")
     assert known(tmp_path, {"lr": "1"}).results
     for changes in ({"settings": {"lr": "2"}}, {"scale": "s12"}):
-        with pytest.raises(FileExistsError, match=r"made is of made at scale=t6 with lr=1: give this one another name="):
+        with pytest.raises(FileExistsError, match=r"made is of made at scale=t6 and equal=width with lr=1: give this one"):
             known(tmp_path, **changes)  # type: ignore[arg-type]
     with pytest.raises(FileExistsError):
         found(STUDY, {}, Wanted(root=tmp_path))

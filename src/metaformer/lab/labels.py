@@ -87,7 +87,7 @@ def plain_ticks(axis: Any) -> None:
     if high / low > 8:
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
     else:
-        axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.3g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

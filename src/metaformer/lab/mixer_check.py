@@ -34,6 +34,7 @@ from metaformer.lab.mixer_measure import (
     read_mixer,
 )
 from metaformer.lab.tables import Rows, columns
+from metaformer.lab.widths import check_equal
 from metaformer.own import FAILURES
 from metaformer.runs import write_text
 
@@ -126,8 +127,7 @@ def check(text: str, *, dim: int = 64, device: str = "auto", equal: str = "param
     whole models of 32 pixels, each with one mixer in all blocks, of `equal` parameters or width. Raises ValueError with a
     sentence.
     """
-    if equal not in ("parameters", "width"):
-        raise ValueError(f"equal={equal} is not one of parameters, width")
+    check_equal(equal)
     where, mixer = choose_device(device), read_mixer(text)
     lines = try_contract(Case(mixer, dim, where, quick))
     if any(line.state != "passed" for line in lines if line.name in FIRST):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -38,6 +39,7 @@ from metaformer.core.model import MetaFormer
 from metaformer.core.spec import from_text, to_text
 from metaformer.lab.mixer_case import at_grid, mixers_in
 from metaformer.lab.turns import Ratio, ratio
+from metaformer.lab.widths import check_equal, nearest_dims
 from metaformer.lab.worker import Ready, peak, timed
 from metaformer.own import ask, load
 from metaformer.zoo import get_config
@@ -226,6 +228,7 @@ class Entry:
     """Its text, as model.mixers= takes it."""
     dims: tuple[int, ...]
     parameters: int
+    """Those that learn."""
     macs: int
     """Of an image."""
     predict: float = 0.0
@@ -246,13 +249,13 @@ def enter(text: str, equal: str) -> list[Entry]:
 
     With parameters, dims are those whose model comes nearest to the first one's parameters; with width, they are the same.
     """
-    if equal not in ("parameters", "width"):
-        raise ValueError(f"equal={equal} is not one of parameters, width")
-    frame = get_config(FRAME)
-    mine = _entry(text, frame.dims)
+    check_equal(equal)
+    usual = get_config(FRAME).dims
+    mine = _entry(text, usual)
     others = [to_text(mixer) for mixer in BUILT_IN]
     texts = [each for each in others if each != to_text(read_mixer(text))]
-    return [mine, *(_entry(each, frame.dims if equal == "width" else nearest_dims(each, mine.parameters)) for each in texts)]
+    wide = {each: usual if equal == "width" else nearest_dims(partial(framed, each), usual, mine.parameters) for each in texts}
+    return [mine, *(_entry(each, dims) for each, dims in wide.items())]
 
 
 def _entry(text: str, dims: tuple[int, ...]) -> Entry:
@@ -261,7 +264,7 @@ def _entry(text: str, dims: tuple[int, ...]) -> Entry:
         cost = count(MetaFormer(config), SIZE)
     mixers = {to_text(mixer) for mixer in config.mixers}
     told = mixers.pop() if len(mixers) == 1 else f"({', '.join(to_text(mixer) for mixer in config.mixers)})"
-    return Entry(told, dims, cost.parameters, cost.macs)
+    return Entry(told, dims, cost.parameters - cost.frozen, cost.macs)
 
 
 def framed(text: str, dims: tuple[int, ...]) -> MetaFormerConfig:
@@ -269,30 +272,6 @@ def framed(text: str, dims: tuple[int, ...]) -> MetaFormerConfig:
     frame, mixer = get_config(FRAME), read_mixer(text)
     grids = [SIZE // frame.stem_stride // 2**stage for stage in range(len(dims))]
     return replace(frame, dims=dims, mixers=tuple(at_grid(mixer, grid) for grid in grids), num_classes=CLASSES)
-
-
-def nearest_dims(text: str, parameters: int) -> tuple[int, ...]:
-    """Multiples of 8 whose model comes nearest to the number of parameters.
-
-    They are the frame's dims times one factor, but for one stage that may have 8 more or fewer.
-    """
-    usual = get_config(FRAME).dims
-    tried: dict[tuple[int, ...], int] = {}
-
-    def counted(dims: tuple[int, ...]) -> int:
-        if dims not in tried:
-            with torch.device("meta"):
-                tried[dims] = sum(p.numel() for p in MetaFormer(framed(text, dims)).parameters())
-        return tried[dims]
-
-    low, high = 0.25, 4.0
-    for _ in range(12):
-        factor = math.sqrt(low * high)
-        fewer = counted(tuple(max(8, 8 * round(factor * dim / 8)) for dim in usual)) < parameters
-        low, high = (factor, high) if fewer else (low, factor)
-    best = min(tried, key=lambda dims: abs(tried[dims] - parameters))
-    beside = [(*best[:n], best[n] + step, *best[n + 1 :]) for n in range(len(best)) for step in (-8, 8) if best[n] + step > 0]
-    return min([best, *beside], key=lambda dims: abs(counted(dims) - parameters))
 
 
 def race(entries: Sequence[Entry], device: str, effort: Effort) -> list[Entry]:

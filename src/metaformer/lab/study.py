@@ -11,7 +11,8 @@ from metaformer.core.device import choose_device, choose_precision, precision_na
 from metaformer.core.spec import from_text, nearest, to_text
 from metaformer.lab.study_code import code_marks
 from metaformer.lab.study_key import key_of, marks_of_files
-from metaformer.own import ask, changed, references
+from metaformer.lab.widths import check_equal, nearest_dims, parameters_of
+from metaformer.own import FAILURES, ask, changed, references
 from metaformer.weights.peers import PREFIX
 from metaformer.zoo import T6, WIDE, ZOO, Size, get_config
 
@@ -70,8 +71,11 @@ class Study:
     """Settings of all rows' recipes, where the command does not say otherwise."""
     scale: str = "t6"
     seeds: int = 3
+    equal: str = "width"
+    """What rows have as much of as the one that they are compared with: width, or parameters."""
 
     def __post_init__(self) -> None:
+        check_equal(self.equal)
         names = [row.name for row in self.rows]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"the study {self.name!r} needs rows, each with a name of its own: {', '.join(names) or 'none'}")
@@ -94,6 +98,13 @@ class Study:
     def base(self, row: str) -> str:
         """The row that this one is compared with."""
         return next(one for one in self.rows if one.name == row).against or self.rows[0].name
+
+    def root(self, row: str) -> str:
+        """The row that this one is compared with, or that one, and so on to the end."""
+        seen = [row]
+        while (base := self.base(seen[-1])) not in seen:
+            seen.append(base)
+        return seen[-1]
 
 
 @dataclass(frozen=True)
@@ -188,16 +199,18 @@ def entries(
 
     Raises ValueError that names the row where something of it is wrong.
     """
-    fixed = {"num_classes": classes, "in_chans": channels}
-    made: list[tuple[str, Recipe, MetaFormerConfig | None]] = []
     for row in study.rows:
         for key in row.changes:
             if key in base.changes:
                 raise ValueError(f"row {row.name!r} of the study sets model.{key} itself: leave it out")
-        try:
-            made.append((row.name, *_resolved(row, study, base, scale, size, fixed)))
-        except ValueError as error:
-            raise ValueError(f"row {row.name!r}: {error}") from None
+
+    def resolved(study: Study) -> list[tuple[str, Recipe, MetaFormerConfig | None]]:
+        return [(row.name, *_resolved(row, study, base, scale, size, fixed)) for row in study.rows]
+
+    fixed = {"num_classes": classes, "in_chans": channels}
+    made = resolved(study)
+    if study.equal == "parameters":
+        made = resolved(_of_equal_parameters(study, {row: shape for row, _, shape in made}))
     files = marks_of_files(recipe for _, recipe, _ in made)
     found = []
     for seed in range(base.seed, base.seed + seeds):
@@ -216,10 +229,37 @@ def computed_in(recipe: Recipe) -> str:
     return recipe.precision if recipe.precision == "tf32" else named
 
 
+def _of_equal_parameters(study: Study, shapes: Mapping[str, MetaFormerConfig | None]) -> Study:
+    """The same, but rows that say nothing of width are as wide as gives them the parameters of their root."""
+
+    def even(row: Row) -> Row:
+        root, shape, target = study.root(row.name), shapes[row.name], shapes[study.root(row.name)]
+        if root == row.name or row.wide or "dims" in row.changes:
+            return row
+        if shape is None or target is None:
+            raise ValueError(f"row {row.name!r}: timm's models are as wide as they are, leave out equal=parameters")
+        try:
+            dims = nearest_dims(lambda dims: replace(shape, dims=dims), shape.dims, parameters_of(target))
+        except FAILURES as error:
+            raise ValueError(f"row {row.name!r}: no model of other widths can be made for equal=parameters: {error}") from error
+        return replace(row, changes={**row.changes, "dims": dims})
+
+    return replace(study, rows=tuple(map(even, study.rows)))
+
+
 def _resolved(
     row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
 ) -> tuple[Recipe, MetaFormerConfig | None]:
-    """The recipe of a row, and its model's config if that is ours."""
+    """The recipe of a row, and its model's config if that is ours. Raises ValueError that names the row."""
+    try:
+        return _made_of(row, study, base, scale, size, fixed)
+    except ValueError as error:
+        raise ValueError(f"row {row.name!r}: {error}") from None
+
+
+def _made_of(
+    row: Row, study: Study, base: Recipe, scale: str, size: int | None, fixed: Mapping[str, int]
+) -> tuple[Recipe, MetaFormerConfig | None]:
     size = row.settings.get("image_size", size)
     name, changes = _shaped(row, study, scale, dict(base.changes), size)
     texts = {key: _text(value) for key, value in changes.items()}

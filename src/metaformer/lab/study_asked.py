@@ -15,6 +15,7 @@ from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
 from metaformer.lab.study_find import find_study
 from metaformer.lab.study_results import Result, read_rows
+from metaformer.lab.widths import check_equal
 from metaformer.own import ask, bring, load, strange
 from metaformer.runs import check_name
 
@@ -32,7 +33,8 @@ class Asked:
     settings: dict[str, Any]
     scale: str
     seeds: int | None = field(default=None, compare=False)
-    """With how many it was trained last; what an older version wrote has none."""
+    """With how many it was trained last."""
+    equal: str = "width"
 
     def to_json(self) -> str:
         """The text of the file."""
@@ -51,6 +53,7 @@ class Wanted:
     jobs: int = 1
     name: str | None = None
     root: Path = Path("studies")
+    equal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Known:
     study: Study
     """With the rows that were asked for."""
     path: Path
-    scale: str
+    asked: Asked
     results: tuple[Result, ...]
     left: int
     """Trainings that are still to come."""
@@ -82,7 +85,7 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     seeds = sorted({seed for _, seed in last})[: wanted.seeds]
     results = tuple(last[row.name, seed] for row in study.rows for seed in seeds if (row.name, seed) in last)
     trainings = len(study.rows) * (wanted.seeds or asked.seeds or study.seeds)
-    return Known(study, path, asked.scale, results, max(0, trainings - sum(one.final for one in results)))
+    return Known(study, path, asked, results, max(0, trainings - sum(one.final for one in results)))
 
 
 def found(
@@ -95,7 +98,7 @@ def found(
     """
     if not isinstance(what, Study) and (Path(what) / "study.json").is_file():
         path = Path(what)
-        if settings or wanted.scale or wanted.name is not None or wanted.root not in (Wanted.root, path.parent):
+        if settings or wanted.scale or wanted.equal or wanted.name is not None or wanted.root not in (Wanted.root, path.parent):
             raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
         asked = _read_asked(path)
         bring(asked.settings.get("changes", {}).values())
@@ -105,15 +108,17 @@ def found(
     check_name(wanted.name)
     path = wanted.root / (wanted.name or study.name)
     source = study.name if isinstance(what, Study) else str(what)
-    asked = Asked(source, dict(settings), wanted.scale or study.scale)
+    asked = Asked(source, dict(settings), wanted.scale or study.scale, equal=wanted.equal or study.equal)
+    check_equal(asked.equal)
     if (path / "study.json").is_file():
         then = _read_asked(path)
-        if as_it_is and not settings and wanted.scale is None:
+        if as_it_is and not settings and wanted.scale is None and wanted.equal is None:
             asked = replace(then, study=source)
         asked = replace(asked, seeds=then.seeds)
         if then != asked:
             told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
-            raise FileExistsError(f"{path} is of {then.study} at scale={then.scale} with {told}: give this one another name=")
+            kind = f"{then.study} at scale={then.scale} and equal={then.equal}"
+            raise FileExistsError(f"{path} is of {kind} with {told}: give this one another name=")
     return study, file, path, asked
 
 
@@ -131,7 +136,8 @@ def _read_asked(path: Path) -> Asked:
         raise ValueError(f"{error}: {REMEDY}") from error
     if told.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path / 'study.json'} is not of schema {SCHEMA}, the one this version reads and writes")
-    told.setdefault("seeds", None)
+    for key, usual in (("seeds", None), ("equal", "width")):
+        told.setdefault(key, usual)  # an older version did not write it
     names = [f.name for f in fields(Asked)]
     if {*told} != {*names} or not isinstance(told["settings"], dict) or not isinstance(told["seeds"], int | None):
         raise ValueError(f"{path / 'study.json'} is damaged, as it is to hold {', '.join(names)}: {REMEDY}")

@@ -44,13 +44,13 @@ def find_study(what: str, known: Mapping[str, Study], read: Callable[[str], Modu
 
 
 def beside(text: str, name: str) -> Study:
-    """A mixer of the user's own in the frame of poolformerv2, beside built-in ones of the same width."""
+    """A mixer of the user's own in the frame of poolformerv2, beside built-in ones."""
     ask([text])
     title = name.partition("(")[0]
     rows = [Row(key, {"mixers": mixer}) for key, mixer in BESIDE.items()]
     return Study(
         name=title.lower(),
-        about=f"{text} beside built-in mixers: the same frame, widths, data and seeds.",
+        about=f"{text} beside built-in mixers: the same frame, data and seeds.",
         rows=(*rows, Row(title, {"mixers": _at_each_grid(from_text(text, SPECS))})),
     )
 

@@ -31,6 +31,7 @@ HOW = (
     "one seed, or all differing by as much, leave nothing to test. Minutes are of one training, which may have had others "
     "beside it."
 )
+EVEN = " Rows are so wide that as many parameters learn as of the row that they are compared with, in steps of 8 channels."
 PUBLISHED = "Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
 
 
@@ -70,6 +71,7 @@ def study(
     *,
     seeds: int | None = None,
     scale: str | None = None,
+    equal: str | None = None,
     rows: str = "*",
     devices: int = 1,
     jobs: int = 1,
@@ -84,17 +86,18 @@ def study(
     """Trains every row of a study with every seed, and says what sets rows apart; all is in `root/name`.
 
     `what` is a named study (norm), a file or module that has one (mine.py, mine.py:STUDY), a `Study`, or the folder of one to
-    go on with. `scale` is the end of a model's name (t6, s12, s18), `rows` are globs with commas between; rows that those are
-    compared with join. A row that is done, in another study too, is not trained again; one that was cut short goes on at the
-    step where it was saved. `jobs` rows are trained at a time on each of so many `devices`. `models` keeps the weights. With
-    `train=False` only tables and pictures are made, of what the folder holds: images are not needed. `measure` has the speed
-    of all rows measured anew. `settings` are keys of `Recipe`, for all rows. A row that fails is told in `failures`. Start it
-    under `if __name__ == "__main__":` in a script, as its processes import that.
+    go on with. `scale` is the end of a model's name (t6, s12, s18); with `equal="parameters"` each row has as many as what it
+    is compared with, by other widths. `rows` are globs with commas between; rows that those are compared with join. A row that
+    is done, in another study too, is not trained again; one that was cut short goes on at the step where it was saved. `jobs`
+    rows are trained at a time on each of so many `devices`. `models` keeps the weights. With `train=False` only tables and
+    pictures are made, of what the folder holds: images are not needed. `measure` has the speed of all rows measured anew.
+    `settings` are keys of `Recipe`, for all rows. A row that fails is told in `failures`. Start it under `if __name__ ==
+    "__main__":` in a script, as its processes import that.
 
     Raises ValueError, FileNotFoundError or FileExistsError with a sentence; KeyboardInterrupt after Ctrl-C and SystemExit after
     SIGTERM, with all work saved.
     """
-    wanted = Wanted(seeds, scale, rows, devices, jobs, name, Path(root))
+    wanted = Wanted(seeds, scale, rows, devices, jobs, name, Path(root), equal)
     if not (train or measure):
         return told(known_of(what, settings, wanted))
     plan = plan_study(what, settings, wanted, as_it_is=not train, quiet=quiet)
@@ -130,7 +133,8 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
     path, rows = known.path, table(standings)
     title = f"{known.study.name} on {Path(known.setting('data').partition(':')[0]).name}"
     epochs, batch, lr = (known.setting(key) for key in ("epochs", "batch", "lr"))
-    setting = f"{title}: {epochs} epoch{'s' if epochs > 1 else ''}, batch {batch}, lr {lr:g}, scale {known.scale}."
+    setting = f"{title}: {epochs} epoch{'s' if epochs > 1 else ''}, batch {batch}, lr {lr:g}, scale {known.asked.scale}."
+    setting += EVEN if known.asked.equal == "parameters" else ""
     legend = f"{HOW} {PUBLISHED}" if rows[0][-1] == "published" else HOW
     how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
     notes = [f"- Did not finish: {sentence}" for sentence in failures(standings)]

@@ -70,7 +70,7 @@ class Plan:
 
     def known(self) -> Known:
         """What its tables are made of."""
-        return Known(self.study, self.path, self.asked.scale, tuple(self.results()), len(self.todo()))
+        return Known(self.study, self.path, self.asked, tuple(self.results()), len(self.todo()))
 
 
 def plan_study(
@@ -85,7 +85,7 @@ def plan_study(
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
-    study = chosen(study, wanted.rows)
+    study = replace(chosen(study, wanted.rows), equal=asked.equal)
     seeds = (asked.seeds or study.seeds) if wanted.seeds is None else wanted.seeds
     asked = replace(asked, seeds=seeds)
     if min(seeds, wanted.devices, wanted.jobs) < 1:
