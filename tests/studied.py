@@ -13,7 +13,7 @@ def result(row: str, seed: int, **changes: Any) -> Result:
     """A finished one, whose key is `row-seed`."""
     known: dict[str, Any] = {
         "top1": 50.0, "images": 400, "classes": 10, "parameters": 1_200_000, "frozen": 0, "macs": 15_000_000,
-        "activation_flops": 400, "peak": 300 * 2**20, "seconds": 90.0, "state": FINISHED,
+        "activation_flops": 400, "precision": "fp32", "peak": 300 * 2**20, "seconds": 90.0, "state": FINISHED,
         "curve": [{"epoch": 1, "train_loss": 2.0, "val_loss": 1.9, "top1": 40.0, "seconds": 45.0},
                   {"epoch": 2, "train_loss": 1.5, "val_loss": 1.4, "top1": 50.0 + seed, "seconds": 45.0}],
     }  # fmt: skip

@@ -42,6 +42,25 @@ def test_a_name_alone_is_right_of_its_dot_and_far_ones_have_a_line() -> None:
     assert not all(lines)
 
 
+def test_no_two_names_are_one_word_and_one_nearer_to_another_dot_has_a_line() -> None:
+    made, axes = figure(5, 4)
+    axis = axes[0, 0]
+    places = [(0.5, 0.5), (0.5, 0.51), (0.5, 0.52), (0.5, 0.53), (0.53, 0.5)]
+    write_names(axis, [Label(f"n{i}", x, y) for i, (x, y) in enumerate(places)])
+    made.canvas.draw()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axis.texts}
+    for one, box in boxes.items():
+        for other, beside in boxes.items():
+            if one < other and min(box.y1, beside.y1) > max(box.y0, beside.y0):
+                assert max(box.x0, beside.x0) - min(box.x1, beside.x1) > 0.2 * box.height
+    dots = axis.transData.transform(places)
+    for text, own in zip(sorted(axis.texts, key=Text.get_text), dots, strict=True):
+        box = boxes[text.get_text()]
+        gaps = [np.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0)) for x, y in dots]
+        nearest = gaps[[tuple(dot) for dot in dots].index(tuple(own))] <= min(gaps) + 1
+        assert nearest or text.arrow_patch is not None
+
+
 def test_numbers_are_written_as_they_are() -> None:
     made, axes = figure(5, 4)
     axis = axes[0, 0]

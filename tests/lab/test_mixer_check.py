@@ -189,6 +189,18 @@ def test_a_mixer_for_a_grid_is_measured_on_each_side() -> None:
 
 
 @pytest.mark.slow
+def test_gradients_of_weights_are_no_memory_of_a_map() -> None:
+    """A batch has them once, however few maps are in it: SpatialFC's are as large as tokens squared, its maps as tokens."""
+    places = grow("SpatialFC(grid=4)", 32, "cpu", Effort(sides=(8, 16, 32), tokens=2048, rounds=1, seconds=0.0))
+    held = [place.bytes["train"] for place in places]
+    if None in held:
+        pytest.skip("this system does not tell what is held")
+    found = power([place.tokens for place in places], held)
+    assert found is not None
+    assert found.value == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["SepConv()", "Attention()"])
 def test_models_of_equal_parameters(text: str) -> None:
     wanted = enter("Pooling()", "width")[0].parameters

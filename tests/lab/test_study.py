@@ -281,8 +281,17 @@ def test_what_files_hold_is_in_the_key_of_rows_that_begin_with_them(tmp_path: Pa
             assert keys(fed) != before != keys(plain)
             held.write_bytes(b"one")
             assert keys(fed) == before
-    published = Study(name="tag", rows=(Row("a", settings={"weights": "in1k"}),))
-    assert keys(published) == keys(published)
+
+
+def test_the_same_model_under_another_name_begins_with_other_published_weights() -> None:
+    rows = (Row("a", {"mixers": "Identity()"}, model="poolformerv2"), Row("b", model="identityformer"))
+    plain, tagged = (
+        [entry.key for entry in resolved(Study(name="tag", rows=rows, settings={}), "s12", 224, **told)]
+        for told in ({}, {"weights": "in1k"})
+    )
+    assert plain[0] == plain[1]
+    assert tagged[0] != tagged[1]
+    assert not {*plain} & {*tagged}
 
 
 def test_sides_are_those_of_a_row_s_own_images() -> None:
@@ -364,6 +373,7 @@ def test_the_key_is_of_what_own_code_computes_wherever_it_lies(own: Path) -> Non
         ({"rows": (Row("a", against="b"),)}, "row 'a' is compared with 'b'; allowed: a"),
         ({"rows": (Row("a", settings={"seed": 1}),)}, "seed= is not for a study"),
         ({"rows": (Row("a"),), "settings": {"hours": 1.0}}, "hours= is not for a study"),
+        ({"rows": (Row("a", settings={"patience": 3}),)}, "patience= is not for a study: .*, and all rows learn equally long"),
         ({"rows": (Row("a"),), "name": "a/b"}, "is not the name of one folder"),
         ({"rows": (Row("a", settings={"data": "digits"}),)}, "row 'a': data= is the same for all rows, give it to the study"),
         ({"rows": (Row("a", settings={"labels": "single"}),)}, "row 'a': labels= is the same for all rows"),

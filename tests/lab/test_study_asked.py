@@ -9,7 +9,7 @@ from tests.studied import result
 
 from metaformer.lab.study import Row, Study
 from metaformer.lab.study_asked import Asked, Known, Wanted, chosen, found, known_of
-from metaformer.lab.study_results import FAILED, name_rows, read_results
+from metaformer.lab.study_results import FAILED, borrow, name_rows, read_results
 from metaformer.runs import append_line
 
 STUDY = Study(name="made", rows=(Row("a"), Row("b", against="c"), Row("c"), Row("ab")))
@@ -64,6 +64,7 @@ def test_a_folder_tells_by_itself_what_is_known(tmp_path: Path) -> None:
     assert [(one.row, one.seed, one.top1) for one in told.results] == [("a", 0, 50.0), ("a", 1, 20.0), ("b", 0, 50.0)]
     assert (told.path, told.asked.scale, told.left) == (tmp_path / "made", "t6", 4 * 3 - 2)
     assert (told.setting("data"), told.setting("epochs")) == ("d", 5)
+    assert told.computed == "fp32"
     fewer = known(tmp_path, seeds=1, rows="b")
     assert [(one.row, one.seed) for one in fewer.results] == [("b", 0)]  # and of c, its base, nothing is known
     assert fewer.left == 2
@@ -83,6 +84,40 @@ def test_a_folder_knows_with_how_many_seeds_it_was_trained(tmp_path: Path) -> No
     del told["seeds"]
     file.write_text(json.dumps(told))
     assert known(tmp_path).left == 4 * 3 - 2
+
+
+def test_as_many_seeds_are_told_as_it_was_trained_with_last(tmp_path: Path) -> None:
+    """Of five that there were once, and of rows that lack one nothing is hidden by those that have more."""
+    file = held(tmp_path / "made") / "study.json"
+    file.write_text(Asked("made", {"lr": "1"}, "t6", 1).to_json())
+    assert [(one.row, one.seed) for one in known(tmp_path).results] == [("a", 0), ("b", 0)]
+    assert (known(tmp_path).left, known(tmp_path, seeds=2).left) == (4 - 1, 8 - 2)
+
+
+def test_what_was_changed_and_changed_back_is_what_it_was_first(tmp_path: Path) -> None:
+    """Code, or where it is computed: the file tells last what the study was last of."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/study.json").write_text(Asked("made", {}, "t6").to_json())
+    for one in (result("a", 0, key="one", top1=10.0), result("a", 0, key="two", top1=20.0, precision="bf16")):
+        append_line(tmp_path / "made/results.jsonl", asdict(one))
+    assert (known(tmp_path).results[0].top1, known(tmp_path).computed) == (20.0, "bf16")
+    for _ in range(2):
+        name_rows(tmp_path / "made", [("one", "a")])
+        assert (known(tmp_path).results[0].top1, known(tmp_path).computed) == (10.0, "fp32")
+        assert len((tmp_path / "made/results.jsonl").read_text().splitlines()) == 3
+    append_line(tmp_path / "made/results.jsonl", asdict(result("c", 0, key="three", precision="bf16")))
+    assert known(tmp_path).computed == "bf16 and fp32"
+
+
+def test_what_lies_beside_a_study_and_is_none_is_left_alone(tmp_path: Path) -> None:
+    held(tmp_path / "made")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/results.jsonl").write_text('{"model": "x", "loss": 1}\n')
+    (tmp_path / "new").mkdir()
+    assert borrow(tmp_path / "new", {"a-9": "a"}) == []
+    (tmp_path / "mine/study.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"mine/results\.jsonl is damaged in line 1"):
+        borrow(tmp_path / "new", {"a-9": "a"})
 
 
 def test_the_last_that_was_done_counts(tmp_path: Path) -> None:

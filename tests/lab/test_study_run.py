@@ -128,7 +128,7 @@ def test_a_row_is_what_train_makes_of_it(whole: Studied, fashion: str, tmp_path:
 
 def test_the_table_says_what_is_known(whole: Studied) -> None:
     text = (whole.path / "table.md").read_text()
-    assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, scale t4." in text
+    assert "tiny on fashion-mnist: 2 epochs, batch 32, lr 0.005, fp32, scale t4." in text
     assert "| 74.6 (S12) |" in text
     assert "forward, eager, batch 64, float32, 1 thread, median of 2 rounds in turns" in text
     speeds = json.loads((whole.path / "speeds.json").read_text())
@@ -273,6 +273,9 @@ def test_only_tables_are_made_of_what_is_done(fashion: str, whole: Studied, tmp_
     shutil.copytree(whole.path, tmp_path / "tiny")
     found = study(fashion, tmp_path, seeds=3, train=False)
     assert (found.left, [len(one.finished) for one in found.standings]) == (2, [2, 2])
+    (found.path / "claims.md").write_text("of more rows than these")
+    study(fashion, tmp_path, rows="pooling", train=False)
+    assert not (found.path / "claims.md").exists()
 
 
 @pytest.mark.usefixtures("no_training")
@@ -289,7 +292,7 @@ def test_a_committed_folder_is_drawn_without_its_images(whole: Studied, here: Pa
         assert command("study", *words, "--draw")[::2] == (0, "")
         assert {name: (here / "docs/tiny" / name).read_text() for name in written} == written
     code, _, err = command("study", "tiny", "root=docs", "lr=1", "--draw")
-    assert (code, "docs/tiny is of tiny at scale=t4 with data=fashion-mnist:gone" in err) == (2, True)
+    assert (code, "docs/tiny is of tiny at scale=t4 and equal=width with data=fashion-mnist:gone" in err) == (2, True)
 
 
 def test_speeds_are_measured_anew_when_that_is_asked(fashion: str, whole: Studied, tmp_path: Path) -> None:
@@ -382,6 +385,22 @@ def test_killed_in_the_midst_it_goes_on(fashion: str, whole: Studied, tmp_path: 
     assert {path.name for path in (found.path / "models").iterdir()} == models.keys()
     name, top1 = models.popitem()
     assert metaformer.evaluate(found.path / "models" / name, data=fashion).top1 == pytest.approx(top1)
+
+
+def test_weights_are_kept_though_it_was_killed_before_that(
+    fashion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(study_run, "_move", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            study(fashion, tmp_path, seeds=1, rows="pooling", models=True)
+    assert [one["row"] for one in lines(tmp_path / "tiny")] == ["pooling"]
+    found = study(fashion, tmp_path, seeds=1, rows="pooling", models=True)
+    assert metaformer.evaluate(found.path / "models/pooling-0", data=fashion).top1 == found.standings[0].results[0].top1
+    assert list((found.path / "runs").glob("*/")) == []
+    shutil.rmtree(found.path / "models")
+    study(fashion, tmp_path, seeds=1, rows="pooling", models=True)
+    assert "1 rows were trained before, without --models" in (found.path / "log.txt").read_text()
 
 
 def test_killed_before_it_was_judged_it_is_judged_and_its_peak_is_not_known(
@@ -499,7 +518,9 @@ def test_the_exit_code_says_that_rows_failed(fashion: str, own: Path) -> None:
 
 def test_a_folder_is_of_one_study(fashion: str, whole: Studied, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "tiny")
-    with pytest.raises(FileExistsError, match=r"tiny is of tiny at scale=t4 with .*lr=0\.005.*: give this one another name="):
+    with pytest.raises(
+        FileExistsError, match=r"tiny is of tiny at scale=t4 and equal=width with .*lr=0\.005.*: give this one another name="
+    ):
         study(fashion, tmp_path, lr=1e-3)
     with pytest.raises(ValueError, match=r"^nothing is trained yet for .*slow$"):
         study(fashion, tmp_path, lr=1e-3, name="slow", train=False)
@@ -511,6 +532,8 @@ def test_a_folder_is_of_one_study(fashion: str, whole: Studied, tmp_path: Path) 
     [
         ({"hours": 1.0}, "hours= is not for a study: all rows learn equally long, seeds=N says how often"),
         ({"smoke": True}, "smoke= is not for a study"),
+        ({"patience": 2}, "patience= is not for a study: all rows learn equally long"),
+        ({"equal": "size"}, "equal=size is not one of parameters, width"),
         ({"lrr": 1.0}, "no setting 'lrr', did you mean lr"),
         ({"devices": 2}, "--devices 2: this computes on cpu, one device; --jobs 2 trains two rows at a time"),
         ({"seeds": 0}, "seeds=0, 1 devices, 1 jobs: each is at least 1"),

@@ -14,6 +14,7 @@ from metaformer.core.architecture import MetaFormerConfig
 from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Entry
 from metaformer.lab.study_asked import Asked, Wanted, found
+from metaformer.lab.study_run import plan_study
 from metaformer.lab.widths import nearest_dims, parameters_of
 from metaformer.zoo import T6, get_config
 
@@ -81,6 +82,15 @@ def test_it_is_the_end_of_the_chain_whose_parameters_count() -> None:
     assert max(abs(two / one - 1), abs(three / one - 1)) < 0.02
     round_about = (Row("first", against="second"), Row("second", {"mixers": SepConv()}, against="first"))
     assert len(resolved(Study(name="round", rows=round_about, equal="parameters"))) == 2
+
+
+def test_how_wide_a_row_is_does_not_hang_on_which_are_asked_for(tmp_path: Path) -> None:
+    rows = (Row("first"), Row("second", {"mixers": SepConv()}), Row("third", {"mixers": "Attention()"}, against="second"))
+    study = Study(name="chain", rows=rows, equal="parameters", seeds=1)
+    whole = plan_study(study, {"data": "digits"}, Wanted(root=tmp_path), quiet=True).entries
+    some = plan_study(study, {"data": "digits"}, Wanted(root=tmp_path, rows="third"), quiet=True).entries
+    assert [entry.row for entry in some] == ["second", "third"]
+    assert list(some) == list(whole[1:])
 
 
 def test_widths_that_a_row_says_or_a_command_are_kept() -> None:

@@ -35,14 +35,22 @@ def write_names(axis: Any, labels: Sequence[Label], size: float = 6.5, taken: Se
     for one, (x, y) in sorted(zip(labels, dots, strict=True), key=lambda pair: (-pair[0].y, pair[0].x)):
         width, height = _extent(axis, one.text, size)
         left, lower = _free(x, y, width, height, scale, inside, full)
-        full.append((left, lower, left + width, lower + height))
-        gap = hypot(max(left - x, x - left - width, 0.0), max(lower - y, y - lower - height, 0.0))
+        box = (left, lower, left + width, lower + height)
+        full.append((left - 0.3 * height, lower, left + width + 0.3 * height, lower + height))  # no two names are one word
+        gap = _gap(box, x, y)
+        unclear = gap > 0.8 * height or any(_gap(box, *dot) < gap for dot in dots)
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
         axis.annotate(
             one.text, (one.x, one.y), ((left - x) / scale, (lower + 0.2 * height - y) / scale), textcoords="offset points",
-            fontsize=size, color=one.colour, arrowprops=line if gap > 0.8 * height else None,
+            fontsize=size, color=one.colour, arrowprops=line if unclear else None,
             path_effects=[withStroke(linewidth=1.2, foreground="white")],
         )  # fmt: skip
+
+
+def _gap(box: Box, x: float, y: float) -> float:
+    """Pixels from a point to a box."""
+    left, lower, right, upper = box
+    return hypot(max(left - x, x - right, 0.0), max(lower - y, y - upper, 0.0))
 
 
 def _extent(axis: Any, text: str, size: float) -> tuple[float, float]:

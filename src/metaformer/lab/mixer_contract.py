@@ -15,7 +15,7 @@ from metaformer.own import FAILURES
 
 WIDTHS = (32, 96, 320)
 """Channels with which a mixer is built, beside those that are asked for."""
-RUNNING = (nn.modules.batchnorm._NormBase,)
+RUNNING = (nn.modules.batchnorm._BatchNorm,)
 """Modules that are known to compute something else in training, over the batch."""
 
 

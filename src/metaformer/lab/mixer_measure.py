@@ -70,7 +70,7 @@ class Effort:
     """What a turn takes at least."""
 
 
-QUICK = Effort(sides=(8, 12, 16, 24), tokens=24**2, rounds=5, seconds=0.02)
+QUICK = Effort(sides=(8, 12, 16, 24), tokens=24**2, rounds=6, seconds=0.02)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Place:
     seconds: dict[str, float]
     """By job, predict or train: forward, or forward and backward."""
     bytes: dict[str, float | None]
-    """Above the loaded module; None where the system does not tell."""
+    """Above the loaded module and its gradients, which a batch has once; None where the system does not tell."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def grow(text: str, dim: int, device: str, effort: Effort) -> list[Place]:
     found = []
     for n, (side, images) in enumerate(places):
         seconds = {job: statistics.median(taken[n * len(JOBS) + k]) / images for k, job in enumerate(JOBS)}
-        held = {job: None if most is None else most / images for job, most in peaks[n].items()}
+        once = {"predict": 0, "train": _bytes(at_grid(mixer, side)(dim), learnt=True)}
+        held = {job: None if most is None else max(0, most - once[job]) / images for job, most in peaks[n].items()}
         found.append(Place(side**2, images, seconds, held))
     return found
 
@@ -190,8 +191,9 @@ def _learning(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return go
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(p.nbytes for p in module.parameters())
+def _bytes(module: nn.Module, *, learnt: bool = False) -> int:
+    """Of its parameters, or of those that learn."""
+    return sum(p.nbytes for p in module.parameters() if p.requires_grad or not learnt)
 
 
 def most(ready: Ready) -> int | None:

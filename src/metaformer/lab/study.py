@@ -23,7 +23,7 @@ SCALES: dict[str, tuple[Size, int]] = {
 }
 """Depths, channels and stride of the stem by the end of a model's name; t4 is for tests of seconds."""
 SCALES.pop("224")
-SETTLED = ("seed", "keep", "hours", "smoke", "start_size")
+SETTLED = ("seed", "keep", "hours", "patience", "smoke", "start_size")
 """Settings that a study decides itself, or that make its rows something else than rows."""
 SHARED = ("data", "labels", "device", "recipe")
 """Settings that are the same for all rows."""

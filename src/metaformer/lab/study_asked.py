@@ -68,6 +68,11 @@ class Known:
     left: int
     """Trainings that are still to come."""
 
+    @property
+    def computed(self) -> str:
+        """In which precision its rows were."""
+        return " and ".join(sorted({one.precision for one in self.results if one.precision})) or "of no precision yet"
+
     def setting(self, key: str) -> Any:
         """That of the rows' recipes, or of most, where a row has its own."""
         return mode(one.recipe[key] for one in self.results)
@@ -79,12 +84,13 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
     study, _, path, asked = found(what, settings, wanted, as_it_is=True)
-    study = chosen(study, wanted.rows)
+    study = replace(chosen(study, wanted.rows), equal=asked.equal)
     names = {row.name for row in study.rows}
     last = {(one.row, one.seed): one for one in read_rows(path) if one.row in names}
-    seeds = sorted({seed for _, seed in last})[: wanted.seeds]
+    count = wanted.seeds or asked.seeds
+    seeds = sorted({seed for _, seed in last})[:count]
     results = tuple(last[row.name, seed] for row in study.rows for seed in seeds if (row.name, seed) in last)
-    trainings = len(study.rows) * (wanted.seeds or asked.seeds or study.seeds)
+    trainings = len(study.rows) * (count or study.seeds)
     return Known(study, path, asked, results, max(0, trainings - sum(one.final for one in results)))
 
 

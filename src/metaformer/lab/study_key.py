@@ -59,6 +59,8 @@ def key_of(
     told["code"] = sorted(set(code.values()))
     if held := {name: files[text] for name in FROM_FILES if (text := getattr(recipe, name)) in files}:
         told["files"] = held
+    if shape is not None and recipe.weights is not None and recipe.weights not in files:
+        told["published"] = recipe.model  # whose name says which weights a tag means
     text = json.dumps(told, sort_keys=True)
     if code:
         text = REFERENCE.sub(lambda found: f"{code.get(found['module'], '')}:{found['name']}", text)

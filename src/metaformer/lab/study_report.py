@@ -21,7 +21,7 @@ from metaformer.runs import write_text
 from metaformer.train.display import say
 
 APART = (
-    "* is apart from the row it is compared with: the 95 % interval of their difference leaves out 0, of two seeds or more. "
+    "* is apart from the row it is compared with: the 95 % interval of their difference leaves out 0, of three seeds or more. "
     "Nothing is corrected for the number of rows: of twenty that are worth the same, one is apart by chance."
 )
 HOW = (
@@ -29,9 +29,12 @@ HOW = (
     f"over images and seeds. {APART} The p decide nothing, each looks at one half of chance. p images: that the images are so "
     "uneven by chance, the trained models being what they are; p seeds: that the seeds are (Student's paired t-test), – where "
     "one seed, or all differing by as much, leave nothing to test. Minutes are of one training, which may have had others "
-    "beside it."
+    "beside it. Peak is the median of the seeds."
 )
-EVEN = " Rows are so wide that as many parameters learn as of the row that they are compared with, in steps of 8 channels."
+EVEN = (
+    " Rows that do not say how wide they are have the width, in steps of 8 channels, at which as many parameters learn as of "
+    "the row at the end of their comparisons."
+)
 PUBLISHED = "Published is ImageNet-1K top-1 as the papers give it, after 300 epochs; nothing of it was trained here."
 
 
@@ -124,7 +127,7 @@ def told(known: Known) -> Studied:
     speeds = known_speeds(known.path)
     figures = Figures(known.study, results, rights)
     standings = figures.standings({} if speeds is None else speeds.medians)
-    verdicts = judge_claims(figures, borne_by(known.study))
+    verdicts = judge_claims(figures, borne_by(known.study, known.asked.settings.get("changes", {})))
     _write(known, standings, verdicts, speeds)
     return Studied(known.path, known.study, tuple(standings), tuple(verdicts), tuple(failures(standings)), known.left)
 
@@ -133,7 +136,8 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
     path, rows = known.path, table(standings)
     title = f"{known.study.name} on {Path(known.setting('data').partition(':')[0]).name}"
     epochs, batch, lr = (known.setting(key) for key in ("epochs", "batch", "lr"))
-    setting = f"{title}: {epochs} epoch{'s' if epochs > 1 else ''}, batch {batch}, lr {lr:g}, scale {known.asked.scale}."
+    trained = f"{epochs} epoch{'s' if epochs > 1 else ''}, batch {batch}, lr {lr:g}, {known.computed}"
+    setting = f"{title}: {trained}, scale {known.asked.scale}."
     setting += EVEN if known.asked.equal == "parameters" else ""
     legend = f"{HOW} {PUBLISHED}" if rows[0][-1] == "published" else HOW
     how = "" if speeds is None else f"Images/s: {speeds.how}; {speeds.machine}."
@@ -152,6 +156,9 @@ def _write(known: Known, standings: list[Standing], verdicts: list[Verdict], spe
     if verdicts:
         write_text(path / "claims.md", f"# The papers' claims, by {title}\n\n{setting} {RULES}\n\n{claims_markdown(verdicts)}")
         write_text(path / "claims.json", json.dumps([asdict(one) for one in verdicts], indent=1) + "\n")
+    else:
+        for name in ("claims.md", "claims.json"):
+            (path / name).unlink(missing_ok=True)  # of more rows than these
     if any(one.top1 is not None for one in standings):
         study_plots.accuracy(standings, path / "accuracy", title, "" if speeds is None else speeds.how)
     if any(result.curve for one in standings for result in one.results):

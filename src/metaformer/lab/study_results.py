@@ -135,10 +135,11 @@ def keep(folder: Path, result: Result, right: NDArray[np.bool_] | None) -> None:
 
 
 def name_rows(folder: Path, named: Iterable[tuple[str, str]]) -> None:
-    """Writes a line more for each row (its key and name) that is done under another name, so that the file tells of it."""
-    known, there = read_results(folder), {(one.key, one.row) for one in read_rows(folder)}
+    """Writes a line more for each row (its key and name) of which the last line is another's, as that is what the file tells
+    of a row: where it was done under another name, or where what decides it was changed, and then changed back."""
+    known, last = read_results(folder), {(one.row, one.seed): one.key for one in read_rows(folder)}
     for key, row in dict.fromkeys(named):
-        if (one := known.get(key)) is not None and one.final and (key, row) not in there:
+        if (one := known.get(key)) is not None and one.final and last.get((row, one.seed)) != key:
             append_line(folder / FILE, asdict(replace(one, row=row)))
 
 
@@ -165,7 +166,7 @@ def done(folder: Path) -> dict[str, Result]:
 def borrow(folder: Path, wanted: Mapping[str, str]) -> list[Result]:
     """Takes over from the studies beside it what is final there of the rows by key, with their names here; what was taken."""
     taken = list[Result]()
-    for other in sorted(file.parent for file in folder.parent.glob(f"*/{FILE}") if file.parent != folder):
+    for other in sorted(file.parent for file in folder.parent.glob("*/study.json") if file.parent != folder):
         missing = wanted.keys() - {one.key for one in taken}
         for key, one in done(other).items() if missing else ():
             source = _right(other, key)

@@ -85,7 +85,8 @@ def plan_study(
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
-    study = replace(chosen(study, wanted.rows), equal=asked.equal)
+    whole = replace(study, equal=asked.equal)
+    study = chosen(whole, wanted.rows)
     seeds = (asked.seeds or study.seeds) if wanted.seeds is None else wanted.seeds
     asked = replace(asked, seeds=seeds)
     if min(seeds, wanted.devices, wanted.jobs) < 1:
@@ -98,7 +99,7 @@ def plan_study(
     device = choose_device(recipe.device)
     slots = _slots(device, wanted.devices, wanted.jobs)
     made = entries(
-        study,
+        whole if asked.equal == "parameters" else study,  # how wide a row is does not hang on which others are asked for
         replace(recipe, changes=dict(fixed.get("changes", {}))),
         asked.scale,
         seeds,
@@ -108,9 +109,10 @@ def plan_study(
         size=recipe.image_size or data.image_size,
         precision=computed_in(recipe),
     )
+    rows = {row.name for row in study.rows}
     threads = max(1, torch.get_num_threads() // len(slots))
     beside = None if file is None else file.absolute().parent
-    return Plan(study, path, beside, asked, recipe, data, tuple(made), slots, threads)
+    return Plan(study, path, beside, asked, recipe, data, tuple(one for one in made if one.row in rows), slots, threads)
 
 
 def _slots(device: torch.device, devices: int, jobs: int) -> tuple[str, ...]:
@@ -175,7 +177,7 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
         todo = plan.todo()
         taken = {one.key for one in borrow(plan.path, {entry.key: entry.row for entry in todo})}
         todo = [entry for entry in todo if entry.key not in taken]
-        _tidy(plan, todo)
+        _tidy(plan, todo, models=models)
         with Display(
             plan.path / "log.txt", sum(entry.recipe.epochs for entry in todo), 0, quiet=quiet, window=WINDOW
         ) as display:
@@ -186,19 +188,33 @@ def run_study(plan: Plan, *, models: bool = False, quiet: bool = False) -> None:
             )
             for sentence in plan.data.notes if todo else ():
                 display.say(sentence)
+            if models and (lost := [name for name in _weights_of(plan) if not (plan.path / "models" / name).is_dir()]):
+                display.say(f"{len(lost)} rows were trained before, without --models: of them no weights are kept")
             with stops() as stop:
                 Running(plan, display, models, deque(todo), Locks(plan.path.parent))(stop)
         name_rows(plan.path, ((entry.key, entry.row) for entry in plan.entries))
 
 
-def _tidy(plan: Plan, todo: list[Entry]) -> None:
-    """Takes away the runs of rows that are done."""
+def _tidy(plan: Plan, todo: list[Entry], *, models: bool) -> None:
+    """Takes away the runs of rows that are done; with `models` it keeps their weights, where a kill came before that."""
     final = done(plan.path)
     for folder in (plan.path / "runs").glob("*"):
-        if folder.name in final:
+        if (result := final.get(folder.name)) is not None:
+            if models and result.state == FINISHED and (kept := Run(folder).kept):
+                _move(kept[-1], plan.path / "models" / _title(result))
             shutil.rmtree(folder, ignore_errors=True)
     if todo:
         (plan.path / "runs").mkdir(exist_ok=True)
+
+
+def _title(one: Entry | Result) -> str:
+    """What its weights are called."""
+    return f"{one.row}-{one.seed}".replace("/", "-")
+
+
+def _weights_of(plan: Plan) -> list[str]:
+    """What the weights of its rows that are done are called."""
+    return [_title(one) for one in plan.results() if one.state == FINISHED]
 
 
 @dataclass
@@ -293,7 +309,7 @@ class Running:
         keep(self.plan.path, result, right)
         folder = self.plan.path / "runs" / entry.key
         if self.models and result.state == FINISHED:
-            _move(Run(folder).kept[-1], self.plan.path / "models" / f"{entry.row}-{entry.seed}".replace("/", "-"))
+            _move(Run(folder).kept[-1], self.plan.path / "models" / _title(entry))
         if result.final:
             shutil.rmtree(folder, ignore_errors=True)
         self.locks.leave(entry.key)

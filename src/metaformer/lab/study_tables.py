@@ -132,7 +132,8 @@ def claims_table(verdicts: Sequence[Verdict]) -> Rows:
         for number, part in enumerate(one.parts):
             mixed = len(one.parts) > 1
             said = f"{part.figure}{f': {part.verdict}' if mixed else ''}"
-            rows.append(("" if number else one.claim.text, "" if number else one.verdict, said, part.part.published))
+            text = f"{one.claim.text} ({one.claim.paper})"
+            rows.append(("" if number else text, "" if number else one.verdict, said, part.part.published))
     return rows
 
 

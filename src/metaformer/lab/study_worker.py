@@ -114,7 +114,6 @@ def serve(link: Connection, place: Place) -> None:
     if place.beside is not None:
         sys.path.append(str(place.beside))
     data = None
-    idle = resident()
     while True:
         try:
             entry: Entry = link.recv()
@@ -122,8 +121,7 @@ def serve(link: Connection, place: Place) -> None:
             return
         if data is None:
             data = open_data(place.data, seed=place.seed, split=place.folder / "split.csv", labels=place.labels)
-            idle = resident()
-        result, right = train_entry(entry, place, data, idle, link)
+        result, right = train_entry(entry, place, data, link)
         link.send((result, None if right is None else right.numpy()))  # a tensor would be shared, and die with this process
 
 
@@ -143,7 +141,7 @@ class Teller:
         self.link.send((dict(line), None))
 
 
-def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: Connection) -> tuple[Result, Tensor | None]:
+def train_entry(entry: Entry, place: Place, data: Data, link: Connection) -> tuple[Result, Tensor | None]:
     """Trains a row, or goes on where it was cut short, and judges it: what became of it, and which images it calls right."""
     recipe = replace(entry.recipe, device=place.device, workers=_readers(entry.recipe, data, place))
     precision = precision_name(choose_precision(recipe.precision, choose_device(recipe.device)))
@@ -160,7 +158,7 @@ def train_entry(entry: Entry, place: Place, data: Data, idle: int | None, link: 
             result, parameters=costs.parameters, frozen=costs.frozen, macs=costs.macs, activation_flops=costs.activation_flops
         )
         del model
-        _forget_peak(place.device)
+        idle = _forget_peak(place.device)
         trained = _train(entry, recipe, run, data, link)
         peak = _peak(place.device, idle) if trained else None
         judged = _judged(entry, run, place, data)
@@ -214,11 +212,12 @@ def _curve(run: Run) -> list[dict[str, Any]]:
     return [{key: line[key] for key in CURVE if key in line} for line in run.metrics]
 
 
-def _forget_peak(device: str) -> None:
+def _forget_peak(device: str) -> int | None:
+    """Bytes that are held now, which the rows before may have left."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        resident()
+        return None
+    return resident()
 
 
 def _peak(device: str, idle: int | None) -> int | None:
