@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 NAVIGATION = {
-    "First steps": "start train finetune detect segment fast mixer study",
+    "First steps": "start train finetune detect segment fast mixer study claims",
     "Training": "data recipes tune runs saves many dense",
     "Looking closer": "eval explain inspect bench",
     "Putting it to work": "weights hub export quantize serve batch containers",
@@ -27,7 +27,7 @@ NAVIGATION = {
 """Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes last under REST."""
 REST = "Putting it to work"
 TITLES = {
-    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers",
+    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers", "claims": "The claims, checked",
     "runs": "Compare runs", "saves": "Stop and go on", "dense": "Objects and regions", "hub": "Published weights",
     "export": "Export", "LOG": "Diary",
 }  # fmt: skip
