@@ -27,9 +27,9 @@ NAVIGATION = {
 """Pages by heading, in order. One that is not there yet is passed over; one that is not named here comes last under REST."""
 REST = "Putting it to work"
 TITLES = {
-    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers", "claims": "The claims, checked",
+    "detect": "Detect", "segment": "Segment", "mixer": "Write a mixer", "study": "Repeat the papers",
     "runs": "Compare runs", "saves": "Stop and go on", "dense": "Objects and regions", "hub": "Published weights",
-    "export": "Export", "LOG": "Diary",
+    "claims": "The claims, checked", "export": "Export", "LOG": "Diary",
 }  # fmt: skip
 """What the navigation calls a page whose own title is too long for it."""
 FENCED = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
