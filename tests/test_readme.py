@@ -19,8 +19,8 @@ from metaformer.zoo import ZOO
 
 CODED = [page for page in PAGES if blocks(page)]
 ALONE = [page for page in CODED if page not in SERVED]
-LONG = {"docs/explain.md", "docs/mixer.md"}
-"""Pages whose commands need most of a minute."""
+LONG = {f"docs/{page}.md" for page in ("eval", "explain", "finetune", "many", "mixer", "recipes", "runs", "tune")}
+"""Pages whose commands need a quarter of a minute or more."""
 
 
 @pytest.mark.parametrize("page", CODED, ids=name)

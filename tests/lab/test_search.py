@@ -134,7 +134,7 @@ def test_killed_between_the_save_of_an_epoch_and_the_telling(
     assert_equal(tune(fashion, tmp_path), whole)
 
 
-@pytest.mark.parametrize("stride", [41, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [97, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_at_any_touch_of_the_disk(
     fashion: str, whole: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:

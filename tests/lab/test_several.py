@@ -207,7 +207,7 @@ def test_the_surest_mistakes_come_first() -> None:
 # --- elsewhere --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["safetensors", "torch-export", "onnx"])
+@pytest.mark.parametrize("format", ["safetensors", pytest.param("torch-export", marks=pytest.mark.slow), "onnx"])
 def test_an_exported_file_answers_alike(
     run: Run, sides: str, judged: MultilabelEvaluation, tmp_path: Path, format: str
 ) -> None:
