@@ -15,7 +15,6 @@ from metaformer.lab.studies import STUDIES
 from metaformer.lab.study import Study
 from metaformer.lab.study_find import find_study
 from metaformer.lab.study_results import Result, read_rows
-from metaformer.lab.widths import check_equal
 from metaformer.own import ask, bring, load, strange
 from metaformer.runs import check_name
 
@@ -84,7 +83,7 @@ def known_of(what: str | Path | Study, settings: Mapping[str, Any], wanted: Want
     Raises ValueError, FileExistsError or FileNotFoundError with a sentence.
     """
     study, _, path, asked = found(what, settings, wanted, as_it_is=True)
-    study = replace(chosen(study, wanted.rows), equal=asked.equal)
+    study = chosen(study, wanted.rows)
     names = {row.name for row in study.rows}
     last = {(one.row, one.seed): one for one in read_rows(path) if one.row in names}
     count = wanted.seeds or asked.seeds
@@ -108,14 +107,15 @@ def found(
             raise ValueError(f"a study goes on as it is: study {path} without settings, or start another with name=")
         asked = _read_asked(path)
         bring(asked.settings.get("changes", {}).values())
-        return *find_study(asked.study, STUDIES, lambda module: _recalled(module, path, asked)), path, asked
+        study, file = find_study(asked.study, STUDIES, lambda module: _recalled(module, path, asked))
+        return replace(study, equal=asked.equal), file, path, asked
     ask(settings.get("changes", {}).values())
     study, file = (what, None) if isinstance(what, Study) else find_study(str(what), STUDIES)
+    study = replace(study, equal=wanted.equal or study.equal)
     check_name(wanted.name)
     path = wanted.root / (wanted.name or study.name)
     source = study.name if isinstance(what, Study) else str(what)
-    asked = Asked(source, dict(settings), wanted.scale or study.scale, equal=wanted.equal or study.equal)
-    check_equal(asked.equal)
+    asked = Asked(source, dict(settings), wanted.scale or study.scale, equal=study.equal)
     if (path / "study.json").is_file():
         then = _read_asked(path)
         if as_it_is and not settings and wanted.scale is None and wanted.equal is None:
@@ -125,7 +125,7 @@ def found(
             told = ", ".join(f"{key}={value}" for key, value in then.settings.items()) or "no settings"
             kind = f"{then.study} at scale={then.scale} and equal={then.equal}"
             raise FileExistsError(f"{path} is of {kind} with {told}: give this one another name=")
-    return study, file, path, asked
+    return replace(study, equal=asked.equal), file, path, asked
 
 
 def _recalled(module: str, path: Path, asked: Asked) -> ModuleType:

@@ -85,8 +85,7 @@ def plan_study(
         check_key(key, ("changes",))
         if key in SETTLED and key != "seed":
             raise ValueError(f"{key}= is not for a study: all rows learn equally long, seeds=N says how often")
-    whole = replace(study, equal=asked.equal)
-    study = chosen(whole, wanted.rows)
+    whole, study = study, chosen(study, wanted.rows)
     seeds = (asked.seeds or study.seeds) if wanted.seeds is None else wanted.seeds
     asked = replace(asked, seeds=seeds)
     if min(seeds, wanted.devices, wanted.jobs) < 1:
@@ -99,7 +98,7 @@ def plan_study(
     device = choose_device(recipe.device)
     slots = _slots(device, wanted.devices, wanted.jobs)
     made = entries(
-        whole if asked.equal == "parameters" else study,  # how wide a row is does not hang on which others are asked for
+        whole if whole.equal == "parameters" else study,  # how wide a row is does not hang on which others are asked for
         replace(recipe, changes=dict(fixed.get("changes", {}))),
         asked.scale,
         seeds,
